@@ -1,0 +1,71 @@
+/* Checkpoints: HDF5 files from which a run goes on as if nothing had happened, and recommendations are made.
+ *
+ *   attributes   format "vaecf-checkpoint", format_version 1, program version, n_items, dataset fingerprint,
+ *                config (the YAML text)
+ *   /model/encoder/0/weight ...       float32, shapes as in model.h
+ *   /optimizer/m/..., /optimizer/v/...  Adam's moments (not in best.h5)
+ *   /state       attributes: struct train_state's fields
+ *   /items/id, /items/count           the catalogue
+ *
+ * Saved under a temporary name, flushed to disk, then renamed: a reader never sees half a file. */
+#ifndef VAECF_CHECKPOINT_H
+#define VAECF_CHECKPOINT_H
+
+#include <stdint.h>
+
+#include "config.h"
+#include "dataset.h"
+#include "model.h"
+
+/* Everything besides weights and moments that decides the future. */
+struct train_state {
+    int64_t epoch;       /* finished epochs */
+    int64_t epoch_step;  /* finished steps of the epoch under way */
+    int64_t step;        /* finished steps in all */
+    double loss_scale;   /* 1 unless fp16 */
+    int64_t good_steps;  /* since the loss scale last changed */
+    double best_value;   /* of the validation metric so far; NAN: none yet */
+    int64_t best_epoch;
+    int64_t bad_rounds;  /* validations since then */
+    int64_t complete;    /* 1: the run is finished, nothing to resume */
+    /* sums of the epoch under way */
+    double epoch_nll, epoch_kl, epoch_seconds;
+    int64_t epoch_users, epoch_skipped;
+};
+
+/* What a checkpoint holds besides tensors. */
+struct checkpoint_info {
+    struct config config;
+    struct train_state state;
+    int64_t n_items;
+    char fingerprint[DATASET_FINGERPRINT_SIZE];
+    int has_optimizer;
+};
+
+/* Writes path. m, v: backend memory [n_params], or NULL for a model alone. EX_CANTCREAT, EX_IOERR; the file that
+ * was there stays whole on any failure. Not collective: rank 0 does it. */
+int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
+                    const struct model *model, const real *m, const real *v, const struct items *items,
+                    const char *fingerprint);
+
+/* Reads all but the tensors. EX_NOINPUT, EX_DATAERR. */
+int checkpoint_read_info(const char *path, struct checkpoint_info *info);
+
+/* Reads the weights into a model created with the checkpoint's configuration, and the moments unless NULL.
+ * EX_DATAERR. */
+int checkpoint_read_model(const char *path, struct model *model, real *m, real *v);
+
+/* The catalogue in it. Owned by the caller: items_free. */
+int checkpoint_read_items(const char *path, struct items *items);
+
+/* "DIR/checkpoints/step-000000123.h5" */
+void checkpoint_path(const char *dir, int64_t step, char *path, int size);
+
+/* The newest checkpoint under DIR/checkpoints that is whole (every checksum tested), into path; "" if there is
+ * none. Each damaged one that was passed over is told through warn. */
+int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line));
+
+/* Deletes all but the newest `keep` under DIR/checkpoints, and temporary files left by a crash. */
+int checkpoint_prune(const char *dir, int64_t keep);
+
+#endif

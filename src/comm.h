@@ -1,0 +1,53 @@
+/* The ranks of a job: an MPI communicator and the few collective operations training needs.
+ *
+ * A communicator is always a parameter, never a global, so that a later grid of ranks (data x items) can pass
+ * rows and columns of itself. All functions are collective unless they say otherwise. */
+#ifndef VAECF_COMM_H
+#define VAECF_COMM_H
+
+#include <mpi.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "real.h"
+
+struct comm {
+    MPI_Comm mpi;
+    int rank; /* 0 .. size - 1 */
+    int size;
+};
+
+/* Starts MPI (with threads that only the main one speaks for) and returns the world. */
+struct comm comm_start(int *argc, char ***argv);
+
+/* Ends MPI in an orderly way; every rank must come here. */
+void comm_stop(void);
+
+/* Ends the whole job at once with this exit code; for a failure that the other ranks do not know of while
+ * they may be waiting in a collective operation. Not collective; does not return. */
+void comm_abort(const struct comm *comm, int code) __attribute__((noreturn));
+
+/* Have all ranks succeeded? Every rank gives its own code (0: fine). Returns 0 if all are 0; otherwise every
+ * rank gets the code and the message of the lowest failing rank. Call it after work that any rank may fail
+ * at and before the next collective operation. */
+int comm_agree(const struct comm *comm, int code);
+
+/* Sums over the ranks, in place, the same bits on every rank. count may exceed 2^31. */
+void comm_sum_real(const struct comm *comm, real *values, size_t count);
+void comm_sum_double(const struct comm *comm, double *values, size_t count);
+void comm_sum_int(const struct comm *comm, int64_t *values, size_t count);
+
+/* Bitwise or over the ranks, in place. */
+void comm_or(const struct comm *comm, uint64_t *words, size_t count);
+
+/* The largest value of any rank. */
+int64_t comm_max(const struct comm *comm, int64_t value);
+
+/* Copies bytes from rank 0 to all. */
+void comm_broadcast(const struct comm *comm, void *data, size_t bytes);
+
+/* The part [*first, *first + *count) of n things that falls to part `part` of `parts`: contiguous, in order,
+ * sizes differing by at most one. Not collective. */
+void comm_part(int64_t n, int part, int parts, int64_t *first, int64_t *count);
+
+#endif

@@ -1,0 +1,79 @@
+/* The configuration of a training run: YAML (read with libyaml) plus --set overrides.
+ *
+ * The struct is plain data without pointers: rank 0 reads it and broadcasts its bytes. The YAML keys are the
+ * field names: model.hidden, train.kl.cap, ... Errors name file, line and key and say what would be right. */
+#ifndef VAECF_CONFIG_H
+#define VAECF_CONFIG_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "metrics.h"
+
+enum { CONFIG_PATH_MAX = 1024, CONFIG_LAYERS_MAX = 16, CONFIG_TEXT_MAX = 8192 };
+
+enum model_type { MODEL_VAE, MODEL_DAE };
+enum activation { ACTIVATION_NONE, ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_SIGMOID };
+enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
+enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
+enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+
+struct model_config {
+    int type;                      /* enum model_type */
+    int n_hidden;                  /* may be 0: items - latent - items */
+    int hidden[CONFIG_LAYERS_MAX]; /* encoder widths from the input on; the decoder mirrors them */
+    int latent;
+    int activation; /* enum activation, of the hidden layers; not "none" in YAML */
+    double dropout; /* of the input, [0, 1) */
+};
+
+struct train_config {
+    int64_t seed;       /* >= 0 */
+    int64_t epochs;     /* 0 .. 2^24 - 1 */
+    int64_t batch_size; /* users in one step over all ranks */
+    double learning_rate;
+    int optimizer; /* enum optimizer_type */
+    double beta1, beta2, epsilon;
+    double weight_decay; /* on weights, not biases; adam: added to the gradient, adamw: decoupled */
+    int64_t warmup_steps;
+    struct {
+        double cap;           /* largest weight of the KL term */
+        int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */
+    } kl;
+    int precision;     /* enum precision */
+    double loss_scale; /* 0: dynamic */
+    struct {
+        struct metric metric; /* also what chooses best.h5 */
+        int64_t patience;     /* validations without a better value before stopping; 0: never stop */
+    } early_stopping;
+    int64_t validate_every; /* epochs; 0: only after the last */
+    struct {
+        int64_t every_epochs; /* 0: not by epochs */
+        double every_minutes; /* 0: not by the clock */
+        int64_t keep;         /* newest so many stay */
+    } checkpoint;
+};
+
+struct config {
+    char data_path[CONFIG_PATH_MAX]; /* data.path */
+    struct model_config model;
+    struct train_config train;
+    int device;                        /* enum device */
+    char output_path[CONFIG_PATH_MAX]; /* output.path */
+};
+
+/* The defaults that the README lists (no paths). */
+void config_defaults(struct config *config);
+
+/* Defaults, then the file (NULL: none), then each of the n_sets texts "train.epochs=50" in turn, then the checks
+ * of what must fit together. EX_NOINPUT, EX_CONFIG; a bad --set is EX_USAGE if it has no '=' and EX_CONFIG
+ * otherwise. */
+int config_load(const char *path, const char *const *sets, int n_sets, struct config *config);
+
+/* The same from YAML text in memory; `name` stands for the file in messages. Used for a checkpoint's text. */
+int config_parse(const char *text, const char *name, struct config *config);
+
+/* The resolved configuration as YAML that config_parse reads back to the very same struct. */
+void config_text(const struct config *config, char text[CONFIG_TEXT_MAX]);
+
+#endif

@@ -1,0 +1,56 @@
+/* A thin layer over HDF5 with this project's habits: every dataset is chunked and carries a fletcher32
+ * checksum, metadata is checksummed too (file format of HDF5 1.10), strings are of fixed length and padded
+ * with NUL, and HDF5's own error stack is turned into one line that names the file and the object.
+ *
+ * All functions return 0 or a code of <sysexits.h> with error_message() set. `file` is an open file,
+ * `path` names an object within it ("/train/indptr"); groups on the way are made as needed. */
+#ifndef VAECF_H5_H
+#define VAECF_H5_H
+
+#include <hdf5.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Opens for reading. EX_NOINPUT if there is none, EX_DATAERR if it is no HDF5 file or a damaged one. */
+int h5_open(const char *path, hid_t *file);
+
+/* Creates, replacing what is there. EX_CANTCREAT. */
+int h5_create(const char *path, hid_t *file);
+
+/* Closes a file that was written to; EX_IOERR if the disk did not take the last bytes. */
+int h5_close(hid_t file, const char *path);
+
+/* Writes a whole one- or two-dimensional dataset (cols 0: one-dimensional) of HDF5 memory type `type`, for
+ * example H5T_NATIVE_INT64. deflate: 0 none, 1-9 level. */
+int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
+             int deflate);
+
+/* The shape of a dataset: rows and cols (0 if one-dimensional). EX_DATAERR if it is missing or of another
+ * rank. */
+int h5_shape(hid_t file, const char *path, int64_t *rows, int64_t *cols);
+
+/* Reads rows [first, first + count) of a dataset into data; EX_DATAERR if it is missing, too short or fails
+ * its checksum. */
+int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data);
+
+/* Reads every dataset of the file once, so that every checksum is tested. EX_DATAERR names the damaged one. */
+int h5_verify(hid_t file);
+
+/* Strings: `text` holds count strings of `width` bytes each, NUL-padded (width includes no terminator; a
+ * string may fill all of it). */
+int h5_write_strings(hid_t file, const char *path, int64_t count, size_t width, const char *text);
+/* Reads all of them; *text is malloced, count * width bytes, owned by the caller. */
+int h5_read_strings(hid_t file, const char *path, int64_t *count, size_t *width, char **text);
+
+/* Attributes of an object ("/" is the file). Scalars, or a vector of int64. */
+int h5_set_int(hid_t file, const char *object, const char *name, int64_t value);
+int h5_set_double(hid_t file, const char *object, const char *name, double value);
+int h5_set_text(hid_t file, const char *object, const char *name, const char *value);
+int h5_set_ints(hid_t file, const char *object, const char *name, const int64_t *values, int count);
+int h5_get_int(hid_t file, const char *object, const char *name, int64_t *value);
+int h5_get_double(hid_t file, const char *object, const char *name, double *value);
+/* EX_DATAERR if it does not fit into `size` bytes with its terminator. */
+int h5_get_text(hid_t file, const char *object, const char *name, char *value, size_t size);
+int h5_get_ints(hid_t file, const char *object, const char *name, int64_t *values, int count);
+
+#endif

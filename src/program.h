@@ -1,0 +1,14 @@
+/* What every program does alike: --version, the one line of an error. */
+#ifndef VAECF_PROGRAM_H
+#define VAECF_PROGRAM_H
+
+/* Prints "vaecf-train 0.1.0 (commit), MPI ..., HDF5 ..., oneDNN ..., CUDA: no" to stdout. */
+void program_version(const char *program);
+
+/* Prints "vaecf-train: error: MESSAGE" to stderr from error_message() and returns `code`. */
+int program_fail(const char *program, int code);
+
+/* The version alone: "0.1.0". */
+extern const char program_version_text[];
+
+#endif
