@@ -1,0 +1,190 @@
+# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend. `make help` lists what else there is.
+#
+# jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
+# line what should be otherwise:
+#   make ARCH=x86-64-v3          instruction set (native: this machine's)
+#   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
+#   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
+#   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
+
+.DEFAULT_GOAL := all
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+VERSION := 0.1.0
+MPICC ?= mpicc
+ARCH ?= native
+BUILD ?= build
+BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
+PREFIX ?= /usr/local
+INPUT ?= preprocess/debian-build-depends.csv.gz
+FUZZ_SECONDS ?= 20
+
+PROGRAMS := preprocess train evaluate recommend
+COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
+
+# Running MPI programs as root is the container's habit; Open MPI wants to be told.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+.PHONY: all help test test-suite test-asan test-valgrind fuzz lint format demo setup install clean found tests
+all: $(COMMANDS)
+
+help:
+	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend"
+	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
+	@echo "                     INPUT=ratings.csv: on your file"
+	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
+	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
+	@echo "make test-asan       the tests with ASan and UBSan alone"
+	@echo "make test-valgrind   a small run under valgrind"
+	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
+	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
+	@echo "make found           what the build found on this machine"
+	@echo "make clean           removes build/ and bin/"
+
+# ---- what there is on this machine ----
+
+ifneq ($(filter-out help clean setup lint format demo test,$(or $(MAKECMDGOALS),all)),)
+# handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
+FIND_VARIABLES := MPICC GEMM $(foreach n,HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+found := $(shell mkdir -p $(BUILD) && \
+    $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
+include $(BUILD)/found.mk
+endif
+
+found:
+	@cat $(BUILD)/found.txt
+
+# Everything waits for this: a missing library is told by name, not by the compiler.
+$(BUILD)/complete: $(BUILD)/found.mk
+	@if [ -n "$(strip $(FOUND_MISSING))" ]; then \
+	    echo "error: not all that vaecf needs is here:" >&2; grep '✗' $(BUILD)/found.txt >&2; \
+	    echo "Load or install it and run make again; on Debian and Ubuntu \`make setup\` does." >&2; exit 1; fi
+	@touch $@
+
+# ---- compiling ----
+
+# A message that is cut at its limit is meant to be.
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wno-format-truncation -Wno-unknown-warning-option
+# No -ffast-math: the same seed is to give the same bits. These two change no result.
+OPTIMISE := -O3 $(if $(ARCH),-march=$(ARCH)) -fno-math-errno -fno-trapping-math
+ifdef SANITIZE
+OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
+endif
+# += leaves what the user gives in CFLAGS last
+BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
+    $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
+LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
+COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
+LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
+
+# One of the two GEMM files is compiled; mains stay outside of the library.
+MAINS := preprocess/preprocess.c $(filter-out src/preprocess.c,$(PROGRAMS:%=src/%.c))
+SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
+    $(wildcard src/gemm_$(FOUND_GEMM).c)
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+
+$(BUILD)/%.o: %.c $(BUILD)/found.mk | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(COMPILE) -c -o $@ $<
+
+$(BUILD)/libvaecf.a: $(OBJECTS)
+	@rm -f $@
+	$(AR) rcs $@ $^
+
+$(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
+$(COMMANDS):
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^ $(LIBS)
+
+# The version and the commit, for --version: a header that only changes when they do.
+$(BUILD)/src/program.o: $(BUILD)/version.h
+$(BUILD)/version.h: always
+	@mkdir -p $(@D)
+	@{ echo '#define VAECF_VERSION "$(VERSION)"'; echo "#define VAECF_COMMIT \"$$( \
+	    git -c safe.directory='*' describe --always --dirty --abbrev=10 --match= 2>/dev/null || echo unknown)\""; \
+	} > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+always:
+.PHONY: always
+
+# ---- tests ----
+
+C_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*_test.c))
+tests: $(C_TESTS)
+
+$(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libvaecf.a
+	$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
+$(BUILD)/tests/%.o: BASE_CFLAGS += $(FOUND_CMOCKA_CFLAGS)
+
+# Gradients are tested in double precision: the model's files compiled with it, everything else as it is.
+DOUBLE := $(patsubst %.c,$(BUILD)/double/%.o,tests/gradient_test.c tests/gemm_double.c \
+    $(wildcard src/model.c src/backend_cpu.c src/comm.c src/error.c))
+$(BUILD)/double/%.o: %.c $(BUILD)/found.mk | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(COMPILE) $(FOUND_CMOCKA_CFLAGS) -DVAECF_DOUBLE -c -o $@ $<
+$(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
+	@mkdir -p $(@D)
+	$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
+
+# TESTS='config cli' runs some; the default is all.
+test-suite: all tests
+	@BIN=$(BIN) BUILD=$(BUILD) tests/run.sh $(TESTS)
+
+ASAN := SANITIZE=address,undefined BUILD=build/asan BIN=build/asan/bin
+test-asan:
+	@$(MAKE) --no-print-directory $(ASAN) test-suite
+
+test: setup
+	@$(MAKE) --no-print-directory all tests
+	@$(MAKE) --no-print-directory $(ASAN) all tests
+	@tests/run.sh --both
+
+test-valgrind: all
+	@BIN=$(BIN) tests/valgrind.sh
+
+# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds.
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+fuzz:
+	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
+	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
+	@for f in $(FUZZERS); do mkdir -p build/fuzz/corpus/$${f%_fuzz} && echo "$$f" && \
+	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=0 \
+	    -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$${f%_fuzz} $$(ls -d tests/fuzz/corpus/$${f%_fuzz} 2>/dev/null) || exit 1; done
+$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
+	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+
+FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
+SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
+lint:
+	clang-format --dry-run -Werror $(FORMATTED)
+	shellcheck -x $(SCRIPTS)
+format:
+	clang-format -i $(FORMATTED)
+
+# ---- the rest ----
+
+setup:
+	@jobs/setup.sh
+
+demo: setup
+	@$(MAKE) --no-print-directory all
+	@jobs/demo.sh "$(INPUT)"
+
+install: all
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/vaecf/configs $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
+	install -m 644 jobs/configs/*.yaml $(DESTDIR)$(PREFIX)/share/vaecf/configs
+	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/vaecf
+	install jobs/slurm/*.sh $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+
+clean:
+	rm -rf build bin
+
+-include $(shell [ ! -d $(BUILD) ] || find $(BUILD)/src $(BUILD)/preprocess $(BUILD)/tests $(BUILD)/double -name '*.d' 2>/dev/null)

@@ -1,0 +1,184 @@
+#!/bin/bash
+# Looks for the compiler's options and the libraries that vaecf is built from, and writes what it finds as make
+# variables to FILE; `make` reads that. Prints one line for each on the terminal when something has changed.
+#
+#   jobs/find.sh FILE [LIBRARY...]      all libraries, or only those named (for jobs/setup.sh)
+#
+# A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
+# NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
+# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, CMOCKA. GEMM=onednn or GEMM=cblas asks for one of the two.
+set -u
+out=$1
+shift
+
+mpicc=${MPICC:-mpicc}
+work=$(mktemp -d) || exit 71
+trap 'rm -rf "$work"' EXIT
+
+# The same environment as last time, and nothing was missing: the answer stands.
+signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA_HOME|NCCL|EBROOT|(HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|CMOCKA)_?[A-Z]*)=' |
+    LC_ALL=C sort | cksum | tr -d ' ')
+if [ $# -eq 0 ] && [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
+    grep -qx 'FOUND_MISSING :=' "$out"; then
+    exit 0
+fi
+
+{ command -v "$mpicc" >/dev/null && compiler=$mpicc; } || compiler=${CC:-cc}
+
+# try FLAGS HEADER CALL: does a program with this header and function compile and link?
+try() {
+    printf '#include <%s>\nint main(void) { return (int)(long)&%s; }\n' "$2" "$3" >"$work/try.c"
+    # shellcheck disable=SC2086  # the flags are words
+    "$compiler" -w -o "$work/try" "$work/try.c" $1 >/dev/null 2>&1
+}
+
+# For every -L outside the system's own directories the programs remember it, so that they start without
+# LD_LIBRARY_PATH.
+with_rpath() {
+    local word
+    for word in $1; do
+        case $word in
+        -L/usr/lib* | -L/lib*) printf '%s ' "$word" ;;
+        -L*) printf '%s -Wl,-rpath,%s ' "$word" "${word#-L}" ;;
+        *) printf '%s ' "$word" ;;
+        esac
+    done
+}
+
+# find NAME HEADER FUNCTION LINK PKG...: sets cflags, libs and version; fails if the library is nowhere.
+find() {
+    local name=$1 header=$2 function=$3 link=$4 pkg var root
+    shift 4
+    version=
+    var=${name}_CFLAGS cflags=${!var:-} var=${name}_LIBS libs=${!var:-}
+    if [ -n "$cflags$libs" ]; then
+        libs=${libs:-$link}
+        try "$cflags $libs" "$header" "$function"
+        return
+    fi
+    for pkg; do
+        if cflags=$(pkg-config --cflags "$pkg" 2>/dev/null) && libs=$(pkg-config --libs "$pkg" 2>/dev/null) &&
+            try "$cflags $libs" "$header" "$function"; then
+            version=$(pkg-config --modversion "$pkg")
+            return 0
+        fi
+    done
+    for var in "${name}_ROOT" "${name}_HOME" "${name}_DIR" "EBROOT$name" CONDA_PREFIX; do
+        root=${!var:-}
+        if [ -z "$root" ]; then continue; fi
+        cflags="-I$root/include" libs="-L$root/lib $link"
+        [ -d "$root/lib" ] || libs="-L$root/lib64 $link"
+        try "$cflags $libs" "$header" "$function" && return 0
+    done
+    cflags='' libs=$link
+    try "$libs" "$header" "$function"
+}
+
+report=()
+missing=()
+result=()
+
+# take NAME, TITLE, DEBIAN, MODULE, SPACK, CONDA, then find's arguments
+take() {
+    local name=$1 title=$2 packages="Debian: $3; module: $4; Spack: $5; conda-forge: $6"
+    shift 6
+    if find "$name" "$@"; then
+        report+=("  ✓ $title ${version:+$version }found ($(sed 's/^ *//; s/ *$//' <<<"$libs"))")
+        # their headers are not ours to warn about
+        result+=("FOUND_${name}_CFLAGS := ${cflags//-I/-isystem }" "FOUND_${name}_LIBS := $(with_rpath "$libs")")
+    else
+        report+=("  ✗ $title is missing  ($packages)")
+        missing+=("$name")
+    fi
+}
+
+wanted() { [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]; }
+only=("$@")
+
+if wanted MPI; then
+    if command -v "$mpicc" >/dev/null && try "" mpi.h MPI_Init; then
+        version=$(mpirun --version 2>/dev/null | head -n 1)
+        report+=("  ✓ MPI found ($mpicc${version:+; $version})")
+        # Open MPI says --showme:compile, MPICH and Intel MPI say -show
+        flags=$({ "$mpicc" --showme:compile || "$mpicc" -show; } 2>/dev/null | head -n 1 | grep -oE -- '-I[^ ]+' | tr '\n' ' ')
+        result+=("FOUND_MPI_CFLAGS := ${flags//-I/-isystem }")
+    else
+        report+=("  ✗ MPI is missing  (Debian: libopenmpi-dev openmpi-bin; module: openmpi; Spack: openmpi; conda-forge: openmpi-mpicc)")
+        missing+=(MPI)
+    fi
+fi
+wanted HDF5 && take HDF5 HDF5 libhdf5-dev hdf5 hdf5 hdf5 \
+    hdf5.h H5Fopen -lhdf5 hdf5-serial hdf5 hdf5-openmpi hdf5-mpich
+wanted YAML && take YAML libyaml libyaml-dev libyaml libyaml yaml \
+    yaml.h yaml_parser_load -lyaml yaml-0.1
+wanted ZLIB && take ZLIB zlib zlib1g-dev zlib zlib-ng+compat zlib zlib.h gzread -lz zlib
+wanted ZSTD && take ZSTD zstd libzstd-dev zstd zstd zstd zstd.h ZSTD_decompressStream -lzstd libzstd
+
+# Matrix products: oneDNN, else a CBLAS.
+if wanted GEMM; then
+    gemm=
+    case ${GEMM:-auto} in
+    auto | onednn | cblas) ;;
+    *) echo "GEMM=$GEMM is not known: it is onednn or cblas" >&2 && exit 64 ;;
+    esac
+    : "${ONEDNN_ROOT:=${DNNLROOT:-}}"
+    if [ "${GEMM:-auto}" != cblas ] && find ONEDNN dnnl.h dnnl_sgemm -ldnnl dnnl; then
+        gemm=onednn
+        report+=("  ✓ oneDNN ${version:+$version }found (matrix products)")
+        result+=("FOUND_GEMM := onednn" "FOUND_GEMM_CFLAGS := -DVAECF_ONEDNN ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
+    elif [ "${GEMM:-auto}" != onednn ]; then
+        if find CBLAS cblas.h cblas_sgemm -lopenblas openblas cblas blis flexiblas; then
+            gemm=cblas
+        elif find MKL mkl_cblas.h cblas_sgemm -lmkl_rt mkl-sdl mkl-dynamic-lp64-gomp; then
+            gemm=cblas cflags+=' -DVAECF_MKL'
+        fi
+        if [ -n "$gemm" ]; then
+            report+=("  ✓ CBLAS ${version:+$version }found (matrix products; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
+            result+=("FOUND_GEMM := cblas" "FOUND_GEMM_CFLAGS := ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
+        fi
+    fi
+    if [ -z "$gemm" ]; then
+        report+=("  ✗ oneDNN or a CBLAS is missing  (Debian: libdnnl-dev or libopenblas-dev; module: onednn, openblas or mkl; Spack: onednn or openblas; conda-forge: onednn or openblas)")
+        missing+=(GEMM)
+    fi
+fi
+
+if wanted OPENMP; then
+    printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$work/omp.c"
+    if "$compiler" -fopenmp -o "$work/omp" "$work/omp.c" 2>/dev/null; then
+        report+=("  ✓ OpenMP found (-fopenmp)")
+        result+=("FOUND_OPENMP := -fopenmp")
+    else
+        report+=("  → OpenMP: the compiler has none; one thread a rank")
+        result+=("FOUND_OPENMP := -Wno-unknown-pragmas")
+    fi
+fi
+if [ ${#only[@]} -eq 0 ]; then
+    nvcc=$(command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || command -v nvcc || true)
+    report+=("  → CUDA: ${nvcc:+$nvcc is there, but }not used by this version")
+    report+=("  → NCCL: not used by this version")
+fi
+if wanted CMOCKA; then # for the tests alone: what is missing here stops no build
+    before=("${missing[@]+"${missing[@]}"}")
+    take CMOCKA "cmocka (for the tests)" libcmocka-dev cmocka cmocka cmocka \
+        'stdio.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <setjmp.h>
+#include <cmocka.h' _cmocka_run_group_tests -lcmocka cmocka
+    if [ ${#only[@]} -eq 0 ]; then missing=("${before[@]+"${before[@]}"}"); fi
+fi
+
+{
+    echo "# Written by jobs/find.sh; \`make\` makes it anew when the environment changes."
+    echo "# signature $signature"
+    printf '%s\n' "${result[@]}"
+    echo "FOUND_MISSING :=${missing[*]+ ${missing[*]}}"
+} >"$work/found.mk"
+if ! cmp -s "$work/found.mk" "$out"; then
+    { [ ${#only[@]} -gt 0 ] || printf '%s\n' "${report[@]}"; } >&2
+    printf '%s\n' "${report[@]}" >"$(dirname "$out")/found.txt"
+    cp "$work/found.mk" "$out"
+fi
+[ ${#missing[@]} -eq 0 ]

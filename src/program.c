@@ -1,0 +1,48 @@
+/* What every program does alike: --version, the one line of an error. */
+#include "program.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include <hdf5.h>
+#include <mpi.h>
+#include <yaml.h>
+#include <zlib.h>
+#include <zstd.h>
+#ifdef VAECF_ONEDNN
+#include <dnnl.h>
+#endif
+
+#include "error.h"
+#include "version.h" /* written by make */
+
+const char program_version_text[] = VAECF_VERSION;
+
+void program_version(const char *program) {
+    char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = "";
+    int length = 0;
+    MPI_Get_library_version(mpi, &length); /* allowed before MPI_Init */
+    mpi[strcspn(mpi, ",\n")] = '\0';
+    unsigned major, minor, release;
+    H5get_libversion(&major, &minor, &release);
+    printf("%s %s (%s)\n", program, VAECF_VERSION, VAECF_COMMIT);
+    printf("%s, HDF5 %u.%u.%u, libyaml %s, zlib %s, zstd %s\n", mpi, major, minor, release,
+           yaml_get_version_string(), zlibVersion(), ZSTD_versionString());
+#ifdef VAECF_ONEDNN
+    const dnnl_version_t *dnnl = dnnl_version();
+    printf("oneDNN %d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);
+#else
+    printf("CBLAS");
+#endif
+#ifdef _OPENMP
+    printf(", OpenMP %d", _OPENMP);
+#else
+    printf(", OpenMP: no");
+#endif
+    printf(", CUDA: no, NCCL: no\n");
+}
+
+int program_fail(const char *program, int code) {
+    fprintf(stderr, "%s: error: %s\n", program, error_message());
+    return code;
+}
