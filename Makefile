@@ -6,6 +6,7 @@
 #   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
 #   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
 #   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
+#   make V=1                     shows the commands
 
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
@@ -19,6 +20,10 @@ BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 FUZZ_SECONDS ?= 20
+
+ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
 
 PROGRAMS := preprocess train evaluate recommend
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
@@ -79,6 +84,7 @@ endif
 BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
 LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
+say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
@@ -88,13 +94,17 @@ SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard s
     $(wildcard src/gemm_$(FOUND_GEMM).c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
 
-$(BUILD)/%.o: %.c $(BUILD)/found.mk | $(BUILD)/complete
+# Other options, another library: everything is compiled anew.
+$(BUILD)/flags: always
 	@mkdir -p $(@D)
-	$(COMPILE) -c -o $@ $<
+	@echo '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CC $<)$(COMPILE) -c -o $@ $<
 
 $(BUILD)/libvaecf.a: $(OBJECTS)
-	@rm -f $@
-	$(AR) rcs $@ $^
+	$(call say,AR $@)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
@@ -102,7 +112,7 @@ $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^ $(LIBS)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
 
 # The version and the commit, for --version: a header that only changes when they do.
 $(BUILD)/src/program.o: $(BUILD)/version.h
@@ -120,18 +130,18 @@ C_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*_test.c))
 tests: $(C_TESTS)
 
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libvaecf.a
-	$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
 $(BUILD)/tests/%.o: BASE_CFLAGS += $(FOUND_CMOCKA_CFLAGS)
 
 # Gradients are tested in double precision: the model's files compiled with it, everything else as it is.
 DOUBLE := $(patsubst %.c,$(BUILD)/double/%.o,tests/gradient_test.c tests/gemm_double.c \
     $(wildcard src/model.c src/backend_cpu.c src/comm.c src/error.c))
-$(BUILD)/double/%.o: %.c $(BUILD)/found.mk | $(BUILD)/complete
+$(BUILD)/double/%.o: %.c $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(COMPILE) $(FOUND_CMOCKA_CFLAGS) -DVAECF_DOUBLE -c -o $@ $<
+	$(call say,CC $< (double))$(COMPILE) $(FOUND_CMOCKA_CFLAGS) -DVAECF_DOUBLE -c -o $@ $<
 $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 	@mkdir -p $(@D)
-	$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
 
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests
@@ -158,7 +168,7 @@ fuzz:
 	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=0 \
 	    -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$${f%_fuzz} $$(ls -d tests/fuzz/corpus/$${f%_fuzz} 2>/dev/null) || exit 1; done
 $(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
-	$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+	$(call say,LD $@)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)

@@ -2,14 +2,13 @@
 # Looks for the compiler's options and the libraries that vaecf is built from, and writes what it finds as make
 # variables to FILE; `make` reads that. Prints one line for each on the terminal when something has changed.
 #
-#   jobs/find.sh FILE [LIBRARY...]      all libraries, or only those named (for jobs/setup.sh)
+#   jobs/find.sh FILE
 #
 # A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
 # NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
 # NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, CMOCKA. GEMM=onednn or GEMM=cblas asks for one of the two.
 set -u
 out=$1
-shift
 
 mpicc=${MPICC:-mpicc}
 work=$(mktemp -d) || exit 71
@@ -18,8 +17,8 @@ trap 'rm -rf "$work"' EXIT
 # The same environment as last time, and nothing was missing: the answer stands.
 signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA_HOME|NCCL|EBROOT|(HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
-if [ $# -eq 0 ] && [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
-    grep -qx 'FOUND_MISSING :=' "$out"; then
+if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
+    grep -qx 'FOUND_MISSING :=' "$out" && grep -q '^FOUND_CMOCKA_LIBS' "$out"; then
     exit 0
 fi
 
@@ -92,83 +91,70 @@ take() {
     fi
 }
 
-wanted() { [ ${#only[@]} -eq 0 ] || [[ " ${only[*]} " == *" $1 "* ]]; }
-only=("$@")
-
-if wanted MPI; then
-    if command -v "$mpicc" >/dev/null && try "" mpi.h MPI_Init; then
-        version=$(mpirun --version 2>/dev/null | head -n 1)
-        report+=("  ✓ MPI found ($mpicc${version:+; $version})")
-        # Open MPI says --showme:compile, MPICH and Intel MPI say -show
-        flags=$({ "$mpicc" --showme:compile || "$mpicc" -show; } 2>/dev/null | head -n 1 | grep -oE -- '-I[^ ]+' | tr '\n' ' ')
-        result+=("FOUND_MPI_CFLAGS := ${flags//-I/-isystem }")
-    else
-        report+=("  ✗ MPI is missing  (Debian: libopenmpi-dev openmpi-bin; module: openmpi; Spack: openmpi; conda-forge: openmpi-mpicc)")
-        missing+=(MPI)
-    fi
+if command -v "$mpicc" >/dev/null && try "" mpi.h MPI_Init; then
+    version=$(mpirun --version 2>/dev/null | head -n 1)
+    report+=("  ✓ MPI found ($mpicc${version:+; $version})")
+    # Open MPI says --showme:compile, MPICH and Intel MPI say -show
+    flags=$({ "$mpicc" --showme:compile || "$mpicc" -show; } 2>/dev/null | head -n 1 | grep -oE -- '-I[^ ]+' | tr '\n' ' ')
+    result+=("FOUND_MPI_CFLAGS := ${flags//-I/-isystem }")
+else
+    report+=("  ✗ MPI is missing  (Debian: libopenmpi-dev openmpi-bin; module: openmpi; Spack: openmpi; conda-forge: openmpi-mpicc)")
+    missing+=(MPI)
 fi
-wanted HDF5 && take HDF5 HDF5 libhdf5-dev hdf5 hdf5 hdf5 \
+take HDF5 HDF5 libhdf5-dev hdf5 hdf5 hdf5 \
     hdf5.h H5Fopen -lhdf5 hdf5-serial hdf5 hdf5-openmpi hdf5-mpich
-wanted YAML && take YAML libyaml libyaml-dev libyaml libyaml yaml \
+take YAML libyaml libyaml-dev libyaml libyaml yaml \
     yaml.h yaml_parser_load -lyaml yaml-0.1
-wanted ZLIB && take ZLIB zlib zlib1g-dev zlib zlib-ng+compat zlib zlib.h gzread -lz zlib
-wanted ZSTD && take ZSTD zstd libzstd-dev zstd zstd zstd zstd.h ZSTD_decompressStream -lzstd libzstd
+take ZLIB zlib zlib1g-dev zlib zlib-ng+compat zlib zlib.h gzread -lz zlib
+take ZSTD zstd libzstd-dev zstd zstd zstd zstd.h ZSTD_decompressStream -lzstd libzstd
 
 # Matrix products: oneDNN, else a CBLAS.
-if wanted GEMM; then
-    gemm=
-    case ${GEMM:-auto} in
-    auto | onednn | cblas) ;;
-    *) echo "GEMM=$GEMM is not known: it is onednn or cblas" >&2 && exit 64 ;;
-    esac
-    : "${ONEDNN_ROOT:=${DNNLROOT:-}}"
-    if [ "${GEMM:-auto}" != cblas ] && find ONEDNN dnnl.h dnnl_sgemm -ldnnl dnnl; then
-        gemm=onednn
-        report+=("  ✓ oneDNN ${version:+$version }found (matrix products)")
-        result+=("FOUND_GEMM := onednn" "FOUND_GEMM_CFLAGS := -DVAECF_ONEDNN ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
-    elif [ "${GEMM:-auto}" != onednn ]; then
-        if find CBLAS cblas.h cblas_sgemm -lopenblas openblas cblas blis flexiblas; then
-            gemm=cblas
-        elif find MKL mkl_cblas.h cblas_sgemm -lmkl_rt mkl-sdl mkl-dynamic-lp64-gomp; then
-            gemm=cblas cflags+=' -DVAECF_MKL'
-        fi
-        if [ -n "$gemm" ]; then
-            report+=("  ✓ CBLAS ${version:+$version }found (matrix products; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
-            result+=("FOUND_GEMM := cblas" "FOUND_GEMM_CFLAGS := ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
-        fi
+gemm=
+case ${GEMM:-auto} in
+auto | onednn | cblas) ;;
+*) echo "GEMM=$GEMM is not known: it is onednn or cblas" >&2 && exit 64 ;;
+esac
+: "${ONEDNN_ROOT:=${DNNLROOT:-}}"
+if [ "${GEMM:-auto}" != cblas ] && find ONEDNN dnnl.h dnnl_sgemm -ldnnl dnnl; then
+    gemm=onednn
+    report+=("  ✓ oneDNN ${version:+$version }found (matrix products)")
+    result+=("FOUND_GEMM := onednn" "FOUND_GEMM_CFLAGS := -DVAECF_ONEDNN ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
+elif [ "${GEMM:-auto}" != onednn ]; then
+    if find CBLAS cblas.h cblas_sgemm -lopenblas openblas cblas blis flexiblas; then
+        gemm=cblas
+    elif find MKL mkl_cblas.h cblas_sgemm -lmkl_rt mkl-sdl mkl-dynamic-lp64-gomp; then
+        gemm=cblas cflags+=' -DVAECF_MKL'
     fi
-    if [ -z "$gemm" ]; then
-        report+=("  ✗ oneDNN or a CBLAS is missing  (Debian: libdnnl-dev or libopenblas-dev; module: onednn, openblas or mkl; Spack: onednn or openblas; conda-forge: onednn or openblas)")
-        missing+=(GEMM)
+    if [ -n "$gemm" ]; then
+        report+=("  ✓ CBLAS ${version:+$version }found (matrix products; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
+        result+=("FOUND_GEMM := cblas" "FOUND_GEMM_CFLAGS := ${cflags//-I/-isystem }" "FOUND_GEMM_LIBS := $(with_rpath "$libs")")
     fi
+fi
+if [ -z "$gemm" ]; then
+    report+=("  ✗ oneDNN or a CBLAS is missing  (Debian: libdnnl-dev or libopenblas-dev; module: onednn, openblas or mkl; Spack: onednn or openblas; conda-forge: onednn or openblas)")
+    missing+=(GEMM)
 fi
 
-if wanted OPENMP; then
-    printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$work/omp.c"
-    if "$compiler" -fopenmp -o "$work/omp" "$work/omp.c" 2>/dev/null; then
-        report+=("  ✓ OpenMP found (-fopenmp)")
-        result+=("FOUND_OPENMP := -fopenmp")
-    else
-        report+=("  → OpenMP: the compiler has none; one thread a rank")
-        result+=("FOUND_OPENMP := -Wno-unknown-pragmas")
-    fi
+printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$work/omp.c"
+if "$compiler" -fopenmp -o "$work/omp" "$work/omp.c" 2>/dev/null; then
+    report+=("  ✓ OpenMP found (-fopenmp)")
+    result+=("FOUND_OPENMP := -fopenmp")
+else
+    report+=("  → OpenMP: the compiler has none; one thread a rank")
+    result+=("FOUND_OPENMP := -Wno-unknown-pragmas")
 fi
-if [ ${#only[@]} -eq 0 ]; then
-    nvcc=$(command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || command -v nvcc || true)
-    report+=("  → CUDA: ${nvcc:+$nvcc is there, but }not used by this version")
-    report+=("  → NCCL: not used by this version")
-fi
-if wanted CMOCKA; then # for the tests alone: what is missing here stops no build
-    before=("${missing[@]+"${missing[@]}"}")
-    take CMOCKA "cmocka (for the tests)" libcmocka-dev cmocka cmocka cmocka \
-        'stdio.h>
+nvcc=$(command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || command -v nvcc || true)
+report+=("  → CUDA: ${nvcc:+$nvcc is there, but }not used by this version")
+report+=("  → NCCL: not used by this version")
+needed=${#missing[@]} # cmocka is for the tests alone: without it the programs are still built
+take CMOCKA "cmocka (for the tests)" libcmocka-dev cmocka cmocka cmocka \
+    'stdio.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h' _cmocka_run_group_tests -lcmocka cmocka
-    if [ ${#only[@]} -eq 0 ]; then missing=("${before[@]+"${before[@]}"}"); fi
-fi
+missing=("${missing[@]:0:needed}")
 
 {
     echo "# Written by jobs/find.sh; \`make\` makes it anew when the environment changes."
@@ -177,8 +163,9 @@ fi
     echo "FOUND_MISSING :=${missing[*]+ ${missing[*]}}"
 } >"$work/found.mk"
 if ! cmp -s "$work/found.mk" "$out"; then
-    { [ ${#only[@]} -gt 0 ] || printf '%s\n' "${report[@]}"; } >&2
-    printf '%s\n' "${report[@]}" >"$(dirname "$out")/found.txt"
+    printf '%s\n' "${report[@]}" | tee "$(dirname "$out")/found.txt" >&2
     cp "$work/found.mk" "$out"
+else
+    touch "$out"
 fi
 [ ${#missing[@]} -eq 0 ]

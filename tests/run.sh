@@ -1,0 +1,83 @@
+#!/bin/bash
+# Runs the tests: every tests/*_test.c (built into BUILD/tests, each case of cmocka counts) and every
+# tests/*_test.sh (each line "ok - ..." counts, else the script as one). The last line: "N passed, N failed".
+#
+#   BIN=bin BUILD=build tests/run.sh [NAME...]    NAME: config for config_test.c; default all
+#   tests/run.sh --both                           all, with bin/ and then with ASan and UBSan from build/asan/bin
+set -u
+cd "$(dirname "$0")/.." || exit 71
+
+limit=${TEST_TIMEOUT:-300} # seconds for one test program
+export BIN=${BIN:-bin} BUILD=${BUILD:-build}
+
+# A few ranks of a few threads share this machine's cores, wherever it is.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-2} OMP_WAIT_POLICY=passive
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export OMPI_MCA_btl_vader_single_copy_mechanism=none OMPI_MCA_mpi_yield_when_idle=1
+export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none
+if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
+export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1
+export UBSAN_OPTIONS=print_stacktrace=1
+
+passed=0
+failed=0
+skipped=0
+
+# summary WORD LOG: the number in cmocka's "[  WORD  ] N test(s)" lines
+summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
+
+# run_one NAME COMMAND...: counts its cases, shows the end of its log if it failed.
+run_one() {
+    local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none
+    shift
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    status=$?
+    good=$(grep -acE '^(\[       OK \]|ok - )' "$log")
+    bad=$(($(grep -acE '^not ok - ' "$log") + $(summary FAILED "$log")))
+    none=$(($(grep -acE '^skipped: ' "$log") + $(summary SKIPPED "$log")))
+    if [[ $* == *.sh && $status = 77 ]]; then
+        none=1 status=0
+    elif [ "$status" = 0 ]; then
+        bad=0
+        if [ "$good" = 0 ] && [ "$none" = 0 ]; then good=1; fi
+    elif [ "$bad" = 0 ]; then
+        bad=1 # it crashed, or took too long
+    fi
+    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + none))
+    if [ "$status" = 0 ]; then
+        printf '  pass  %-22s %3d ok%s  %d s\n' "$name" "$good" "$([ "$none" = 0 ] || echo ", $none skipped")" \
+            $((SECONDS - start))
+        grep -a '^skipped: ' "$log" | sed 's/^/          /'
+    else
+        printf '  FAIL  %-22s %3d ok, %d failed  (status %d%s); %s ends:\n' "$name" "$good" "$bad" "$status" \
+            "$([ "$status" = 124 ] && echo ": longer than $limit s")" "$log"
+        tail -n 40 "$log" | sed 's/^/        | /'
+    fi
+}
+
+suite() {
+    echo "$1"
+    shift
+    mkdir -p "$BUILD/logs"
+    local file name
+    for file in tests/*_test.c tests/*_test.sh; do
+        name=$(basename "${file%_test.*}")
+        if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+        case $file in
+        *.c) run_one "$name" "$BUILD/tests/${name}_test" ;;
+        *.sh) run_one "$name.sh" bash "$file" ;;
+        esac
+    done
+}
+
+if [ "${1:-}" = --both ]; then
+    suite "tests:"
+    export BIN=build/asan/bin BUILD=build/asan
+    suite "the same with ASan and UBSan:"
+else
+    suite "tests of $BUILD:" "$@"
+fi
+if [ "$skipped" -gt 0 ]; then echo "$skipped skipped"; fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
