@@ -74,7 +74,8 @@ $(BUILD)/complete: $(BUILD)/found.mk
 # ---- compiling ----
 
 # A message that is cut at its limit is meant to be.
-WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wno-format-truncation -Wno-unknown-warning-option
+WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wno-format-truncation \
+    $(if $(findstring clang,$(MPICC) $(OMPI_CC) $(MPICH_CC)),-Wno-unknown-warning-option)
 # No -ffast-math: the same seed is to give the same bits. These two change no result.
 OPTIMISE := -O3 $(if $(ARCH),-march=$(ARCH)) -fno-math-errno -fno-trapping-math
 ifdef SANITIZE
