@@ -1,0 +1,36 @@
+/* Writes a dataset directory, in the layout of dataset.h.
+ *
+ * Files get temporary names first; they take their places when all are whole and on the disk, dataset.h5
+ * last. So a run that is stopped leaves no directory that looks like a dataset, or the one that was there
+ * before. */
+#ifndef VAECF_SHARDS_H
+#define VAECF_SHARDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ids.h"
+#include "split.h"
+
+enum { SHARDS_MAX = 99999 };
+
+/* An attribute of dataset.h5: a text, or if that is NULL, a number. */
+struct shards_attribute {
+    const char *name;
+    const char *text;
+    bool is_double;
+    int64_t integer;
+    double number;
+};
+
+/* Makes the directory, its parents too. EX_CANTCREAT if it cannot be made, or if it holds a dataset and force
+ * is not set. To be called before the long work. */
+int shards_prepare(const char *dir, bool force);
+
+/* Writes all files, replacing the dataset that was there. EX_CANTCREAT, EX_IOERR, EX_OSERR; then the
+ * temporary files are removed. */
+int shards_write(const char *dir, int64_t n_shards, const struct split *split, const struct ids *users,
+                 const struct ids *items, const char *fingerprint, const struct shards_attribute *attributes,
+                 int n_attributes);
+
+#endif

@@ -1,0 +1,159 @@
+/* The bytes of a file, decompressed on the way. */
+#include "stream.h"
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "error.h"
+
+enum { INPUT_SIZE = 1 << 18 };
+
+struct stream {
+    char *name;
+    FILE *file;
+    enum { PLAIN, GZIP, ZSTD } kind;
+    size_t used, filled; /* input[used .. filled) is still to be decompressed */
+    bool whole;          /* between two gzip members or zstd frames, where a file may end */
+    z_stream gzip;
+    ZSTD_DStream *zstd;
+    unsigned char input[INPUT_SIZE];
+};
+
+/* Reads the next input; filled is 0 at the end of the file. */
+static int fill(struct stream *s) {
+    errno = 0;
+    s->used = 0;
+    s->filled = fread(s->input, 1, sizeof s->input, s->file);
+    if (ferror(s->file)) return error_set(EX_IOERR, "%s: cannot read: %s", s->name, strerror(errno));
+    return 0;
+}
+
+static int detect(struct stream *s) {
+    static const unsigned char gzip_magic[] = {0x1f, 0x8b}, zstd_magic[] = {0x28, 0xb5, 0x2f, 0xfd};
+    s->whole = true;
+    if (s->filled >= 2 && memcmp(s->input, gzip_magic, 2) == 0) {
+        if (inflateInit2(&s->gzip, 15 + 16) != Z_OK) return error_memory("zlib", sizeof s->gzip);
+        s->kind = GZIP;
+    } else if (s->filled >= 4 && memcmp(s->input, zstd_magic, 4) == 0) {
+        s->zstd = ZSTD_createDStream();
+        if (!s->zstd) return error_memory("libzstd", ZSTD_DStreamInSize());
+        s->kind = ZSTD;
+    }
+    return 0;
+}
+
+int stream_open(const char *path, struct stream **stream) {
+    int code = 0;
+    bool standard = strcmp(path, "-") == 0;
+    struct stat status;
+    *stream = NULL;
+    struct stream *s = calloc(1, sizeof *s);
+    if (!s) return error_memory("a file's buffer", sizeof *s);
+    s->name = strdup(standard ? "standard input" : path);
+    if (!s->name) {
+        code = error_memory("a file's name", strlen(path));
+        goto cleanup;
+    }
+    s->file = standard ? stdin : fopen(path, "rb");
+    if (!s->file) {
+        code = error_set(EX_NOINPUT, "%s: cannot open: %s", path, strerror(errno));
+        goto cleanup;
+    }
+    if (fstat(fileno(s->file), &status) == 0 && S_ISDIR(status.st_mode)) {
+        code = error_set(EX_NOINPUT, "%s: is a directory; give the file in it", s->name);
+        goto cleanup;
+    }
+    code = fill(s);
+    if (!code) code = detect(s);
+cleanup:
+    if (code) {
+        stream_close(s);
+    } else {
+        *stream = s;
+    }
+    return code;
+}
+
+/* Each of these three takes from the input and adds to data[*got ..]. */
+
+static int read_plain(struct stream *s, unsigned char *data, size_t size, size_t *got) {
+    size_t n = s->filled - s->used;
+    if (n > size - *got) n = size - *got;
+    memcpy(data + *got, s->input + s->used, n);
+    s->used += n;
+    *got += n;
+    return 0;
+}
+
+static int read_gzip(struct stream *s, unsigned char *data, size_t size, size_t *got) {
+    if (s->whole) { /* another member may follow, or padding with zeros */
+        while (s->used < s->filled && s->input[s->used] == 0) s->used++;
+        if (s->used == s->filled) return 0;
+        if (inflateReset(&s->gzip) != Z_OK) return error_set(EX_SOFTWARE, "zlib: inflateReset failed");
+        s->whole = false;
+    }
+    size_t room = size - *got < 1u << 30 ? size - *got : 1u << 30;
+    s->gzip.next_in = s->input + s->used;
+    s->gzip.avail_in = (uInt)(s->filled - s->used);
+    s->gzip.next_out = data + *got;
+    s->gzip.avail_out = (uInt)room;
+    int result = inflate(&s->gzip, Z_NO_FLUSH);
+    s->used = s->filled - s->gzip.avail_in;
+    *got += room - s->gzip.avail_out;
+    s->whole = result == Z_STREAM_END;
+    if (result == Z_OK || result == Z_STREAM_END || result == Z_BUF_ERROR) return 0;
+    return error_set(EX_DATAERR, "%s: damaged gzip data (%s)", s->name,
+                     s->gzip.msg ? s->gzip.msg : "it needs a dictionary");
+}
+
+static int read_zstd(struct stream *s, unsigned char *data, size_t size, size_t *got) {
+    ZSTD_inBuffer in = {s->input, s->filled, s->used};
+    ZSTD_outBuffer out = {data, size, *got};
+    size_t left = ZSTD_decompressStream(s->zstd, &out, &in);
+    s->used = in.pos;
+    *got = out.pos;
+    if (ZSTD_isError(left)) {
+        return error_set(EX_DATAERR, "%s: damaged zstd data (%s)", s->name, ZSTD_getErrorName(left));
+    }
+    s->whole = left == 0;
+    return 0;
+}
+
+int stream_read(struct stream *s, void *data, size_t size, size_t *got) {
+    static int (*const read[])(struct stream *, unsigned char *, size_t,
+                               size_t *) = {[PLAIN] = read_plain, [GZIP] = read_gzip, [ZSTD] = read_zstd};
+    *got = 0;
+    while (*got < size) {
+        size_t before = *got;
+        int code = s->used == s->filled ? fill(s) : 0;
+        if (code) return code;
+        bool end = s->filled == 0;
+        if (end && s->whole) break;
+        code = read[s->kind](s, data, size, got);
+        if (code) return code;
+        if (end && *got == before) {
+            return error_set(EX_DATAERR, "%s: the %s data ends too early; the file was cut off", s->name,
+                             s->kind == GZIP ? "gzip" : "zstd");
+        }
+    }
+    return 0;
+}
+
+const char *stream_name(const struct stream *s) {
+    return s->name;
+}
+
+void stream_close(struct stream *s) {
+    if (!s) return;
+    if (s->kind == GZIP) inflateEnd(&s->gzip);
+    ZSTD_freeDStream(s->zstd);
+    if (s->file && s->file != stdin) fclose(s->file);
+    free(s->name);
+    free(s);
+}
