@@ -116,7 +116,7 @@ expect 66 "none.csv" "recommend: no such input" "${recommend[@]}" --input "$tmp/
 # ---- bad data ----
 { head -n 20 "$tmp/ratings.csv" && echo "alone" && tail -n +21 "$tmp/ratings.csv"; } >"$tmp/bad.csv"
 expect 65 "bad.csv:21" "preprocess: a malformed row" "$bin/vaecf-preprocess" --input "$tmp/bad.csv" --output "$tmp/x"
-works "preprocess: --bad-rows skip" "$bin/vaecf-preprocess" --input "$tmp/bad.csv" --bad-rows skip --output "$tmp/x"
+works "preprocess: --bad-rows skip" "$bin/vaecf-preprocess" --input "$tmp/bad.csv" --bad-rows skip --output "$tmp/skipped"
 expect 65 "bad.csv:21" "recommend: a malformed row" "${recommend[@]}" --input "$tmp/bad.csv" --output "$tmp/x.csv"
 : >"$tmp/empty.csv"
 expect 65 "empty.csv" "preprocess: an empty file" "$bin/vaecf-preprocess" --input "$tmp/empty.csv" --output "$tmp/x"

@@ -1,0 +1,125 @@
+#!/bin/bash
+# The whole line on one machine: ratings to a trained model, a table of metrics and recommendations to look at.
+#
+#   jobs/demo.sh INPUT.csv[.gz|.zst]        make demo INPUT=...; all it writes is in demo/NAME/
+#
+# Settings: PREPROCESS="--min-rating 4" more options for vaecf-preprocess, EPOCHS=50, RANKS=2.
+set -euo pipefail
+caller=$PWD
+cd "$(dirname "$0")/.."
+
+embedded=preprocess/debian-build-depends.csv.gz
+input=${1:-$embedded}
+[ -e "$input" ] || input=$caller/$input
+if ! [ -r "$input" ] || [ -d "$input" ]; then
+    echo "error: INPUT=${1:-}: no such file; a CSV file with a user, an item and perhaps a rating in a row is wanted" >&2
+    exit 66
+fi
+name=$(basename "$input" | sed -E 's/\.(gz|zst)$//; s/\.(csv|tsv|dat|txt)$//; s/[^A-Za-z0-9._-]/-/g; s/^\.+//')
+dir=demo/${name:-input}
+
+say() { printf '\n== %s\n' "$*"; }
+trap 'echo; echo "stopped; make demo begins anew"; exit 130' INT
+
+cores=$(nproc)
+ranks=${RANKS:-$((cores < 4 ? cores : 4))}
+export OMP_NUM_THREADS=$((cores > ranks ? cores / ranks : 1))
+mpi=(mpirun -n "$ranks" --oversubscribe --bind-to none)
+mpirun --version 2>&1 | grep -qiE 'open mpi|open-mpi' || mpi=(mpirun -n "$ranks")
+if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+export OMPI_MCA_btl_vader_single_copy_mechanism=none # containers forbid it and it warns
+
+start=$SECONDS
+say "1. $input -> $dir/data"
+rm -rf "$dir"
+mkdir -p "$dir"
+options=()
+if [ "$input" = "$embedded" ]; then options=(--min-item-users 3 --heldout-users 1000); fi
+# shellcheck disable=SC2206  # words
+options+=(${PREPROCESS:-})
+bin/vaecf-preprocess --input "$input" --output "$dir/data" --shards "$ranks" "${options[@]+"${options[@]}"}" |
+    tee "$dir/preprocess.log"
+
+# A small file gets small batches, so that an epoch has steps; and as many epochs as about two minutes allow.
+read -r users items < <(sed -nE 's/^training: ([0-9]+) users.*/\1/p; s/^kept: .* ([0-9]+) items.*/\1/p' "$dir/preprocess.log" |
+    tac | tr '\n' ' ')
+batch=$((users / 20 < 500 ? users / 20 : 500))
+batch=$((batch < 10 ? 10 : batch))
+epochs=${EPOCHS:-$((cores * 8000000000 / (users * items + 1)))}
+if [ -z "${EPOCHS:-}" ]; then epochs=$((epochs > 60 ? 60 : epochs < 5 ? 5 : epochs)); fi
+settings=(--set data.path="$dir/data" --set output.path="$dir/run" --set train.batch_size="$batch"
+    --set train.epochs="$epochs" --set train.kl.anneal_steps=$(((users / batch + 1) * epochs / 2)))
+if ! grep -qE '^validation: .* [1-9][0-9]* as target' "$dir/preprocess.log"; then
+    echo "error: $input: no user could be held out to validate with (they need 5 items or more)" >&2
+    exit 65
+fi
+
+say "2. training: $ranks ranks of $OMP_NUM_THREADS threads, at most $epochs epochs"
+"${mpi[@]}" bin/vaecf-train --config jobs/configs/demo.yaml "${settings[@]}"
+
+say "3. how good it is: users it has not seen, a fifth of their items hidden"
+"${mpi[@]}" bin/vaecf-evaluate --checkpoint "$dir/run/best.h5" --data "$dir/data" --split test --output "$dir/run/test.csv"
+
+say "4. what it recommends"
+reader=(cat)
+case $input in *.gz) reader=(gzip -dc) ;; *.zst) reader=(zstd -dcq) ;; esac
+if [ "$input" = "$embedded" ]; then
+    # source packages as they are, and two that do not exist
+    "${reader[@]}" "$input" | grep -E '^(source_package|curl|nginx|postgresql-15|vim|htop),' >"$dir/history.csv"
+    cat >>"$dir/history.csv" <<'E'
+(a new GTK program in C),meson
+(a new GTK program in C),libgtk-4-dev
+(a new GTK program in C),gettext
+(a new MPI code in Fortran),gfortran
+(a new MPI code in Fortran),libopenmpi-dev
+E
+else
+    # the first rows of the file: a few users with what they have there
+    "${reader[@]}" "$input" 2>/dev/null | head -n 300 >"$dir/history.csv" || true
+fi
+bin/vaecf-recommend --checkpoint "$dir/run/best.h5" --input "$dir/history.csv" --top-k 10 --output "$dir/recommendations.csv"
+# user,rank,item,score -> a paragraph a user; ids may be quoted
+awk -v history="$dir/history.csv" '
+    function fields(line, f,    n, text) {
+        n = 0
+        while (line != "") {
+            if (match(line, /^"([^"]|"")*"/)) {
+                text = substr(line, 2, RLENGTH - 2); gsub(/""/, "\"", text); f[++n] = text
+                line = substr(line, RLENGTH + 2)
+            } else { match(line, /^[^,\t]*/); f[++n] = substr(line, 1, RLENGTH); line = substr(line, RLENGTH + 2) }
+        }
+        return n
+    }
+    # ids in lines of 110 characters, the later ones set in
+    function print_list(title, ids,    n, i, word, line) {
+        n = split(ids, word, ", ")
+        line = title
+        for (i = 1; i <= n; i++) {
+            if (length(line) + length(word[i]) > 108) { print line; line = "        " }
+            line = line word[i] (i < n ? ", " : "")
+        }
+        print line
+    }
+    function list(have, item) { return have == "" ? item : have ", " item }
+    BEGIN {
+        while ((getline line < history) > 0) {
+            gsub(/::/, "\t", line); sub(/\r$/, "", line); fields(line, f)
+            if (++known[f[1]] <= 12) has[f[1]] = list(has[f[1]], f[2])
+        }
+    }
+    FNR == 1 { next }
+    {
+        fields($0, f)
+        if (!(f[1] in got)) order[++n] = f[1]
+        got[f[1]] = list(got[f[1]], f[3])
+    }
+    END {
+        for (i = 1; i <= n && i <= 7; i++) {
+            u = order[i]
+            print "\n" u
+            print_list("  has   ", has[u] (known[u] > 12 ? ", ... " known[u] " in all" : ""))
+            print_list("  next  ", got[u])
+        }
+    }' "$dir/recommendations.csv"
+
+say "done in $((SECONDS - start)) s: $dir/run/metrics.csv has a row an epoch, $dir/run/best.h5 is the model"
