@@ -32,8 +32,10 @@ program=bin/vaecf-train
 export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1} OMP_PROC_BIND=close OMP_PLACES=cores
 export SRUN_CPUS_PER_TASK=$OMP_NUM_THREADS # srun does not take --cpus-per-task from sbatch since Slurm 22.05
 
-# srun where it can start this MPI, else mpirun, which reads the allocation from the environment.
-if srun --mpi=list 2>&1 | grep -qw pmix; then
+# srun where it can start this MPI, else mpirun, which reads the allocation from the environment; or VAECF_LAUNCH.
+if [ -n "${VAECF_LAUNCH:-}" ]; then
+    read -ra launch <<<"$VAECF_LAUNCH"
+elif srun --mpi=list 2>&1 | grep -qw pmix; then
     launch=(srun --mpi=pmix --kill-on-bad-exit=1)
 else
     launch=(mpirun)

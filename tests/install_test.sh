@@ -1,0 +1,27 @@
+#!/bin/bash
+# `make install` into a folder, with the programs started from elsewhere; a missing library told by name.
+set -u
+if [ "${BUILD:-build}" != build ]; then echo "skipped: the plain build is installed"; exit 77; fi
+tmp=$(mktemp -d) || exit 71
+trap 'rm -rf "$tmp"' EXIT
+failed=0
+unset MAKEFLAGS MAKELEVEL MFLAGS
+check() { if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi; }
+
+make -s install DESTDIR="$tmp" PREFIX=/opt/vaecf >"$tmp/log" 2>&1
+check "make install" [ $? = 0 ]
+for program in preprocess train evaluate recommend; do
+    (cd / && "$tmp/opt/vaecf/bin/vaecf-$program" --version) >"$tmp/version" 2>&1
+    check "vaecf-$program --version" grep -q "^vaecf-$program 0\.1\.0" "$tmp/version"
+done
+check "the configurations" [ -s "$tmp/opt/vaecf/share/vaecf/configs/ml-20m.yaml" ]
+
+# Without libyaml: one line that says which package, before anything is compiled.
+make BUILD="$tmp/build" BIN="$tmp/bin" YAML_LIBS=-lno-such-library all >"$tmp/log" 2>&1
+check "a missing library stops make" [ $? != 0 ]
+check "and is told with its package" grep -q '✗ libyaml is missing .*libyaml-dev.*Spack' "$tmp/log"
+check "before the compiler" bash -c "! grep -q ' CC ' '$tmp/log'"
+
+make BUILD="$tmp/build" GEMM=magic found >"$tmp/log" 2>&1
+check "an unknown GEMM is told" grep -q 'onednn or cblas' "$tmp/log"
+exit "$failed"
