@@ -11,6 +11,7 @@
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
 .DELETE_ON_ERROR:
+.SECONDARY:
 
 VERSION := 0.1.0
 MPICC ?= mpicc
@@ -167,9 +168,10 @@ FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
-	@for f in $(FUZZERS); do mkdir -p build/fuzz/corpus/$${f%_fuzz} && echo "$$f" && \
-	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$$f -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=0 \
-	    -verbosity=0 -artifact_prefix=build/fuzz/ build/fuzz/corpus/$${f%_fuzz} $$(ls -d tests/fuzz/corpus/$${f%_fuzz} 2>/dev/null) || exit 1; done
+	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(FUZZ_SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
+	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$${f}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
+	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) \
+	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; done
 $(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
 
