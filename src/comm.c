@@ -1,0 +1,89 @@
+/* MPI; see comm.h. */
+#include "comm.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "error.h"
+
+enum { PIECE = 1 << 26 /* numbers of one MPI call */, MESSAGE_MAX = 1024 };
+
+#ifdef VAECF_DOUBLE
+#define COMM_REAL MPI_DOUBLE
+#else
+#define COMM_REAL MPI_FLOAT
+#endif
+
+struct comm comm_start(int *argc, char ***argv) {
+    struct comm comm = {.mpi = MPI_COMM_WORLD};
+    int provided;
+    MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &provided);
+    MPI_Comm_rank(comm.mpi, &comm.rank);
+    MPI_Comm_size(comm.mpi, &comm.size);
+    return comm;
+}
+
+void comm_stop(void) {
+    MPI_Finalize();
+}
+
+void comm_abort(const struct comm *comm, int code) {
+    fflush(NULL);
+    MPI_Abort(comm->mpi, code);
+    _Exit(code);
+}
+
+int comm_agree(const struct comm *comm, int code) {
+    char message[MESSAGE_MAX] = "";
+    int first = code ? comm->rank : comm->size;
+    MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi);
+    if (first == comm->size) return 0;
+    if (comm->rank == first) snprintf(message, sizeof message, "%s", error_message());
+    MPI_Bcast(&code, 1, MPI_INT, first, comm->mpi);
+    MPI_Bcast(message, sizeof message, MPI_CHAR, first, comm->mpi);
+    return error_set(code, "%s", message);
+}
+
+/* In pieces: an MPI count is an int. */
+static void all_reduce(const struct comm *comm, void *values, size_t count, size_t width, MPI_Datatype type,
+                       MPI_Op op) {
+    if (comm->size == 1) return;
+    for (size_t i = 0; i < count; i += PIECE) {
+        size_t n = count - i < PIECE ? count - i : PIECE;
+        MPI_Allreduce(MPI_IN_PLACE, (char *)values + i * width, (int)n, type, op, comm->mpi);
+    }
+}
+
+void comm_sum_real(const struct comm *comm, real *values, size_t count) {
+    all_reduce(comm, values, count, sizeof *values, COMM_REAL, MPI_SUM);
+}
+
+void comm_sum_double(const struct comm *comm, double *values, size_t count) {
+    all_reduce(comm, values, count, sizeof *values, MPI_DOUBLE, MPI_SUM);
+}
+
+void comm_sum_int(const struct comm *comm, int64_t *values, size_t count) {
+    all_reduce(comm, values, count, sizeof *values, MPI_INT64_T, MPI_SUM);
+}
+
+void comm_or(const struct comm *comm, uint64_t *words, size_t count) {
+    all_reduce(comm, words, count, sizeof *words, MPI_UINT64_T, MPI_BOR);
+}
+
+int64_t comm_max(const struct comm *comm, int64_t value) {
+    all_reduce(comm, &value, 1, sizeof value, MPI_INT64_T, MPI_MAX);
+    return value;
+}
+
+void comm_broadcast(const struct comm *comm, void *data, size_t bytes) {
+    for (size_t i = 0; i < bytes; i += PIECE) {
+        size_t n = bytes - i < PIECE ? bytes - i : PIECE;
+        MPI_Bcast((char *)data + i, (int)n, MPI_BYTE, 0, comm->mpi);
+    }
+}
+
+void comm_part(int64_t n, int part, int parts, int64_t *first, int64_t *count) {
+    int64_t base = n / parts, rest = n % parts;
+    *first = part * base + (part < rest ? part : rest);
+    *count = base + (part < rest);
+}

@@ -1,0 +1,380 @@
+/* HDF5 with this project's habits; see h5.h. */
+#include "h5.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "error.h"
+
+enum { CHUNK_BYTES = 1 << 20, VERIFY_BYTES = 1 << 22, NAME_SIZE = 1024 };
+
+/* ---- errors ---- */
+
+/* Keeps the innermost description of HDF5's error stack, or the operating system's if one is quoted. */
+static herr_t innermost(unsigned n, const H5E_error2_t *error, void *text) {
+    char *to = text;
+    int number;
+    const char *os = error->desc ? strstr(error->desc, "errno = ") : NULL;
+    if (os && sscanf(os, "errno = %d", &number) == 1) {
+        snprintf(to, NAME_SIZE, "%s", strerror(number));
+        return 1;
+    }
+    if (n == 0 && error->desc) snprintf(to, NAME_SIZE, "%s", error->desc);
+    return 0;
+}
+
+static int fail_named(int code, const char *file, const char *object, const char *what) {
+    char reason[NAME_SIZE] = "";
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
+    H5Eclear2(H5E_DEFAULT);
+    return error_set(code, "%s: %s%s%s%s%s", file, object, *object ? ": " : "", what, *reason ? ": " : "",
+                     reason);
+}
+
+static int fail(int code, hid_t file, const char *object, const char *what) {
+    char name[NAME_SIZE] = "?";
+    H5Fget_name(file, name, sizeof name);
+    return fail_named(code, name, object, what);
+}
+
+/* ---- files ---- */
+
+static hid_t access_list(void) {
+    hid_t list = H5Pcreate(H5P_FILE_ACCESS);
+    /* 1.10's format: superblock, headers and indices have checksums too */
+    H5Pset_libver_bounds(list, H5F_LIBVER_V110, H5F_LIBVER_V110);
+    H5Pset_fclose_degree(list, H5F_CLOSE_STRONG);
+#if H5_VERSION_GE(1, 10, 7)
+    /* Locks fail on many parallel file systems; files are written under another name anyway. */
+    H5Pset_file_locking(list, 0, 1);
+#endif
+    return list;
+}
+
+int h5_open(const char *path, hid_t *file) {
+    struct stat status;
+    *file = H5I_INVALID_HID;
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    if (stat(path, &status)) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+    if (S_ISDIR(status.st_mode)) return error_set(EX_NOINPUT, "%s: is a directory, want a file", path);
+    if (access(path, R_OK)) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+    hid_t list = access_list();
+    *file = H5Fopen(path, H5F_ACC_RDONLY, list);
+    H5Pclose(list);
+    if (*file < 0) return fail_named(EX_DATAERR, path, "", "no HDF5 file, or a damaged one");
+    return 0;
+}
+
+int h5_create(const char *path, hid_t *file) {
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    hid_t list = access_list();
+    *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    H5Pclose(list);
+    if (*file < 0) return fail_named(EX_CANTCREAT, path, "", "cannot create");
+    return 0;
+}
+
+int h5_close(hid_t file, const char *path) {
+    herr_t flushed = H5Fflush(file, H5F_SCOPE_GLOBAL);
+    int code = flushed < 0 ? fail_named(EX_IOERR, path, "", "cannot write") : 0;
+    if (H5Fclose(file) < 0 && !code) code = fail_named(EX_IOERR, path, "", "cannot close");
+    return code;
+}
+
+/* ---- datasets ---- */
+
+static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
+                       int deflate) {
+    hsize_t dims[2] = {(hsize_t)rows, (hsize_t)cols}, chunk[2] = {1, cols ? (hsize_t)cols : 1};
+    int rank = cols ? 2 : 1, code = 0;
+    hid_t space = H5Screate_simple(rank, dims, NULL);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
+    H5Pset_create_intermediate_group(link, 1);
+    if (rows) {
+        hsize_t row_bytes = (hsize_t)H5Tget_size(type) * chunk[1];
+        chunk[0] = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
+        if (chunk[0] > dims[0]) chunk[0] = dims[0];
+        H5Pset_chunk(create, rank, chunk);
+        if (deflate) {
+            H5Pset_shuffle(create);
+            H5Pset_deflate(create, (unsigned)deflate);
+        }
+        H5Pset_fletcher32(create);
+    }
+    hid_t set = H5Dcreate2(file, path, type, space, link, create, H5P_DEFAULT);
+    if (set < 0 || (rows && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+        code = fail(EX_IOERR, file, path, "cannot write");
+    }
+    if (set >= 0 && H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
+    H5Pclose(link);
+    H5Pclose(create);
+    H5Sclose(space);
+    return code;
+}
+
+int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
+             int deflate) {
+    return write_typed(file, path, type, rows, cols, data, deflate);
+}
+
+/* Opens a dataset of one or two dimensions. */
+static int open_dataset(hid_t file, const char *path, hid_t *set, hsize_t dims[2], int *rank) {
+    *set = H5Dopen2(file, path, H5P_DEFAULT);
+    if (*set < 0) return fail(EX_DATAERR, file, path, "missing or damaged");
+    hid_t space = H5Dget_space(*set);
+    *rank = H5Sget_simple_extent_ndims(space);
+    dims[0] = dims[1] = 0;
+    if (*rank == 1 || *rank == 2) H5Sget_simple_extent_dims(space, dims, NULL);
+    H5Sclose(space);
+    if (*rank != 1 && *rank != 2) {
+        H5Dclose(*set);
+        return fail(EX_DATAERR, file, path, "want one or two dimensions");
+    }
+    return 0;
+}
+
+int h5_shape(hid_t file, const char *path, int64_t *rows, int64_t *cols) {
+    hid_t set;
+    hsize_t dims[2];
+    int rank, code = open_dataset(file, path, &set, dims, &rank);
+    if (code) return code;
+    H5Dclose(set);
+    *rows = (int64_t)dims[0];
+    *cols = rank == 2 ? (int64_t)dims[1] : 0;
+    return 0;
+}
+
+static int read_rows(hid_t file, const char *path, hid_t set, hid_t type, const hsize_t dims[2], int rank,
+                     hsize_t first, hsize_t count, void *data) {
+    if (!count) return 0;
+    hsize_t start[2] = {first, 0}, size[2] = {count, dims[1]};
+    hid_t in_file = H5Dget_space(set), in_memory = H5Screate_simple(rank, size, NULL);
+    int code = 0;
+    if (H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start, NULL, size, NULL) < 0 ||
+        H5Dread(set, type, in_memory, in_file, H5P_DEFAULT, data) < 0) {
+        code = fail(EX_DATAERR, file, path, "damaged or of another type");
+    }
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    return code;
+}
+
+int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data) {
+    hid_t set;
+    hsize_t dims[2];
+    int rank, code = open_dataset(file, path, &set, dims, &rank);
+    if (code) return code;
+    if (first < 0 || count < 0 || (hsize_t)first + (hsize_t)count > dims[0]) {
+        char what[128];
+        snprintf(what, sizeof what, "has %lld rows, want at least %lld", (long long)dims[0],
+                 (long long)(first + count));
+        code = fail(EX_DATAERR, file, path, what);
+    } else {
+        code = read_rows(file, path, set, type, dims, rank, (hsize_t)first, (hsize_t)count, data);
+    }
+    H5Dclose(set);
+    return code;
+}
+
+/* ---- verification ---- */
+
+static int verify_dataset(hid_t file, const char *path) {
+    hid_t set;
+    hsize_t dims[2];
+    int rank, code = open_dataset(file, path, &set, dims, &rank);
+    if (code) return code;
+    hid_t type = H5Dget_type(set);
+    size_t row_bytes = H5Tget_size(type) * (rank == 2 ? (size_t)dims[1] : 1);
+    hsize_t piece = row_bytes && row_bytes < VERIFY_BYTES ? VERIFY_BYTES / row_bytes : 1;
+    void *buffer = NULL;
+    if (H5Tdetect_class(type, H5T_VLEN) > 0 || H5Tis_variable_str(type) > 0) {
+        code = fail(EX_DATAERR, file, path, "of a type that this program does not write");
+    } else if (!(buffer = malloc(row_bytes * (size_t)piece + 1))) {
+        code = error_memory("reading", row_bytes * piece);
+    }
+    for (hsize_t first = 0; first < dims[0] && !code; first += piece) {
+        hsize_t count = dims[0] - first < piece ? dims[0] - first : piece;
+        code = read_rows(file, path, set, type, dims, rank, first, count, buffer);
+    }
+    free(buffer);
+    H5Tclose(type);
+    H5Dclose(set);
+    return code;
+}
+
+static int verify_group(hid_t file, const char *path) {
+    H5G_info_t info;
+    hid_t group = H5Gopen2(file, path, H5P_DEFAULT);
+    if (group < 0 || H5Gget_info(group, &info) < 0) {
+        if (group >= 0) H5Gclose(group);
+        return fail(EX_DATAERR, file, path, "damaged");
+    }
+    int code = 0;
+    for (hsize_t i = 0; i < info.nlinks && !code; i++) {
+        char name[256], child[NAME_SIZE];
+        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT) <
+            0) {
+            code = fail(EX_DATAERR, file, path, "damaged");
+            break;
+        }
+        snprintf(child, sizeof child, "%s%s%s", path, path[1] ? "/" : "", name);
+        hid_t object = H5Oopen(file, child, H5P_DEFAULT);
+        H5I_type_t type = object < 0 ? H5I_BADID : H5Iget_type(object);
+        if (object < 0) code = fail(EX_DATAERR, file, child, "damaged");
+        if (object >= 0) H5Oclose(object);
+        if (type == H5I_DATASET) code = verify_dataset(file, child);
+        if (type == H5I_GROUP) code = verify_group(file, child);
+    }
+    H5Gclose(group);
+    return code;
+}
+
+int h5_verify(hid_t file) {
+    return verify_group(file, "/");
+}
+
+/* ---- strings ---- */
+
+static hid_t string_type(size_t width, H5T_str_t padding) {
+    hid_t type = H5Tcopy(H5T_C_S1);
+    H5Tset_size(type, width);
+    H5Tset_strpad(type, padding);
+    H5Tset_cset(type, H5T_CSET_UTF8);
+    return type;
+}
+
+int h5_write_strings(hid_t file, const char *path, int64_t count, size_t width, const char *text) {
+    hid_t type = string_type(width, H5T_STR_NULLPAD);
+    int code = write_typed(file, path, type, count, 0, text, 1);
+    H5Tclose(type);
+    return code;
+}
+
+int h5_read_strings(hid_t file, const char *path, int64_t *count, size_t *width, char **text) {
+    hid_t set;
+    hsize_t dims[2];
+    int rank, code = open_dataset(file, path, &set, dims, &rank);
+    *text = NULL;
+    if (code) return code;
+    hid_t stored = H5Dget_type(set), type = H5I_INVALID_HID;
+    if (rank != 1 || H5Tget_class(stored) != H5T_STRING || H5Tis_variable_str(stored) > 0) {
+        code = fail(EX_DATAERR, file, path, "want strings of fixed length");
+        goto cleanup;
+    }
+    *count = (int64_t)dims[0];
+    *width = H5Tget_size(stored);
+    type = H5Tcopy(stored);
+    *text = calloc((size_t)dims[0] + 1, *width);
+    if (!*text) {
+        code = error_memory(path, (dims[0] + 1) * *width);
+        goto cleanup;
+    }
+    code = read_rows(file, path, set, type, dims, rank, 0, dims[0], *text);
+    if (code) {
+        free(*text);
+        *text = NULL;
+    }
+cleanup:
+    if (type >= 0) H5Tclose(type);
+    H5Tclose(stored);
+    H5Dclose(set);
+    return code;
+}
+
+/* ---- attributes ---- */
+
+static int set_attribute(hid_t file, const char *object, const char *name, hid_t type, int count,
+                         const void *value) {
+    hsize_t dims = (hsize_t)count;
+    int code = 0;
+    hid_t space = count ? H5Screate_simple(1, &dims, NULL) : H5Screate(H5S_SCALAR);
+    hid_t owner = H5Oopen(file, object, H5P_DEFAULT), attribute = H5I_INVALID_HID;
+    if (owner >= 0) attribute = H5Acreate2(owner, name, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, type, value) < 0) {
+        code = fail(EX_IOERR, file, name, "cannot write the attribute");
+    }
+    if (attribute >= 0) H5Aclose(attribute);
+    if (owner >= 0) H5Oclose(owner);
+    H5Sclose(space);
+    return code;
+}
+
+int h5_set_int(hid_t file, const char *object, const char *name, int64_t value) {
+    return set_attribute(file, object, name, H5T_NATIVE_INT64, 0, &value);
+}
+
+int h5_set_double(hid_t file, const char *object, const char *name, double value) {
+    return set_attribute(file, object, name, H5T_NATIVE_DOUBLE, 0, &value);
+}
+
+int h5_set_ints(hid_t file, const char *object, const char *name, const int64_t *values, int count) {
+    return set_attribute(file, object, name, H5T_NATIVE_INT64, count, values);
+}
+
+int h5_set_text(hid_t file, const char *object, const char *name, const char *value) {
+    hid_t type = string_type(strlen(value) + 1, H5T_STR_NULLTERM);
+    int code = set_attribute(file, object, name, type, 0, value);
+    H5Tclose(type);
+    return code;
+}
+
+/* Opens an attribute that has exactly `count` values. */
+static int open_attribute(hid_t file, const char *object, const char *name, int64_t count, hid_t *attribute) {
+    *attribute = H5Aopen_by_name(file, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    if (*attribute < 0) {
+        char what[256];
+        snprintf(what, sizeof what, "has no attribute \"%s\"", name);
+        return fail(EX_DATAERR, file, object, what);
+    }
+    hid_t space = H5Aget_space(*attribute);
+    int64_t have = H5Sget_simple_extent_npoints(space);
+    H5Sclose(space);
+    if (have == count) return 0;
+    H5Aclose(*attribute);
+    return fail(EX_DATAERR, file, name, "an attribute of another size");
+}
+
+static int get_attribute(hid_t file, const char *object, const char *name, hid_t type, int64_t count,
+                         void *value) {
+    hid_t attribute;
+    int code = open_attribute(file, object, name, count, &attribute);
+    if (code) return code;
+    if (H5Aread(attribute, type, value) < 0) code = fail(EX_DATAERR, file, name, "cannot read the attribute");
+    H5Aclose(attribute);
+    return code;
+}
+
+int h5_get_int(hid_t file, const char *object, const char *name, int64_t *value) {
+    return get_attribute(file, object, name, H5T_NATIVE_INT64, 1, value);
+}
+
+int h5_get_double(hid_t file, const char *object, const char *name, double *value) {
+    return get_attribute(file, object, name, H5T_NATIVE_DOUBLE, 1, value);
+}
+
+int h5_get_ints(hid_t file, const char *object, const char *name, int64_t *values, int count) {
+    return get_attribute(file, object, name, H5T_NATIVE_INT64, count, values);
+}
+
+int h5_get_text(hid_t file, const char *object, const char *name, char *value, size_t size) {
+    hid_t attribute;
+    int code = open_attribute(file, object, name, 1, &attribute);
+    if (code) return code;
+    hid_t stored = H5Aget_type(attribute);
+    size_t width = H5Tget_size(stored);
+    memset(value, 0, size);
+    if (H5Tget_class(stored) != H5T_STRING || H5Tis_variable_str(stored) > 0 || width > size) {
+        code = fail(EX_DATAERR, file, name, "want a text attribute of fixed length");
+    } else if (H5Aread(attribute, stored, value) < 0) {
+        code = fail(EX_DATAERR, file, name, "cannot read the attribute");
+    } else {
+        value[size - 1] = '\0';
+    }
+    H5Tclose(stored);
+    H5Aclose(attribute);
+    return code;
+}
