@@ -4,8 +4,8 @@
  * VAE: the encoder's last layer gives mu and log variance without activation, z is drawn (training) or mu
  * (scoring). DAE: the latent layer has the activation too. The decoder mirrors the encoder's widths.
  *
- * All parameters are one block of memory (gradients and Adam's moments likewise), cut into tensors: the first and
- * the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. */
+ * All parameters are one block of memory (gradients and Adam's moments likewise), cut into tensors: the first
+ * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. */
 #ifndef VAECF_MODEL_H
 #define VAECF_MODEL_H
 
@@ -29,9 +29,9 @@ struct tensor {
 struct model {
     struct model_config config;
     int64_t n_items;
-    struct backend *backend; /* not owned */
-    int n_layers;            /* weights; tensor 2l is layer l's weight, 2l + 1 its bias */
-    int n_encoder;           /* the first so many are the encoder */
+    struct backend *backend;         /* not owned */
+    int n_layers;                    /* weights; tensor 2l is layer l's weight, 2l + 1 its bias */
+    int n_encoder;                   /* the first so many are the encoder */
     int width[MODEL_LAYERS_MAX + 1]; /* of layer l's input; [0] and [n_layers] unused: n_items */
     int n_tensors;
     struct tensor tensor[MODEL_TENSORS_MAX];
@@ -41,13 +41,13 @@ struct model {
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
-    real *noise, *z, *dz;        /* [capacity, latent] (VAE) */
+    real *noise, *z;             /* [capacity, latent] (VAE) */
     real *grad_a, *grad_b;       /* [capacity, widest] */
 };
 
 /* Lays out the tensors and allocates parameters, and gradients if for_training. EX_OSERR, EX_CONFIG. */
-int model_create(const struct model_config *config, int64_t n_items, struct backend *backend, int for_training,
-                 struct model *model);
+int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
+                 int for_training, struct model *model);
 void model_free(struct model *model);
 
 /* Fresh weights from the seed: Glorot uniform; biases normal, standard deviation 0.001, cut at two of them
@@ -61,8 +61,8 @@ struct loss {
 
 /* Gradients of scale * sum over the batch of (nll + beta * kl) into model->grads (all but untouched rows of
  * encoder/0/weight are set), and the unscaled sums. EX_OSERR. */
-int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users, const struct draw *draw,
-                      double beta, double scale, struct loss *loss);
+int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
+                      const struct draw *draw, double beta, double scale, struct loss *loss);
 
 /* scores[rows, n_items] (backend memory) for users' inputs, without dropout or noise. EX_OSERR. */
 int model_score(struct model *model, const struct csr *rows, real *scores);

@@ -1,0 +1,700 @@
+/* The CPU backend: OpenMP around a GEMM library; see backend.h.
+ *
+ * Every sum is taken in an order that depends on the data alone, so results do not change from run to run. */
+#include <math.h>
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "backend.h"
+#include "comm.h"
+#include "error.h"
+#include "gemm.h"
+#include "philox.h"
+#include "vector.h"
+
+enum {
+    LOGITS_MAX = 1 << 24,   /* numbers of a block of rows in the output layer */
+    BLOCK_ROWS_MIN = 16,    /* but a block has so many rows at least, */
+    BLOCK_ROWS_MAX = 1024,  /* and so many at most */
+    EXCHANGE_MAX = 1 << 22, /* numbers of one piece of the input layer's all-reduce */
+    HUGE_PAGE = 1 << 21,    /* bytes */
+    COLUMNS = 512,          /* of a matrix, that a thread sums at a time */
+};
+
+struct cpu {
+    int64_t n_items;
+    /* the loaded batch */
+    const struct csr *rows;
+    const int64_t *users;
+    real *values;        /* [nonzeros] of the input */
+    int64_t values_room; /* numbers that fit into values, by_item */
+    /* the same by item (compressed columns), for the gradient */
+    uint64_t *touched;   /* [words] a bit an item of the batch */
+    int64_t *place;      /* [n_items] where the item is in item[] */
+    int32_t *item;       /* [n_touched] ascending */
+    int64_t *item_start; /* [n_touched + 1] into by_item */
+    int64_t n_touched, items_room;
+    struct entry {
+        int32_t row;
+        int64_t at; /* into values */
+    } * by_item;
+    /* input_all_reduce */
+    uint64_t *filled, *all; /* [words] rows of dw that are not zero; of some rank's batch */
+    real *dw;               /* whose rows they are */
+    real *exchange;         /* [EXCHANGE_MAX] or a row */
+    size_t exchange_room;
+    /* the output layer */
+    real *logits; /* [block, n_items] */
+    double *nll;  /* [rows] */
+    int64_t block, rows_room;
+    struct candidate {
+        real score;
+        int32_t item;
+    } * heap; /* [threads, heap_room] */
+    int64_t heap_room;
+    int fault; /* of a function that cannot fail */
+    char fault_message[256];
+};
+
+static int64_t words_of(int64_t n_items) {
+    return (n_items + 63) / 64;
+}
+
+/* ---- memory ---- */
+
+static void *memory(size_t bytes) {
+    void *p = NULL;
+    size_t alignment = bytes >= 2 * HUGE_PAGE ? HUGE_PAGE : 64;
+    if (posix_memalign(&p, alignment, bytes ? bytes : 64)) return NULL;
+    if (alignment == HUGE_PAGE) madvise(p, bytes, MADV_HUGEPAGE);
+    return p;
+}
+
+static void zero(struct backend *backend, real *memory_, size_t n) {
+    (void)backend;
+    enum { PIECE = 1 << 16 };
+#pragma omp parallel for schedule(static) if (n > PIECE)
+    for (size_t i = 0; i < n; i += PIECE) {
+        memset(memory_ + i, 0, (n - i < PIECE ? n - i : PIECE) * sizeof *memory_);
+    }
+}
+
+static real *alloc(struct backend *backend, size_t n) {
+    real *p = memory(n * sizeof *p);
+    if (p) {
+        zero(backend, p, n);
+    } else {
+        error_memory("the model", n * sizeof *p);
+    }
+    return p;
+}
+
+static void release(struct backend *backend, real *memory_) {
+    (void)backend;
+    free(memory_);
+}
+
+static void copy(struct backend *backend, real *to, const real *from, size_t n) {
+    (void)backend;
+    memcpy(to, from, n * sizeof *to);
+}
+
+/* Makes *p hold n things of `size` bytes; what was in it is lost. */
+static int make_room(void *p, int64_t n, size_t size) {
+    void **to = p;
+    free(*to);
+    *to = memory((size_t)n * size);
+    return *to ? 0 : error_memory("a batch", (unsigned long long)n * size);
+}
+
+static int check(struct backend *backend) {
+    struct cpu *cpu = backend->state;
+    return cpu->fault ? error_set(cpu->fault, "%s", cpu->fault_message) : 0;
+}
+
+static void keep_fault(struct cpu *cpu, int code) {
+    if (cpu->fault) return;
+    cpu->fault = code;
+    snprintf(cpu->fault_message, sizeof cpu->fault_message, "%s", error_message());
+}
+
+/* ---- the batch ---- */
+
+static int is_set(const uint64_t *words, int64_t i) {
+    return (int)(words[i >> 6] >> (i & 63) & 1);
+}
+
+static void set(uint64_t *words, int64_t i) {
+    words[i >> 6] |= (uint64_t)1 << (i & 63);
+}
+
+/* Lists the batch's items and, for each, the rows that have it, ascending. Cost: non-zeros + n_items / 64. */
+static int sort_by_item(struct cpu *cpu) {
+    const struct csr *m = cpu->rows;
+    int64_t words = words_of(cpu->n_items), nonzeros = csr_nonzeros(m), n = 0;
+    memset(cpu->touched, 0, (size_t)words * sizeof *cpu->touched);
+    for (int64_t k = 0; k < nonzeros; k++) set(cpu->touched, m->indices[k]);
+    for (int64_t w = 0; w < words; w++) n += __builtin_popcountll(cpu->touched[w]);
+    if (n > cpu->items_room) {
+        cpu->items_room = 0;
+        if (make_room(&cpu->item, n, sizeof *cpu->item)) return EX_OSERR;
+        if (make_room(&cpu->item_start, n + 1, sizeof *cpu->item_start)) return EX_OSERR;
+        cpu->items_room = n;
+    }
+    cpu->n_touched = 0;
+    for (int64_t w = 0; w < words; w++) {
+        for (uint64_t rest = cpu->touched[w]; rest; rest &= rest - 1) {
+            int64_t item = w * 64 + __builtin_ctzll(rest);
+            cpu->place[item] = cpu->n_touched;
+            cpu->item[cpu->n_touched++] = (int32_t)item;
+        }
+    }
+    int64_t *start = cpu->item_start;
+    memset(start, 0, (size_t)(n + 1) * sizeof *start);
+    for (int64_t k = 0; k < nonzeros; k++) start[cpu->place[m->indices[k]] + 1]++;
+    for (int64_t i = 0; i < n; i++) start[i + 1] += start[i];
+    for (int64_t r = 0; r < m->rows; r++) {
+        for (int64_t k = m->indptr[r]; k < m->indptr[r + 1]; k++) {
+            cpu->by_item[start[cpu->place[m->indices[k]]]++] = (struct entry){(int32_t)r, k};
+        }
+    }
+    for (int64_t i = n; i > 0; i--) start[i] = start[i - 1];
+    start[0] = 0;
+    return 0;
+}
+
+/* Room for the output layer's block of logits. */
+static int prepare_output(struct cpu *cpu, int64_t rows) {
+    int64_t block = LOGITS_MAX / cpu->n_items;
+    if (block < BLOCK_ROWS_MIN) block = BLOCK_ROWS_MIN;
+    if (block > BLOCK_ROWS_MAX) block = BLOCK_ROWS_MAX;
+    if (block > rows) block = rows;
+    if (rows > cpu->rows_room) {
+        cpu->rows_room = 0;
+        if (make_room(&cpu->nll, rows, sizeof *cpu->nll)) return EX_OSERR;
+        cpu->rows_room = rows;
+    }
+    if (block <= cpu->block) return 0;
+    cpu->block = 0;
+    if (make_room(&cpu->logits, block * cpu->n_items, sizeof *cpu->logits)) return EX_OSERR;
+    cpu->block = block;
+    return 0;
+}
+
+static int load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training) {
+    struct cpu *cpu = backend->state;
+    cpu->rows = rows;
+    cpu->users = users;
+    int64_t nonzeros = csr_nonzeros(rows);
+    if (nonzeros > cpu->values_room) {
+        cpu->values_room = 0;
+        if (make_room(&cpu->values, nonzeros, sizeof *cpu->values)) return EX_OSERR;
+        if (make_room(&cpu->by_item, nonzeros, sizeof *cpu->by_item)) return EX_OSERR;
+        cpu->values_room = nonzeros;
+    }
+    if (!for_training) return 0;
+    int code = sort_by_item(cpu);
+    return code ? code : prepare_output(cpu, rows->rows);
+}
+
+/* The draws of a row's items: items of four share a block of random words. */
+static void drop_out(const struct draw *draw, double p, uint64_t user, const int32_t *items, int64_t n,
+                     real *values) {
+    const real keep = (real)(1 - p);
+    const float threshold = (float)p;
+    struct philox_block block = {{0}};
+    int32_t have = -1;
+    for (int64_t k = 0; k < n; k++) {
+        int32_t want = items[k] / 4;
+        if (want != have) block = philox(draw->seed, PHILOX_DROPOUT, draw->epoch, user, (uint32_t)want);
+        have = want;
+        values[k] = philox_uniform(block.lane[items[k] % 4]) >= threshold ? values[k] / keep : 0;
+    }
+}
+
+static void input_values(struct backend *backend, const struct draw *draw, double p) {
+    struct cpu *cpu = backend->state;
+    const struct csr *m = cpu->rows;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < m->rows; r++) {
+        int64_t begin = m->indptr[r], n = m->indptr[r + 1] - begin;
+        real *values = cpu->values + begin;
+        for (int64_t k = 0; k < n; k++) values[k] = (real)(1 / sqrt((double)n));
+        if (draw && p > 0) {
+            drop_out(draw, p, (uint64_t)cpu->users[r], m->indices + begin, n, values);
+        }
+    }
+}
+
+/* ---- layers ---- */
+
+static void activate(enum activation act, int n, const real *restrict bias, real *restrict y) {
+    switch (act) {
+    case ACTIVATION_NONE:
+        for (int j = 0; j < n; j++) y[j] = y[j] + bias[j];
+        break;
+    case ACTIVATION_TANH:
+        for (int j = 0; j < n; j++) y[j] = vector_tanh(y[j] + bias[j]);
+        break;
+    case ACTIVATION_RELU:
+        for (int j = 0; j < n; j++) y[j] = y[j] + bias[j] > 0 ? y[j] + bias[j] : 0;
+        break;
+    case ACTIVATION_SIGMOID:
+        for (int j = 0; j < n; j++) y[j] = 1 / (1 + vector_exp(-(y[j] + bias[j])));
+        break;
+    }
+}
+
+/* dy becomes the gradient before the activation, whose value was y. */
+static void deactivate(enum activation act, int64_t n, const real *restrict y, real *restrict dy) {
+    if (act == ACTIVATION_NONE) return;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        real slope = act == ACTIVATION_TANH ? 1 - y[i] * y[i] : y[i] * (1 - y[i]);
+        if (act == ACTIVATION_RELU) slope = y[i] > 0 ? 1 : 0;
+        dy[i] *= slope;
+    }
+}
+
+/* sums[n_cols] = (add ? sums : 0) + the sum of the rows. */
+static void sum_rows(const real *matrix, int64_t rows, int64_t cols, int add, real *sums) {
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < cols; first += COLUMNS) {
+        int64_t n = cols - first < COLUMNS ? cols - first : COLUMNS;
+        real *to = sums + first;
+        if (!add) memset(to, 0, (size_t)n * sizeof *to);
+        for (int64_t r = 0; r < rows; r++) {
+            const real *from = matrix + r * cols + first;
+            for (int64_t j = 0; j < n; j++) to[j] += from[j];
+        }
+    }
+}
+
+/* y += v w */
+static void add_scaled(int n, real v, const real *restrict w, real *restrict y) {
+    for (int j = 0; j < n; j++) y[j] += v * w[j];
+}
+
+static void input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
+                          real *y) {
+    struct cpu *cpu = backend->state;
+    const struct csr *m = cpu->rows;
+#pragma omp parallel for schedule(dynamic, 8)
+    for (int64_t r = 0; r < m->rows; r++) {
+        real *to = y + r * h;
+        memset(to, 0, (size_t)h * sizeof *to);
+        for (int64_t k = m->indptr[r]; k < m->indptr[r + 1]; k++) {
+            if (cpu->values[k] != 0) add_scaled(h, cpu->values[k], w + (int64_t)m->indices[k] * h, to);
+        }
+        activate(act, h, b, to);
+    }
+}
+
+static void input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
+                           real *dw, real *db) {
+    struct cpu *cpu = backend->state;
+    deactivate(act, cpu->rows->rows * h, y, dy);
+    sum_rows(dy, cpu->rows->rows, h, 0, db);
+#pragma omp parallel for schedule(dynamic, 32)
+    for (int64_t i = 0; i < cpu->n_touched; i++) {
+        real *to = dw + (int64_t)cpu->item[i] * h;
+        memset(to, 0, (size_t)h * sizeof *to);
+        for (int64_t e = cpu->item_start[i]; e < cpu->item_start[i + 1]; e++) {
+            real v = cpu->values[cpu->by_item[e].at];
+            if (v != 0) add_scaled(h, v, dy + (int64_t)cpu->by_item[e].row * h, to);
+        }
+    }
+}
+
+static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
+                          const real *w, const real *b, enum activation act, real *y) {
+    (void)backend;
+    gemm(0, 0, rows, n_out, n_in, x, w, 0, y);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) activate(act, n_out, b, y + r * n_out);
+}
+
+static void dense_backward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
+                           const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
+                           real *db) {
+    (void)backend;
+    deactivate(act, rows * n_out, y, dy);
+    sum_rows(dy, rows, n_out, 0, db);
+    gemm(1, 0, n_in, n_out, rows, x, dy, 0, dw);
+    if (dx) gemm(0, 1, rows, n_in, n_out, dy, w, 0, dx);
+}
+
+/* ---- the latent layer ---- */
+
+static void draw_noise(const struct draw *draw, uint64_t user, int n, real *noise) {
+    float four[4];
+    for (int j = 0; j < n; j += 4) {
+        philox_normal(philox(draw->seed, PHILOX_NOISE, draw->epoch, user, (uint32_t)(j / 4)), four);
+        for (int l = 0; l < 4 && j + l < n; l++) noise[j + l] = (real)four[l];
+    }
+}
+
+static void latent_forward(struct backend *backend, int64_t rows, int n, const struct draw *draw,
+                           const real *stats, real *noise, real *z) {
+    struct cpu *cpu = backend->state;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const real *mu = stats + r * 2 * n, *logvar = mu + n;
+        real *eps = noise + r * n, *to = z + r * n;
+        memcpy(to, mu, (size_t)n * sizeof *to);
+        if (!draw) continue;
+        draw_noise(draw, (uint64_t)cpu->users[r], n, eps);
+        for (int j = 0; j < n; j++) to[j] += eps[j] * vector_exp(logvar[j] / 2);
+    }
+}
+
+static double latent_backward(struct backend *backend, int64_t rows, int n, double beta, double scale,
+                              const real *stats, const real *noise, const real *dz, real *dstats) {
+    struct cpu *cpu = backend->state;
+    real weight = (real)(beta * scale);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const real *mu = stats + r * 2 * n, *logvar = mu + n, *eps = noise + r * n, *from = dz + r * n;
+        real *dmu = dstats + r * 2 * n, *dlogvar = dmu + n, sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int j = 0; j < n; j++) {
+            real deviation = vector_exp(logvar[j] / 2), variance = deviation * deviation;
+            dmu[j] = from[j] + weight * mu[j];
+            dlogvar[j] = from[j] * eps[j] * deviation / 2 + weight * (variance - 1) / 2;
+            sum += mu[j] * mu[j] + variance - logvar[j] - 1;
+        }
+        cpu->nll[r] = sum / 2;
+    }
+    double kl = 0;
+    for (int64_t r = 0; r < rows; r++) kl += cpu->nll[r];
+    return kl;
+}
+
+/* ---- the output layer ---- */
+
+/* A row of logits without bias becomes the gradient of scale * nll; returns nll. */
+static double softmax_row(int64_t n, const real *restrict bias, const int32_t *items, int64_t n_items,
+                          real scale, real *restrict logits) {
+    real largest = -INFINITY, sum = 0;
+    double hits = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) {
+        logits[i] += bias[i];
+        largest = logits[i] > largest ? logits[i] : largest;
+    }
+    for (int64_t k = 0; k < n_items; k++) hits += (double)(logits[items[k]] - largest);
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) {
+        logits[i] = vector_exp(logits[i] - largest);
+        sum += logits[i];
+    }
+    real factor = scale * (real)n_items / sum;
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) logits[i] *= factor;
+    for (int64_t k = 0; k < n_items; k++) logits[items[k]] -= scale;
+    return (double)n_items * log((double)sum) - hits;
+}
+
+static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
+                           const real *b, double scale, real *dx, real *dw, real *db) {
+    struct cpu *cpu = backend->state;
+    const struct csr *m = cpu->rows;
+    int64_t n = cpu->n_items;
+    for (int64_t first = 0; first < rows; first += cpu->block) {
+        int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
+        const real *from = x + first * h;
+        gemm(0, 1, count, n, h, from, w, 0, cpu->logits);
+#pragma omp parallel for schedule(dynamic, 4)
+        for (int64_t r = first; r < first + count; r++) {
+            cpu->nll[r] = softmax_row(n, b, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r],
+                                      (real)scale, cpu->logits + (r - first) * n);
+        }
+        sum_rows(cpu->logits, count, n, first > 0, db);
+        gemm(1, 0, n, h, count, cpu->logits, from, first > 0, dw);
+        gemm(0, 0, count, h, n, cpu->logits, w, 0, dx + first * h);
+    }
+    double nll = 0;
+    for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
+    return nll;
+}
+
+static void output_scores(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
+                          const real *b, real *scores) {
+    struct cpu *cpu = backend->state;
+    int64_t n = cpu->n_items;
+    gemm(0, 1, rows, n, h, x, w, 0, scores);
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t i = 0; i < n; i++) scores[r * n + i] += b[i];
+    }
+}
+
+/* ---- ranking ---- */
+
+/* Does a come after b in a ranking? */
+static int is_behind(struct candidate a, struct candidate b) {
+    return a.score < b.score || (a.score == b.score && a.item > b.item);
+}
+
+/* heap[0] is the one furthest behind; moves what was put there to its place. */
+static void sink(struct candidate *heap, int n) {
+    struct candidate moving = heap[0];
+    int at = 0;
+    for (int child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && is_behind(heap[child + 1], heap[child])) child++;
+        if (!is_behind(heap[child], moving)) break;
+        heap[at] = heap[child];
+    }
+    heap[at] = moving;
+}
+
+static void rise(struct candidate *heap, int at) {
+    struct candidate moving = heap[at];
+    for (int parent; at > 0 && is_behind(moving, heap[parent = (at - 1) / 2]); at = parent) {
+        heap[at] = heap[parent];
+    }
+    heap[at] = moving;
+}
+
+static void top_of_row(const real *scores, int64_t n, int k, struct candidate *heap, int32_t *top,
+                       real *top_scores) {
+    int size = 0;
+    for (int64_t i = 0; i < n; i++) {
+        if (size == k && !(scores[i] > heap[0].score)) continue; /* equal: the lower index is in already */
+        if (!(scores[i] > -INFINITY)) continue;                  /* left out */
+        if (size < k) {
+            heap[size] = (struct candidate){scores[i], (int32_t)i};
+            rise(heap, size++);
+        } else {
+            heap[0] = (struct candidate){scores[i], (int32_t)i};
+            sink(heap, size);
+        }
+    }
+    for (int j = k - 1; j >= 0; j--) {
+        struct candidate last = {-INFINITY, -1};
+        if (j < size) {
+            last = heap[0];
+            heap[0] = heap[j];
+            sink(heap, j);
+        }
+        top[j] = last.item;
+        if (top_scores) top_scores[j] = last.score;
+    }
+}
+
+/* 1-based rank of the best of the targets in the whole list. */
+static int64_t best_rank(const real *scores, int64_t n, const int32_t *targets, int64_t n_targets) {
+    struct candidate best = {-INFINITY, -1};
+    for (int64_t k = 0; k < n_targets; k++) {
+        struct candidate target = {scores[targets[k]], targets[k]};
+        if (target.score > -INFINITY && (best.item < 0 || is_behind(best, target))) best = target;
+    }
+    if (best.item < 0) return 0;
+    int64_t rank = 1;
+    for (int64_t i = 0; i < n; i++)
+        rank += scores[i] > best.score || (scores[i] == best.score && i < best.item);
+    return rank;
+}
+
+static void top_k(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
+                  int32_t *top, real *top_scores, int64_t *first_hit) {
+    struct cpu *cpu = backend->state;
+    const struct csr *m = cpu->rows;
+    int64_t n = cpu->n_items, room = (int64_t)k * omp_get_max_threads();
+    if (room > cpu->heap_room) {
+        cpu->heap_room = 0;
+        int code = make_room(&cpu->heap, room, sizeof *cpu->heap);
+        if (code) {
+            keep_fault(cpu, code);
+            return;
+        }
+        cpu->heap_room = room;
+    }
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t r = 0; r < rows; r++) {
+        real *row = scores + r * n;
+        for (int64_t i = m->indptr[r]; i < m->indptr[r + 1]; i++) row[m->indices[i]] = -INFINITY;
+        top_of_row(row, n, k, cpu->heap + (int64_t)omp_get_thread_num() * k, top + r * k,
+                   top_scores ? top_scores + r * k : NULL);
+        if (targets && first_hit) {
+            const int64_t *range = targets->indptr + r;
+            first_hit[r] = best_rank(row, n, targets->indices + range[0], range[1] - range[0]);
+        }
+    }
+}
+
+/* ---- over the ranks, and the update ---- */
+
+static void all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
+    (void)backend;
+    comm_sum_real(comm, values, n);
+}
+
+/* Sums rows item[0 .. n - 1] of dw over the ranks; those this rank's batch does not have count as zero. */
+static void sum_items(struct cpu *cpu, const struct comm *comm, int h, const int32_t *item, int64_t n,
+                      real *dw) {
+    size_t bytes = (size_t)h * sizeof *dw;
+    for (int64_t i = 0; i < n; i++) {
+        real *row = cpu->exchange + i * h;
+        if (is_set(cpu->touched, item[i])) {
+            memcpy(row, dw + (int64_t)item[i] * h, bytes);
+        } else {
+            memset(row, 0, bytes);
+        }
+    }
+    comm_sum_real(comm, cpu->exchange, (size_t)(n * h));
+    for (int64_t i = 0; i < n; i++) memcpy(dw + (int64_t)item[i] * h, cpu->exchange + i * h, bytes);
+}
+
+/* The same for all items of `all`, a piece at a time. */
+static int sum_all_items(struct cpu *cpu, const struct comm *comm, int h, real *dw) {
+    enum { PIECE_ITEMS = 4096 };
+    int32_t item[PIECE_ITEMS];
+    int64_t piece = EXCHANGE_MAX / h, n = 0;
+    if (piece < 1) piece = 1;
+    if (piece > PIECE_ITEMS) piece = PIECE_ITEMS;
+    size_t room = (size_t)(piece * h);
+    if (room > cpu->exchange_room) {
+        cpu->exchange_room = 0;
+        if (make_room(&cpu->exchange, (int64_t)room, sizeof *cpu->exchange)) return EX_OSERR;
+        cpu->exchange_room = room;
+    }
+    for (int64_t w = 0; w < words_of(cpu->n_items); w++) {
+        for (uint64_t rest = cpu->all[w]; rest; rest &= rest - 1) {
+            item[n++] = (int32_t)(w * 64 + __builtin_ctzll(rest));
+            if (n < piece) continue;
+            sum_items(cpu, comm, h, item, n, dw);
+            n = 0;
+        }
+    }
+    sum_items(cpu, comm, h, item, n, dw);
+    return 0;
+}
+
+static void input_all_reduce(struct backend *backend, const struct comm *comm, int h, real *dw) {
+    struct cpu *cpu = backend->state;
+    int64_t words = words_of(cpu->n_items);
+    size_t bytes = (size_t)words * sizeof *cpu->all;
+    memcpy(cpu->all, cpu->touched, bytes);
+    if (comm->size > 1) {
+        comm_or(comm, cpu->all, (size_t)words);
+        int code = sum_all_items(cpu, comm, h, dw);
+        if (code) {
+            keep_fault(cpu, code);
+            comm_abort(comm, code); /* the others wait for our part */
+        }
+    }
+    if (cpu->dw != dw) memset(cpu->filled, 0xff, bytes); /* we do not know what is in it */
+    cpu->dw = dw;
+    for (int64_t w = 0; w < words; w++) {
+        for (uint64_t rest = cpu->filled[w] & ~cpu->all[w]; rest; rest &= rest - 1) {
+            int64_t item = w * 64 + __builtin_ctzll(rest);
+            if (item < cpu->n_items) memset(dw + item * h, 0, (size_t)h * sizeof *dw);
+        }
+    }
+    memcpy(cpu->filled, cpu->all, bytes);
+}
+
+/* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. */
+static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
+                 real *m, real *v) {
+    (void)backend;
+    const real b1 = (real)step->beta1, b2 = (real)step->beta2, eps = (real)step->epsilon;
+    const real c1 = (real)(1 - step->beta1), c2 = (real)(1 - step->beta2);
+    const real rate = (real)(step->learning_rate / step->correction1);
+    const real unbias = (real)(1 / sqrt(step->correction2));
+    const real coupled = step->decoupled ? 0 : (real)step->weight_decay;
+    const real shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1);
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < n; i++) {
+        real gradient = g[i] + coupled * p[i];
+        m[i] = b1 * m[i] + c1 * gradient;
+        v[i] = b2 * v[i] + c2 * gradient * gradient;
+        p[i] = shrink * p[i] - rate * m[i] / ((real)sqrt(v[i]) * unbias + eps);
+    }
+}
+
+/* ---- birth and death ---- */
+
+static void destroy(struct backend *backend) {
+    struct cpu *cpu = backend->state;
+    if (!cpu) return;
+    free(cpu->values);
+    free(cpu->touched);
+    free(cpu->place);
+    free(cpu->item);
+    free(cpu->item_start);
+    free(cpu->by_item);
+    free(cpu->filled);
+    free(cpu->all);
+    free(cpu->exchange);
+    free(cpu->logits);
+    free(cpu->nll);
+    free(cpu->heap);
+    free(cpu);
+    *backend = (struct backend){0};
+}
+
+static const char *instruction_set(void) {
+#if defined(__AVX512F__)
+    return "AVX-512";
+#elif defined(__AVX2__)
+    return "AVX2";
+#elif defined(__SVE__)
+    return "SVE";
+#elif defined(__ARM_NEON)
+    return "NEON";
+#else
+    return "baseline instructions";
+#endif
+}
+
+int backend_cpu_create(int64_t n_items, struct backend *backend) {
+    *backend = (struct backend){
+        .name = "cpu",
+        .destroy = destroy,
+        .check = check,
+        .alloc = alloc,
+        .release = release,
+        .copy_in = copy,
+        .copy_out = copy,
+        .zero = zero,
+        .load = load,
+        .input_values = input_values,
+        .input_forward = input_forward,
+        .input_backward = input_backward,
+        .dense_forward = dense_forward,
+        .dense_backward = dense_backward,
+        .latent_forward = latent_forward,
+        .latent_backward = latent_backward,
+        .output_train = output_train,
+        .output_scores = output_scores,
+        .top_k = top_k,
+        .all_reduce = all_reduce,
+        .input_all_reduce = input_all_reduce,
+        .adam = adam,
+    };
+    struct cpu *cpu = calloc(1, sizeof *cpu);
+    backend->state = cpu;
+    if (!cpu) return error_memory("the CPU backend", sizeof *cpu);
+    size_t words = (size_t)words_of(n_items);
+    cpu->n_items = n_items;
+    cpu->touched = calloc(words, sizeof *cpu->touched);
+    cpu->filled = calloc(words, sizeof *cpu->filled);
+    cpu->all = calloc(words, sizeof *cpu->all);
+    cpu->place = calloc((size_t)n_items, sizeof *cpu->place);
+    if (!cpu->touched || !cpu->filled || !cpu->all || !cpu->place) {
+        destroy(backend);
+        return error_memory("the CPU backend",
+                            words * 3 * sizeof *cpu->all + (size_t)n_items * sizeof *cpu->place);
+    }
+    char library[128];
+    gemm_describe(library, sizeof library);
+    int threads = omp_get_max_threads();
+    snprintf(backend->describe, sizeof backend->describe, "%s, %d thread%s, %s", library, threads,
+             threads == 1 ? "" : "s", instruction_set());
+    return 0;
+}

@@ -1,0 +1,253 @@
+/* The network: its tensors, forward and backward; see model.h. */
+#include "model.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "error.h"
+#include "philox.h"
+
+enum { INIT_PIECE = 1 << 20 /* numbers drawn at a time */ };
+
+/* ---- layout ---- */
+
+static void add_tensor(struct model *m, const char *half, int layer, int is_bias, int64_t rows,
+                       int64_t cols) {
+    struct tensor *t = &m->tensor[m->n_tensors++];
+    snprintf(t->name, sizeof t->name, "%s/%d/%s", half, layer, is_bias ? "bias" : "weight");
+    t->rows = rows;
+    t->cols = cols;
+    t->size = (size_t)rows * (size_t)cols;
+    t->offset = m->n_params;
+    t->is_bias = is_bias;
+    m->n_params += t->size;
+}
+
+/* Numbers that layer l puts out for a user. */
+static int out_width(const struct model *m, int l) {
+    return (int)m->tensor[2 * l + 1].cols;
+}
+
+static void lay_out(struct model *m) {
+    const struct model_config *c = &m->config;
+    m->n_encoder = c->n_hidden + 1;
+    m->n_layers = 2 * m->n_encoder;
+    for (int i = 0; i < c->n_hidden; i++) {
+        m->width[i + 1] = c->hidden[i];
+        m->width[m->n_layers - 1 - i] = c->hidden[i];
+    }
+    m->width[m->n_encoder] = c->latent;
+    for (int l = 0; l < m->n_layers; l++) {
+        const char *half = l < m->n_encoder ? "encoder" : "decoder";
+        int number = l < m->n_encoder ? l : l - m->n_encoder, is_last = l == m->n_layers - 1;
+        int out = m->width[l + 1] * (c->type == MODEL_VAE && l == m->n_encoder - 1 ? 2 : 1);
+        if (l == 0) add_tensor(m, half, number, 0, m->n_items, out);
+        if (l > 0 && !is_last) add_tensor(m, half, number, 0, m->width[l], out);
+        if (is_last) add_tensor(m, half, number, 0, m->n_items, m->width[l]);
+        add_tensor(m, half, number, 1, 1, is_last ? m->n_items : out);
+    }
+}
+
+int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
+                 int for_training, struct model *model) {
+    *model = (struct model){.config = *config, .n_items = n_items, .backend = backend};
+    lay_out(model);
+    model->params = backend->alloc(backend, model->n_params);
+    if (model->params && for_training) model->grads = backend->alloc(backend, model->n_params);
+    if (!model->params || (for_training && !model->grads)) {
+        model_free(model);
+        return EX_OSERR;
+    }
+    return 0;
+}
+
+static void free_workspace(struct model *m) {
+    struct backend *b = m->backend;
+    for (int l = 0; l < MODEL_LAYERS_MAX; l++) {
+        if (m->out[l]) b->release(b, m->out[l]);
+        m->out[l] = NULL;
+    }
+    real **others[] = {&m->noise, &m->z, &m->grad_a, &m->grad_b};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+        if (*others[i]) b->release(b, *others[i]);
+        *others[i] = NULL;
+    }
+    m->capacity = 0;
+}
+
+void model_free(struct model *model) {
+    if (!model->backend) return;
+    free_workspace(model);
+    if (model->params) model->backend->release(model->backend, model->params);
+    if (model->grads) model->backend->release(model->backend, model->grads);
+    *model = (struct model){0};
+}
+
+/* Workspace for so many rows. */
+static int reserve(struct model *m, int64_t rows) {
+    struct backend *b = m->backend;
+    if (rows <= m->capacity) return 0;
+    free_workspace(m);
+    size_t n = (size_t)rows, latent = (size_t)m->config.latent;
+    int widest = 0, complete = 1;
+    for (int l = 0; l < m->n_layers - 1; l++) {
+        m->out[l] = b->alloc(b, n * (size_t)out_width(m, l));
+        complete = complete && m->out[l];
+        if (out_width(m, l) > widest) widest = out_width(m, l);
+    }
+    if (m->config.type == MODEL_VAE) {
+        m->noise = b->alloc(b, n * latent);
+        m->z = b->alloc(b, n * latent);
+        complete = complete && m->noise && m->z;
+    }
+    if (m->grads) {
+        m->grad_a = b->alloc(b, n * (size_t)widest);
+        m->grad_b = b->alloc(b, n * (size_t)widest);
+        complete = complete && m->grad_a && m->grad_b;
+    }
+    if (!complete) {
+        free_workspace(m);
+        return EX_OSERR;
+    }
+    m->capacity = rows;
+    return 0;
+}
+
+/* ---- initial weights ---- */
+
+/* Element `i` of a bias: the first draw within two standard deviations. */
+static float draw_bias(uint64_t seed, uint64_t tensor, size_t i) {
+    float four[4] = {0};
+    for (uint32_t attempt = 0; attempt < 100; attempt++) {
+        philox_normal(philox(seed, PHILOX_INIT, attempt, tensor, (uint32_t)(i / 4)), four);
+        if (fabsf(four[i % 4]) <= 2) break;
+    }
+    return 0.001f * four[i % 4];
+}
+
+int model_init(struct model *model, uint64_t seed) {
+    real *host = malloc(INIT_PIECE * sizeof *host);
+    if (!host) return error_memory("initial weights", INIT_PIECE * sizeof *host);
+    for (int t = 0; t < model->n_tensors; t++) {
+        const struct tensor *tensor = &model->tensor[t];
+        double limit = sqrt(6.0 / (double)(tensor->rows + tensor->cols));
+        for (size_t first = 0; first < tensor->size; first += INIT_PIECE) {
+            size_t n = tensor->size - first < INIT_PIECE ? tensor->size - first : INIT_PIECE;
+#pragma omp parallel for schedule(static)
+            for (size_t i = 0; i < n; i += 4) {
+                size_t at = first + i;
+                struct philox_block block = philox(seed, PHILOX_INIT, 0, (uint64_t)t, (uint32_t)(at / 4));
+                for (size_t j = 0; j < 4 && i + j < n; j++) {
+                    double uniform = (double)philox_uniform(block.lane[j]);
+                    host[i + j] = (real)(tensor->is_bias ? (double)draw_bias(seed, (uint64_t)t, at + j)
+                                                         : (2 * uniform - 1) * limit);
+                }
+            }
+            model->backend->copy_in(model->backend, model->params + tensor->offset + first, host, n);
+        }
+    }
+    free(host);
+    return 0;
+}
+
+/* ---- forward and backward ---- */
+
+static real *weight(const struct model *m, int l) {
+    return m->params + m->tensor[2 * l].offset;
+}
+
+static real *bias(const struct model *m, int l) {
+    return m->params + m->tensor[2 * l + 1].offset;
+}
+
+static real *weight_grad(const struct model *m, int l) {
+    return m->grads + m->tensor[2 * l].offset;
+}
+
+static real *bias_grad(const struct model *m, int l) {
+    return m->grads + m->tensor[2 * l + 1].offset;
+}
+
+/* Does layer l give mu and log variance? */
+static int is_stats(const struct model *m, int l) {
+    return m->config.type == MODEL_VAE && l == m->n_encoder - 1;
+}
+
+static enum activation activation_of(const struct model *m, int l) {
+    return is_stats(m, l) ? ACTIVATION_NONE : (enum activation)m->config.activation;
+}
+
+/* What layer l >= 1 takes in. */
+static const real *input_of(const struct model *m, int l) {
+    return is_stats(m, l - 1) ? m->z : m->out[l - 1];
+}
+
+/* All layers but the last, for the loaded batch. */
+static void forward(struct model *m, int64_t rows, const struct draw *draw) {
+    struct backend *b = m->backend;
+    b->input_values(b, draw, m->config.dropout);
+    for (int l = 0; l < m->n_layers - 1; l++) {
+        if (l == 0) {
+            b->input_forward(b, weight(m, 0), bias(m, 0), out_width(m, 0), activation_of(m, 0), m->out[0]);
+        } else {
+            b->dense_forward(b, rows, m->width[l], out_width(m, l), input_of(m, l), weight(m, l), bias(m, l),
+                             activation_of(m, l), m->out[l]);
+        }
+        if (is_stats(m, l)) b->latent_forward(b, rows, m->config.latent, draw, m->out[l], m->noise, m->z);
+    }
+}
+
+int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
+                      const struct draw *draw, double beta, double scale, struct loss *loss) {
+    struct backend *b = model->backend;
+    int64_t n = rows->rows;
+    int last = model->n_layers - 1;
+    *loss = (struct loss){0};
+    int code = reserve(model, n);
+    if (!code) code = b->load(b, rows, users, 1);
+    if (code) return code;
+    if (n == 0) { /* a rank without a part in this batch */
+        b->zero(b, model->grads, model->n_params);
+        return 0;
+    }
+    forward(model, n, draw);
+    real *dy = model->grad_a, *dx = model->grad_b;
+    loss->nll =
+        b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
+                        bias(model, last), scale, dy, weight_grad(model, last), bias_grad(model, last));
+    for (int l = last - 1; l >= 0; l--) {
+        real *swap = dy;
+        if (is_stats(model, l)) {
+            loss->kl = b->latent_backward(b, n, model->config.latent, beta, scale, model->out[l],
+                                          model->noise, dy, dx);
+            dy = dx;
+            dx = swap;
+            swap = dy;
+        }
+        if (l == 0) {
+            b->input_backward(b, out_width(model, 0), activation_of(model, 0), model->out[0], dy,
+                              weight_grad(model, 0), bias_grad(model, 0));
+        } else {
+            b->dense_backward(b, n, model->width[l], out_width(model, l), input_of(model, l),
+                              weight(model, l), model->out[l], activation_of(model, l), dy, dx,
+                              weight_grad(model, l), bias_grad(model, l));
+            dy = dx;
+            dx = swap;
+        }
+    }
+    return b->check(b);
+}
+
+int model_score(struct model *model, const struct csr *rows, real *scores) {
+    struct backend *b = model->backend;
+    int last = model->n_layers - 1;
+    int code = reserve(model, rows->rows);
+    if (!code) code = b->load(b, rows, NULL, 0);
+    if (code || rows->rows == 0) return code;
+    forward(model, rows->rows, NULL);
+    b->output_scores(b, rows->rows, model->width[last], input_of(model, last), weight(model, last),
+                     bias(model, last), scores);
+    return b->check(b);
+}
