@@ -29,7 +29,7 @@ struct train_state {
     int64_t bad_rounds;  /* validations since then */
     int64_t complete;    /* 1: the run is finished, nothing to resume */
     /* sums of the epoch under way */
-    double epoch_nll, epoch_kl, epoch_seconds;
+    double epoch_loss, epoch_nll, epoch_kl, epoch_seconds;
     int64_t epoch_users, epoch_skipped;
 };
 
