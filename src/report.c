@@ -1,0 +1,145 @@
+/* Text output of a run; see report.h. */
+#include "report.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "error.h"
+#include "file.h"
+
+enum { NAME_SIZE = CONFIG_PATH_MAX + 64 };
+
+int report_metrics(const struct config *config, struct metric metric[REPORT_METRICS_MAX], int *chosen) {
+    static const struct metric always[] = {{METRIC_RECALL, 20}, {METRIC_RECALL, 50}, {METRIC_NDCG, 100}};
+    const struct metric *chooser = &config->train.early_stopping.metric;
+    int n = 3;
+    memcpy(metric, always, sizeof always);
+    for (*chosen = 0; *chosen < n; ++*chosen) {
+        if (metric[*chosen].kind == chooser->kind && metric[*chosen].at == chooser->at) return n;
+    }
+    metric[n++] = *chooser;
+    return n;
+}
+
+/* ---- opening ---- */
+
+static int open_file(const char *path, const char *mode, FILE **file) {
+    *file = fopen(path, mode);
+    return *file ? 0 : error_set(EX_CANTCREAT, "%s: cannot write: %s", path, strerror(errno));
+}
+
+static int write_config(const struct config *config) {
+    char path[NAME_SIZE], text[CONFIG_TEXT_MAX];
+    snprintf(path, sizeof path, "%s/config.yaml", config->output_path);
+    config_text(config, text);
+    return file_write(path, text);
+}
+
+static void write_head(FILE *file, const struct config *config) {
+    struct metric metric[REPORT_METRICS_MAX];
+    int chosen, n = report_metrics(config, metric, &chosen);
+    fputs("epoch,step,seconds,users_per_second,loss,nll,kl,beta,learning_rate,loss_scale,skipped_steps",
+          file);
+    for (int i = 0; i < n; i++) {
+        char name[METRIC_NAME_MAX];
+        metric_name(metric[i], name);
+        fprintf(file, ",%s", name);
+    }
+    fputc('\n', file);
+}
+
+/* Writes metrics.csv anew: its head, and the rows up to epoch `keep` of the one that is there. */
+static int begin_table(struct report *report, const struct config *config, int64_t keep) {
+    char temporary[FILE_NAME_SIZE], *line = NULL;
+    size_t room = 0;
+    FILE *file, *old = keep > 0 ? fopen(report->table_path, "r") : NULL;
+    file_temporary(report->table_path, temporary);
+    int code = open_file(temporary, "w", &file);
+    if (!code) {
+        write_head(file, config);
+        while (old && getline(&line, &room, old) >= 0) {
+            int64_t epoch = strtoll(line, NULL, 10);
+            if (epoch >= 1 && epoch <= keep && strchr(line, '\n')) fputs(line, file);
+        }
+        if (ferror(file)) code = EX_IOERR;
+        if (fclose(file)) code = EX_IOERR;
+        if (code) error_set(code, "%s: cannot write: %s", temporary, strerror(errno));
+    }
+    if (!code) code = file_place(report->table_path);
+    free(line);
+    if (old) fclose(old);
+    return code ? code : open_file(report->table_path, "a", &report->table);
+}
+
+int report_open(struct report *report, const struct config *config, int64_t keep) {
+    char name[NAME_SIZE];
+    *report = (struct report){0};
+    snprintf(name, sizeof name, "%s/checkpoints", config->output_path);
+    int code = file_make_directory(config->output_path);
+    if (!code) code = file_make_directory(name);
+    if (!code) code = write_config(config);
+    snprintf(name, sizeof name, "%s/train.log", config->output_path);
+    snprintf(report->table_path, sizeof report->table_path, "%s/metrics.csv", config->output_path);
+    if (!code) code = open_file(name, "a", &report->log);
+    if (!code) code = begin_table(report, config, keep);
+    return code;
+}
+
+void report_close(struct report *report) {
+    if (report->log) fclose(report->log);
+    if (report->table) fclose(report->table);
+    *report = (struct report){0};
+}
+
+/* ---- writing ---- */
+
+void report_line(struct report *report, const char *format, ...) {
+    char text[1024], when[32];
+    time_t now = time(NULL);
+    struct tm parts;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    printf("%s\n", text);
+    fflush(stdout);
+    if (!report->log) return;
+    localtime_r(&now, &parts);
+    strftime(when, sizeof when, "%F %T", &parts);
+    fprintf(report->log, "%s  %s\n", when, text);
+    fflush(report->log);
+}
+
+int report_epoch(struct report *report, const struct report_row *row) {
+    FILE *file = report->table;
+    fprintf(file, "%lld,%lld,%.3f,%.1f,%.9g,%.9g,%.9g,%.9g,%.9g,%.9g,%lld", (long long)row->epoch,
+            (long long)row->step, row->seconds, row->users_per_second, row->loss, row->nll, row->kl,
+            row->beta, row->learning_rate, row->loss_scale, (long long)row->skipped_steps);
+    for (int i = 0; i < row->n_metrics; i++) {
+        if (row->validation) {
+            fprintf(file, ",%.9g", metrics_value(row->validation, i));
+        } else {
+            fputc(',', file);
+        }
+    }
+    fputc('\n', file);
+    if (fflush(file) || ferror(file)) {
+        return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
+    }
+    return 0;
+}
+
+void report_duration(double seconds, char text[32]) {
+    long long s = seconds > 0 && seconds < 1e15 ? llround(seconds) : 0;
+    if (s >= 3600) {
+        snprintf(text, 32, "%lld h %02lld min", s / 3600, s % 3600 / 60);
+    } else if (s >= 60) {
+        snprintf(text, 32, "%lld min %02lld s", s / 60, s % 60);
+    } else {
+        snprintf(text, 32, "%lld s", s);
+    }
+}

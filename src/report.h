@@ -1,0 +1,53 @@
+/* What a run writes besides checkpoints: config.yaml, metrics.csv, train.log, and lines on the terminal.
+ *
+ * Rank 0's business. metrics.csv has a row an epoch; timing columns apart, it is the same for the same seed
+ * and number of ranks, also across stops. */
+#ifndef VAECF_REPORT_H
+#define VAECF_REPORT_H
+
+#include <stdint.h>
+#include <stdio.h>
+
+#include "config.h"
+#include "metrics.h"
+
+enum { REPORT_METRICS_MAX = 4 };
+
+struct report {
+    FILE *log, *table;
+    char table_path[CONFIG_PATH_MAX + 32];
+};
+
+/* A row of metrics.csv. */
+struct report_row {
+    int64_t epoch;              /* from 1 */
+    int64_t step;               /* updates so far */
+    double seconds;             /* of the epoch's steps */
+    double users_per_second;    /* in them, over all ranks */
+    double loss, nll, kl;       /* means over the epoch's users; loss = nll + beta kl */
+    double beta, learning_rate; /* of the last step */
+    double loss_scale;
+    int64_t skipped_steps; /* of the epoch */
+    int n_metrics;
+    const struct metrics *validation; /* their values; NULL: not validated, the columns stay empty */
+};
+
+/* The metrics of the table: recall@20, recall@50, ndcg@100 and, if it is another, the one that chooses
+ * best.h5. Returns their number; *chosen is the place of the one that chooses. */
+int report_metrics(const struct config *config, struct metric metric[REPORT_METRICS_MAX], int *chosen);
+
+/* Makes the run directory and its checkpoints/, writes config.yaml, opens train.log to go on with it and
+ * metrics.csv with the rows up to epoch `keep` of what is there (0: none). EX_CANTCREAT, EX_IOERR. */
+int report_open(struct report *report, const struct config *config, int64_t keep);
+void report_close(struct report *report);
+
+/* A line to the terminal and to train.log. */
+void report_line(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* EX_IOERR if the row could not be written. */
+int report_epoch(struct report *report, const struct report_row *row);
+
+/* "1 h 05 min", "3 min 20 s", "12 s" */
+void report_duration(double seconds, char text[32]);
+
+#endif
