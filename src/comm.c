@@ -1,8 +1,10 @@
 /* MPI; see comm.h. */
 #include "comm.h"
 
+#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "error.h"
 
@@ -21,6 +23,18 @@ struct comm comm_start(int *argc, char ***argv) {
     MPI_Comm_rank(comm.mpi, &comm.rank);
     MPI_Comm_size(comm.mpi, &comm.size);
     return comm;
+}
+
+void comm_share_threads(const struct comm *comm) {
+    MPI_Comm machine;
+    int ranks, bound = omp_get_num_procs();
+    MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &machine);
+    MPI_Comm_size(machine, &ranks);
+    MPI_Comm_free(&machine);
+    if (getenv("OMP_NUM_THREADS")) return;
+    int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks;
+    if (share > bound) share = bound;
+    omp_set_num_threads(share > 1 ? share : 1);
 }
 
 void comm_stop(void) {

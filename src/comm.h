@@ -20,6 +20,10 @@ struct comm {
 /* Starts MPI (with threads that only the main one speaks for) and returns the world. */
 struct comm comm_start(int *argc, char ***argv);
 
+/* Gives each rank's OpenMP as many threads as it has cores for itself on its machine, unless OMP_NUM_THREADS
+ * says how many. */
+void comm_share_threads(const struct comm *comm);
+
 /* Ends MPI in an orderly way; every rank must come here. */
 void comm_stop(void);
 

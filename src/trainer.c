@@ -1,0 +1,550 @@
+/* The training loop; see trainer.h.
+ *
+ * Ranks do the same in the same order. What only one of them can know (a signal, the clock, a failure)
+ * travels with the sums of each step, so that all leave the loop at the same place. */
+#include "trainer.h"
+
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "backend.h"
+#include "checkpoint.h"
+#include "dataset.h"
+#include "error.h"
+#include "file.h"
+#include "metrics.h"
+#include "model.h"
+#include "optimizer.h"
+#include "program.h"
+#include "ranking.h"
+#include "report.h"
+#include "sampler.h"
+
+enum { PATH_SIZE = CONFIG_PATH_MAX + 64, PROGRESS_SECONDS = 10 };
+
+struct trainer {
+    const struct config *config;
+    const struct comm *comm;
+    struct dataset dataset;
+    struct items items; /* rank 0's: they go into the checkpoints */
+    struct sampler sampler;
+    struct backend backend;
+    struct model model;
+    struct optimizer optimizer;
+    struct csr validation_input, validation_target; /* this rank's part */
+    struct metrics metrics;                         /* on validation */
+    int n_metrics, chosen;                          /* in metrics; which of them chooses best.h5 */
+    struct train_state state;
+    struct report report;         /* rank 0's */
+    double started, saved, shown; /* when: the run, the last checkpoint, the last line of progress */
+    int64_t first_epoch;          /* that this process began */
+    double first_done;            /* and how much of it was done before */
+};
+
+static volatile sig_atomic_t stop_signal;
+
+static void on_signal(int number) {
+    stop_signal = number;
+}
+
+void trainer_catch_signals(void) {
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
+    const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+}
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* ---- data ---- */
+
+/* This rank's rows of a part. */
+static int read_part(const struct trainer *t, enum dataset_part part, struct csr *matrix, int64_t **users) {
+    int64_t first, count;
+    comm_part(t->dataset.rows[part], t->comm->rank, t->comm->size, &first, &count);
+    return dataset_read(&t->dataset, part, first, count, matrix, users);
+}
+
+/* Input and target of a split. */
+static int read_split(const struct trainer *t, enum dataset_part input_part, enum dataset_part target_part,
+                      struct csr *input, struct csr *target) {
+    int64_t *users = NULL;
+    int code = read_part(t, input_part, input, &users);
+    free(users);
+    if (code) return code;
+    code = read_part(t, target_part, target, &users);
+    free(users);
+    return code;
+}
+
+static int has_validation(const struct trainer *t) {
+    return t->dataset.nonzeros[DATASET_VALIDATION_TARGET] > 0;
+}
+
+static int load_data(struct trainer *t) {
+    struct csr base = {0};
+    int64_t *users = NULL;
+    int code = dataset_open(t->config->data_path, t->comm, &t->dataset);
+    if (!code) code = dataset_verify(&t->dataset, t->comm);
+    if (code) return code;
+    if (t->dataset.nonzeros[DATASET_TRAIN] == 0) {
+        return error_set(EX_DATAERR, "%s: the training split is empty", t->config->data_path);
+    }
+    code = read_part(t, DATASET_TRAIN, &base, &users);
+    if (!code) {
+        code = sampler_create(t->comm, &base, users, t->dataset.rows[DATASET_TRAIN],
+                              t->config->train.batch_size, (uint64_t)t->config->train.seed, &t->sampler);
+    }
+    if (!code) {
+        code = read_split(t, DATASET_VALIDATION_INPUT, DATASET_VALIDATION_TARGET, &t->validation_input,
+                          &t->validation_target);
+    }
+    if (!code && t->comm->rank == 0) code = dataset_read_items(&t->dataset, &t->items);
+    return comm_agree(t->comm, code);
+}
+
+/* ---- checkpoints ---- */
+
+static int save(struct trainer *t) {
+    char path[PATH_SIZE];
+    double begin = now();
+    int code = 0;
+    if (t->comm->rank == 0) {
+        checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
+        code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
+                               &t->items, t->dataset.fingerprint);
+        if (!code) code = checkpoint_prune(t->config->output_path, t->config->train.checkpoint.keep);
+        if (!code && now() - begin > 1) report_line(&t->report, "%s: saved in %.1f s", path, now() - begin);
+    }
+    t->saved = now();
+    return comm_agree(t->comm, code);
+}
+
+static int save_best(struct trainer *t) {
+    char path[PATH_SIZE];
+    int code = 0;
+    if (t->comm->rank == 0) {
+        snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
+        code = checkpoint_save(path, t->config, &t->state, &t->model, NULL, NULL, &t->items,
+                               t->dataset.fingerprint);
+    }
+    return comm_agree(t->comm, code);
+}
+
+static void warn(const char *line) {
+    fprintf(stderr, "vaecf-train: warning: %s\n", line);
+}
+
+/* Does what the checkpoint was made with let this run go on from it? */
+static int check_checkpoint(const struct trainer *t, const char *path, const struct checkpoint_info *info) {
+    const struct model_config *old = &info->config.model, *new = &t->config->model;
+    const struct train_config *was = &info->config.train, *is = &t->config->train;
+    if (!info->has_optimizer) {
+        return error_set(EX_DATAERR,
+                         "%s: holds a model without its training; resume from one in checkpoints/", path);
+    }
+    if (strcmp(info->fingerprint, t->dataset.fingerprint) != 0) {
+        return error_set(EX_DATAERR, "%s: is of another data set than %s", path, t->dataset.path);
+    }
+    if (old->type != new->type || old->n_hidden != new->n_hidden || old->latent != new->latent ||
+        memcmp(old->hidden, new->hidden, (size_t) new->n_hidden * sizeof *new->hidden) != 0 ||
+        old->activation != new->activation) {
+        return error_set(EX_CONFIG,
+                         "%s: is of another model: model.type, hidden, latent and activation have to "
+                         "stay; a new model wants another output.path",
+                         path);
+    }
+    if (info->state.epoch_step > 0 && (was->batch_size != is->batch_size || was->seed != is->seed)) {
+        return error_set(EX_CONFIG,
+                         "%s: is in the middle of an epoch: train.batch_size has to be %lld and "
+                         "train.seed %lld",
+                         path, (long long)was->batch_size, (long long)was->seed);
+    }
+    return 0;
+}
+
+/* Chooses the checkpoint to go on from: path is "" if there is none. Rank 0 looks, all get it. */
+static int choose_checkpoint(const struct trainer *t, enum trainer_start start, const char *given,
+                             char path[PATH_SIZE]) {
+    char best[PATH_SIZE];
+    int code = 0;
+    memset(path, 0, PATH_SIZE);
+    if (t->comm->rank == 0) {
+        snprintf(best, sizeof best, "%s/best.h5", t->config->output_path);
+        if (start == TRAINER_RESUME_FROM) {
+            snprintf(path, PATH_SIZE, "%s", given);
+        } else if (start == TRAINER_OVERWRITE) {
+            code = checkpoint_prune(t->config->output_path, 0);
+            unlink(best);
+        } else {
+            code = checkpoint_newest(t->config->output_path, path, PATH_SIZE, warn);
+        }
+        if (!code && start == TRAINER_FRESH && (*path || access(best, F_OK) == 0)) {
+            code = error_set(EX_CANTCREAT,
+                             "%s: there is a run already; go on with it by --resume auto, or start "
+                             "anew by --overwrite",
+                             t->config->output_path);
+        }
+    }
+    code = comm_agree(t->comm, code);
+    if (!code) comm_broadcast(t->comm, path, PATH_SIZE);
+    return code;
+}
+
+static int resume(struct trainer *t, const char *path) {
+    struct checkpoint_info info;
+    int code = checkpoint_read_info(path, &info);
+    if (!code) code = check_checkpoint(t, path, &info);
+    if (!code) code = checkpoint_read_model(path, &t->model, t->optimizer.m, t->optimizer.v);
+    if (!code) t->state = info.state;
+    return comm_agree(t->comm, code);
+}
+
+/* ---- setting up ---- */
+
+static void introduce(struct trainer *t, const char *checkpoint) {
+    const struct dataset *d = &t->dataset;
+    const struct model_config *m = &t->config->model;
+    char layers[256] = "";
+    for (int i = 0; i < m->n_hidden; i++) {
+        snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->hidden[i]);
+    }
+    snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->latent);
+    for (int i = m->n_hidden - 1; i >= 0; i--) {
+        snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->hidden[i]);
+    }
+    report_line(&t->report, "vaecf-train %s: %d rank%s, %s: %s", program_version_text, t->comm->size,
+                t->comm->size == 1 ? "" : "s", t->backend.name, t->backend.describe);
+    report_line(&t->report,
+                "data %s: %lld users, %lld items, %lld interactions to train on; %lld users validate",
+                d->path, (long long)d->rows[DATASET_TRAIN], (long long)d->n_items,
+                (long long)d->nonzeros[DATASET_TRAIN], (long long)d->rows[DATASET_VALIDATION_INPUT]);
+    report_line(&t->report,
+                "model %s %lld%s-%lld: %.3f million parameters; %lld steps an epoch of %lld users",
+                m->type == MODEL_VAE ? "vae" : "dae", (long long)d->n_items, layers, (long long)d->n_items,
+                1e-6 * (double)t->model.n_params, (long long)sampler_steps(&t->sampler),
+                (long long)t->config->train.batch_size);
+    if (t->config->train.precision != PRECISION_FP32) {
+        report_line(&t->report, "note: train.precision: the CPU computes in fp32");
+    }
+    if (!has_validation(t))
+        report_line(&t->report, "note: no validation users: best.h5 will be the last epoch's");
+    if (*checkpoint) {
+        report_line(&t->report, "going on from %s: epoch %lld, step %lld", checkpoint,
+                    (long long)t->state.epoch + 1, (long long)t->state.step);
+    }
+}
+
+static int set_up(struct trainer *t, enum trainer_start start, const char *given) {
+    char checkpoint[PATH_SIZE];
+    struct metric metric[REPORT_METRICS_MAX];
+    int code = load_data(t);
+    if (code) return code;
+    t->n_metrics = report_metrics(t->config, metric, &t->chosen);
+    code = backend_cpu_create(t->dataset.n_items, &t->backend);
+    if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, 1, &t->model);
+    if (!code) code = optimizer_create(&t->model, &t->optimizer);
+    if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
+    code = comm_agree(t->comm, code);
+    if (!code) code = choose_checkpoint(t, start, given, checkpoint);
+    if (code) return code;
+    if (*checkpoint) {
+        code = resume(t, checkpoint);
+    } else {
+        t->state = (struct train_state){.loss_scale = 1, .best_value = NAN};
+        code = comm_agree(t->comm, model_init(&t->model, (uint64_t)t->config->train.seed));
+    }
+    if (code) return code;
+    if (t->comm->rank == 0) code = report_open(&t->report, t->config, t->state.epoch);
+    code = comm_agree(t->comm, code);
+    if (!code && t->comm->rank == 0) introduce(t, checkpoint);
+    return code;
+}
+
+static void tear_down(struct trainer *t) {
+    report_close(&t->report);
+    metrics_free(&t->metrics);
+    csr_free(&t->validation_input);
+    csr_free(&t->validation_target);
+    if (t->model.backend) optimizer_free(&t->model, &t->optimizer);
+    model_free(&t->model);
+    if (t->backend.destroy) t->backend.destroy(&t->backend);
+    sampler_free(&t->sampler);
+    items_free(&t->items);
+    dataset_close(&t->dataset);
+}
+
+/* ---- a step ---- */
+
+/* beta of the step after `steps` ones. */
+static double beta_after(const struct train_config *c, int64_t steps) {
+    double part = c->kl.anneal_steps > 0 ? (double)steps / (double)c->kl.anneal_steps : 1;
+    return c->kl.cap * (part < 1 ? part : 1);
+}
+
+/* A line now and then, for whom an epoch is long. */
+static void show_progress(struct trainer *t) {
+    if (t->comm->rank != 0 || now() - t->shown < PROGRESS_SECONDS) return;
+    const struct train_state *s = &t->state;
+    double steps = (double)sampler_steps(&t->sampler),
+           done = (double)(s->epoch - t->first_epoch) - t->first_done;
+    done += (double)s->epoch_step / steps;
+    double left = ((double)(t->config->train.epochs - s->epoch) - (double)s->epoch_step / steps) / done;
+    char text[32];
+    report_duration(left * (now() - t->started), text);
+    report_line(&t->report, "epoch %lld/%lld  %3.0f%%  loss %.4f  %.0f users/s  %s left",
+                (long long)s->epoch + 1, (long long)t->config->train.epochs,
+                100 * (double)s->epoch_step / steps, s->epoch_loss / (double)s->epoch_users,
+                (double)s->epoch_users / s->epoch_seconds, text);
+    t->shown = now();
+}
+
+/* What the ranks tell each other in every step. */
+enum { SUM_NLL, SUM_KL, SUM_FAILED, SUM_STOP, SUM_SAVE, SUMS };
+
+/* One update. *stop: a rank was told to stop; *due: the clock wants a checkpoint. */
+static int train_step(struct trainer *t, int *stop, int *due) {
+    const struct train_config *c = &t->config->train;
+    struct train_state *s = &t->state;
+    const struct draw draw = {(uint64_t)c->seed, (uint32_t)s->epoch};
+    double beta = beta_after(c, s->step), users = (double)sampler_step_users(&t->sampler, s->epoch_step);
+    double begin = now(), minutes = c->checkpoint.every_minutes;
+    struct csr rows;
+    const int64_t *row_users;
+    struct loss loss;
+    sampler_batch(&t->sampler, s->epoch_step, &rows, &row_users);
+    int code = model_train_batch(&t->model, &rows, row_users, &draw, beta, 1 / users, &loss);
+    double sums[SUMS] = {
+        [SUM_NLL] = loss.nll,
+        [SUM_KL] = loss.kl,
+        [SUM_FAILED] = code != 0,
+        [SUM_STOP] = stop_signal != 0,
+        [SUM_SAVE] = t->comm->rank == 0 && minutes > 0 && begin - t->saved >= 60 * minutes,
+    };
+    comm_sum_double(t->comm, sums, SUMS);
+    if (sums[SUM_FAILED] > 0) return comm_agree(t->comm, code);
+    if (!isfinite(sums[SUM_NLL]) || !isfinite(sums[SUM_KL])) {
+        return error_set(
+            EX_SOFTWARE,
+            "epoch %lld, step %lld: the loss is not a finite number; a smaller train.learning_rate or "
+            "more train.warmup_steps may help; the last checkpoint is from before",
+            (long long)s->epoch + 1, (long long)s->step + 1);
+    }
+    const struct tensor *first = &t->model.tensor[0];
+    t->backend.input_all_reduce(&t->backend, t->comm, (int)first->cols, t->model.grads + first->offset);
+    t->backend.all_reduce(&t->backend, t->comm, t->model.grads + first->size,
+                          t->model.n_params - first->size);
+    optimizer_update(&t->optimizer, &t->model, c, s->step + 1);
+    s->step++;
+    s->epoch_step++;
+    s->epoch_users += (int64_t)users;
+    s->epoch_nll += sums[SUM_NLL];
+    s->epoch_kl += sums[SUM_KL];
+    s->epoch_loss += sums[SUM_NLL] + beta * sums[SUM_KL];
+    s->epoch_seconds += now() - begin;
+    *stop = sums[SUM_STOP] > 0;
+    *due = sums[SUM_SAVE] > 0;
+    show_progress(t);
+    return 0;
+}
+
+/* ---- an epoch ---- */
+
+/* Scores the validation users and remembers whether they were never better. */
+static int validate(struct trainer *t, int *is_best) {
+    struct train_state *s = &t->state;
+    metrics_reset(&t->metrics);
+    int code = comm_agree(
+        t->comm, ranking_evaluate(&t->model, &t->validation_input, &t->validation_target, &t->metrics));
+    if (code) return code;
+    metrics_reduce(&t->metrics, t->comm);
+    double value = metrics_value(&t->metrics, t->chosen);
+    *is_best = isnan(s->best_value) || value > s->best_value;
+    if (*is_best) {
+        s->best_value = value;
+        s->best_epoch = s->epoch;
+        s->bad_rounds = 0;
+    } else {
+        s->bad_rounds++;
+    }
+    return 0;
+}
+
+static int report(struct trainer *t, int validated, int is_best) {
+    const struct train_state *s = &t->state;
+    double users = (double)s->epoch_users;
+    struct report_row row = {
+        .epoch = s->epoch,
+        .step = s->step,
+        .seconds = s->epoch_seconds,
+        .users_per_second = users / s->epoch_seconds,
+        .loss = s->epoch_loss / users,
+        .nll = s->epoch_nll / users,
+        .kl = s->epoch_kl / users,
+        .beta = beta_after(&t->config->train, s->step - 1),
+        .learning_rate = optimizer_learning_rate(&t->config->train, s->step),
+        .loss_scale = s->loss_scale,
+        .skipped_steps = s->epoch_skipped,
+        .n_metrics = t->n_metrics,
+        .validation = validated ? &t->metrics : NULL,
+    };
+    char left[32], value[64] = "", name[METRIC_NAME_MAX];
+    double done = (double)(s->epoch - t->first_epoch) - t->first_done;
+    report_duration((double)(t->config->train.epochs - s->epoch) / done * (now() - t->started), left);
+    metric_name(t->metrics.metric[t->chosen], name);
+    if (validated) {
+        snprintf(value, sizeof value, "  %s %.5f%s", name, metrics_value(&t->metrics, t->chosen),
+                 is_best ? " *" : "  ");
+    }
+    report_line(&t->report,
+                "epoch %lld/%lld  loss %.4f  nll %.4f  kl %.4f  beta %.4f%s  %.0f users/s  %s left",
+                (long long)s->epoch, (long long)t->config->train.epochs, row.loss, row.nll, row.kl, row.beta,
+                value, row.users_per_second, left);
+    t->shown = now();
+    return report_epoch(&t->report, &row);
+}
+
+static int is_stopped_early(const struct trainer *t) {
+    int64_t patience = t->config->train.early_stopping.patience;
+    return patience > 0 && t->state.bad_rounds >= patience;
+}
+
+static int is_finished(const struct trainer *t) {
+    return t->state.epoch >= t->config->train.epochs || is_stopped_early(t);
+}
+
+static int end_epoch(struct trainer *t) {
+    const struct train_config *c = &t->config->train;
+    struct train_state *s = &t->state;
+    int is_best = 0, code = 0;
+    s->epoch++;
+    int is_last = s->epoch >= c->epochs;
+    int validated =
+        has_validation(t) && (is_last || (c->validate_every > 0 && s->epoch % c->validate_every == 0));
+    if (validated) code = validate(t, &is_best);
+    if (!code && (is_best || (is_last && !has_validation(t)))) code = save_best(t);
+    if (code) return code;
+    if (t->comm->rank == 0) code = report(t, validated, is_best);
+    code = comm_agree(t->comm, code);
+    if (code) return code;
+    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
+    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+    int is_due = c->checkpoint.every_epochs > 0 && s->epoch % c->checkpoint.every_epochs == 0;
+    return is_due || is_finished(t) ? save(t) : 0;
+}
+
+static int train_epoch(struct trainer *t) {
+    int stop = 0, due = 0;
+    int code = sampler_begin(&t->sampler, (uint32_t)t->state.epoch);
+    while (!code && t->state.epoch_step < sampler_steps(&t->sampler)) {
+        code = train_step(t, &stop, &due);
+        if (!code && (stop || due)) code = save(t);
+        if (!code && stop) {
+            return error_set(EX_STOPPED,
+                             "stopped by a signal after step %lld; a checkpoint is saved: go on with "
+                             "--resume auto",
+                             (long long)t->state.step);
+        }
+    }
+    return code ? code : end_epoch(t);
+}
+
+/* ---- the end ---- */
+
+static int64_t peak_memory(void) {
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return (int64_t)usage.ru_maxrss * 1024;
+}
+
+/* The best model on the test users, into test.csv. */
+static int test(struct trainer *t) {
+    struct csr input = {0}, target = {0};
+    struct metrics metrics = {0};
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
+    int code = checkpoint_read_model(path, &t->model, NULL, NULL);
+    if (!code) code = read_split(t, DATASET_TEST_INPUT, DATASET_TEST_TARGET, &input, &target);
+    if (!code) code = ranking_metrics_init(&metrics, t->dataset.n_items);
+    if (!code) code = ranking_evaluate(&t->model, &input, &target, &metrics);
+    code = comm_agree(t->comm, code);
+    if (!code) {
+        metrics_reduce(&metrics, t->comm);
+        if (t->comm->rank == 0) {
+            snprintf(path, sizeof path, "%s/test.csv", t->config->output_path);
+            code = ranking_write_table(path, "test", &metrics);
+            for (int i = 0; i < metrics.n && !code; i++) {
+                if (metrics.metric[i].kind != METRIC_NDCG || metrics.metric[i].at != 100) continue;
+                report_line(&t->report, "test: ndcg@100 %.5f +- %.5f over %lld users; all metrics in %s",
+                            metrics_value(&metrics, i), metrics_stderr(&metrics, i), (long long)metrics.users,
+                            path);
+            }
+        }
+        code = comm_agree(t->comm, code);
+    }
+    metrics_free(&metrics);
+    csr_free(&input);
+    csr_free(&target);
+    return code;
+}
+
+static int finish(struct trainer *t) {
+    const struct train_state *s = &t->state;
+    int64_t memory = comm_max(t->comm, peak_memory());
+    int code = 0;
+    if (t->comm->rank == 0) {
+        char text[32], name[METRIC_NAME_MAX];
+        report_duration(now() - t->started, text);
+        metric_name(t->config->train.early_stopping.metric, name);
+        if (is_stopped_early(t)) {
+            report_line(&t->report, "stopped early: no better %s in %lld validations", name,
+                        (long long)s->bad_rounds);
+        }
+        if (s->best_epoch > 0) {
+            report_line(&t->report, "best: %s %.5f in epoch %lld", name, s->best_value,
+                        (long long)s->best_epoch);
+        }
+        report_line(&t->report, "trained in %s; largest memory of a rank %.0f MB", text,
+                    1e-6 * (double)memory);
+    }
+    if (t->dataset.nonzeros[DATASET_TEST_TARGET] > 0) code = test(t);
+    return code;
+}
+
+/* Was the run finished before, its test table included? */
+static int is_done_before(const struct trainer *t) {
+    char path[PATH_SIZE];
+    int64_t missing = 0;
+    snprintf(path, sizeof path, "%s/test.csv", t->config->output_path);
+    if (t->comm->rank == 0 && t->dataset.nonzeros[DATASET_TEST_TARGET] > 0) missing = access(path, F_OK) != 0;
+    comm_sum_int(t->comm, &missing, 1);
+    return is_finished(t) && t->state.epoch > 0 && !missing;
+}
+
+int trainer_run(const struct config *config, enum trainer_start start, const char *checkpoint,
+                const struct comm *comm) {
+    struct trainer t = {.config = config, .comm = comm};
+    int code = set_up(&t, start, checkpoint);
+    if (code) goto cleanup;
+    t.started = t.saved = t.shown = now();
+    t.first_epoch = t.state.epoch;
+    t.first_done = (double)t.state.epoch_step / (double)sampler_steps(&t.sampler);
+    if (is_done_before(&t)) {
+        if (comm->rank == 0) report_line(&t.report, "the run is complete; nothing is left to do");
+        goto cleanup;
+    }
+    if (config->train.epochs == 0) code = save_best(&t);
+    while (!code && !is_finished(&t)) code = train_epoch(&t);
+    if (!code) code = finish(&t);
+cleanup:
+    tear_down(&t);
+    return code;
+}
