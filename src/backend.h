@@ -2,8 +2,8 @@
  *
  * Callers never ask which device they are on. `real *` here is memory of the backend (alloc/free; copy_in and
  * copy_out to reach it from the host), matrices are row-major. B is the number of users (rows) of the loaded
- * batch, I the number of items. Functions cannot fail unless they return int; a fault of the device inside one
- * is kept and returned by `check`. A backend that runs asynchronously orders its calls itself. */
+ * batch, I the number of items. Functions cannot fail unless they return int; a fault of the device inside
+ * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself. */
 #ifndef VAECF_BACKEND_H
 #define VAECF_BACKEND_H
 
@@ -24,17 +24,18 @@ struct draw {
 struct adam_step {
     double learning_rate, beta1, beta2, epsilon;
     double weight_decay;
-    int decoupled;                 /* AdamW */
+    int decoupled;                   /* AdamW */
     double correction1, correction2; /* 1 - beta^step */
 };
 
 struct backend {
-    const char *name;    /* "cpu", "cuda" */
-    char describe[256];  /* one line: GEMM library, threads, instruction set */
-    void *state;         /* the backend's own */
+    const char *name;   /* "cpu", "cuda" */
+    char describe[256]; /* one line: GEMM library, threads, instruction set */
+    void *state;        /* the backend's own */
 
     void (*destroy)(struct backend *backend);
-    /* The fault that has happened since the start, if any: 0 or EX_OSERR with a message. Waits for the device. */
+    /* The fault that has happened since the start, if any: 0 or EX_OSERR with a message. Waits for the
+     * device. */
     int (*check)(struct backend *backend);
 
     /* Zeroed memory for n numbers; NULL with a message if there is none. */
@@ -44,26 +45,27 @@ struct backend {
     void (*copy_out)(struct backend *backend, real *to_host, const real *from, size_t n);
     void (*zero)(struct backend *backend, real *memory, size_t n);
 
-    /* Makes this the loaded batch: B rows of user interactions, users[B] their indices (for random draws). The
-     * caller keeps rows and users alive and unchanged until the next load. for_training: the gradient of the
-     * input layer will be asked for. EX_OSERR. */
+    /* Makes this the loaded batch: B rows of user interactions, users[B] their indices (for random draws).
+     * The caller keeps rows and users alive and unchanged until the next load. for_training: the gradient of
+     * the input layer will be asked for. EX_OSERR. */
     int (*load)(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training);
 
-    /* Values of the loaded batch's input: each row 1/sqrt(its non-zeros) (L2-normalised), then dropout: kept with
-     * probability 1 - p and divided by it (draw NULL or p 0: none). */
+    /* Values of the loaded batch's input: each row 1/sqrt(its non-zeros) (L2-normalised), then dropout: kept
+     * with probability 1 - p and divided by it (draw NULL or p 0: none). */
     void (*input_values)(struct backend *backend, const struct draw *draw, double p);
 
-    /* y[B, h] = act(x w + b) for the sparse input x of the loaded batch; w[I, h], b[h]. Cost: non-zeros x h. */
+    /* y[B, h] = act(x w + b) for the sparse input x of the loaded batch; w[I, h], b[h]. Cost: non-zeros x h.
+     */
     void (*input_forward)(struct backend *backend, const real *w, const real *b, int h, enum activation act,
                           real *y);
-    /* Given y and dy[B, h] (which it overwrites by the gradient before the activation): dw rows of the items in
-     * the batch and db are set; other rows of dw must not be read (input_clear, input_sum know which). */
-    void (*input_backward)(struct backend *backend, int h, enum activation act, const real *y, real *dy, real *dw,
-                           real *db);
+    /* Given y and dy[B, h] (which it overwrites by the gradient before the activation): dw rows of the items
+     * in the batch and db are set; other rows of dw must not be read (input_clear, input_sum know which). */
+    void (*input_backward)(struct backend *backend, int h, enum activation act, const real *y, real *dy,
+                           real *dw, real *db);
 
     /* y[B, n_out] = act(x w + b); x[B, n_in], w[n_in, n_out]. */
-    void (*dense_forward)(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x, const real *w,
-                          const real *b, enum activation act, real *y);
+    void (*dense_forward)(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
+                          const real *w, const real *b, enum activation act, real *y);
     /* dw, db set; dx[B, n_in] set unless NULL; dy overwritten by the gradient before the activation. */
     void (*dense_backward)(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
@@ -78,32 +80,32 @@ struct backend {
     double (*latent_backward)(struct backend *backend, int64_t rows, int n, double beta, double scale,
                               const real *stats, const real *noise, const real *dz, real *dstats);
 
-    /* The output layer and the multinomial likelihood (Liang et al. 2018, eq. 2) in one: logits = x w^T + b with
-     * x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log softmax(logits),
-     * unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set. The backend may go through the
-     * rows in blocks: logits for all of them need never exist. */
+    /* The output layer and the multinomial likelihood (Liang et al. 2018, eq. 2) in one: logits = x w^T + b
+     * with x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log
+     * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set. The
+     * backend may go through the rows in blocks: logits for all of them need never exist. */
     double (*output_train)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, real *dx, real *dw, real *db);
     /* scores[B, I] = x w^T + b. */
     void (*output_scores)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                           const real *b, real *scores);
 
-    /* For each row of scores[B, I]: the items of the loaded batch's row left out, the k best by falling score,
-     * ties to the lower index, into top[B, k] (host memory); -1 beyond the end of a short list. top_scores[B, k]
-     * unless NULL. With targets, first_hit[B] becomes the 1-based rank of the best target in the whole list (0:
-     * no target). Changes scores. */
+    /* For each row of scores[B, I]: the items of the loaded batch's row left out, the k best by falling
+     * score, ties to the lower index, into top[B, k] (host memory); -1 beyond the end of a short list.
+     * top_scores[B, k] unless NULL. With targets, first_hit[B] becomes the 1-based rank of the best target in
+     * the whole list (0: no target). Changes scores. */
     void (*top_k)(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit);
 
     /* Sum of the dense gradients over the ranks, in place. */
     void (*all_reduce)(struct backend *backend, const struct comm *comm, real *values, size_t n);
-    /* The same for dw[I, h] of the input layer: afterwards every row is valid on every rank (rows of items that no
-     * rank had are zero). Cost: the rows that some rank had. */
+    /* The same for dw[I, h] of the input layer: afterwards every row is valid on every rank (rows of items
+     * that no rank had are zero). Cost: the rows that some rank had. */
     void (*input_all_reduce)(struct backend *backend, const struct comm *comm, int h, real *dw);
 
     /* One update of n parameters p with gradient g and moments m, v. */
-    void (*adam)(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g, real *m,
-                 real *v);
+    void (*adam)(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
+                 real *m, real *v);
 };
 
 /* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. EX_OSERR. */

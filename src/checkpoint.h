@@ -19,15 +19,14 @@
 
 /* Everything besides weights and moments that decides the future. */
 struct train_state {
-    int64_t epoch;       /* finished epochs */
-    int64_t epoch_step;  /* finished steps of the epoch under way */
-    int64_t step;        /* finished steps in all */
-    double loss_scale;   /* 1 unless fp16 */
-    int64_t good_steps;  /* since the loss scale last changed */
-    double best_value;   /* of the validation metric so far; NAN: none yet */
+    int64_t epoch;      /* finished epochs */
+    int64_t epoch_step; /* finished steps of the epoch under way */
+    int64_t step;       /* finished steps in all */
+    double loss_scale;  /* 1 unless fp16 */
+    int64_t good_steps; /* since the loss scale last changed */
+    double best_value;  /* of the validation metric so far; NAN: none yet */
     int64_t best_epoch;
-    int64_t bad_rounds;  /* validations since then */
-    int64_t complete;    /* 1: the run is finished, nothing to resume */
+    int64_t bad_rounds; /* validations since then */
     /* sums of the epoch under way */
     double epoch_loss, epoch_nll, epoch_kl, epoch_seconds;
     int64_t epoch_users, epoch_skipped;
@@ -42,8 +41,8 @@ struct checkpoint_info {
     int has_optimizer;
 };
 
-/* Writes path. m, v: backend memory [n_params], or NULL for a model alone. EX_CANTCREAT, EX_IOERR; the file that
- * was there stays whole on any failure. Not collective: rank 0 does it. */
+/* Writes path. m, v: backend memory [n_params], or NULL for a model alone. EX_CANTCREAT, EX_IOERR; the file
+ * that was there stays whole on any failure. Not collective: rank 0 does it. */
 int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
                     const struct model *model, const real *m, const real *v, const struct items *items,
                     const char *fingerprint);
@@ -61,8 +60,8 @@ int checkpoint_read_items(const char *path, struct items *items);
 /* "DIR/checkpoints/step-000000123.h5" */
 void checkpoint_path(const char *dir, int64_t step, char *path, int size);
 
-/* The newest checkpoint under DIR/checkpoints that is whole (every checksum tested), into path; "" if there is
- * none. Each damaged one that was passed over is told through warn. */
+/* The newest checkpoint under DIR/checkpoints that is whole (every checksum tested), into path; "" if there
+ * is none. Each damaged one that was passed over is told through warn. */
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line));
 
 /* Deletes all but the newest `keep` under DIR/checkpoints, and temporary files left by a crash. */

@@ -15,8 +15,8 @@
  *   /train/user, /validation/user, /test/user        int64 [rows]: index of the user, unique over the dataset
  *   /train/user_id, ...                              strings [rows]: the id as it was in the CSV
  *
- * A split's rows lie in order over the shards, so a row's position is the same whatever their number. Input and
- * target of a split have the same rows. */
+ * A split's rows lie in order over the shards, so a row's position is the same whatever their number. Input
+ * and target of a split have the same rows. */
 #ifndef VAECF_DATASET_H
 #define VAECF_DATASET_H
 

@@ -8,7 +8,8 @@
 
 #include <sysexits.h>
 
-#define EX_STOPPED 75 /* stopped by a signal after saving a checkpoint: run me again (sysexits: EX_TEMPFAIL) */
+#define EX_STOPPED                                                                                           \
+    75 /* stopped by a signal after saving a checkpoint: run me again (sysexits: EX_TEMPFAIL) */
 
 /* Remembers the message and returns `code`: `return error_set(EX_NOINPUT, "%s: no such file", path);` */
 int error_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -85,6 +85,12 @@ int h5_close(hid_t file, const char *path) {
     return code;
 }
 
+int h5_make_group(hid_t file, const char *path) {
+    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    if (group < 0) return fail(EX_IOERR, file, path, "cannot write");
+    return H5Gclose(group) < 0 ? fail(EX_IOERR, file, path, "cannot write") : 0;
+}
+
 /* ---- datasets ---- */
 
 static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,

@@ -20,6 +20,9 @@ int h5_create(const char *path, hid_t *file);
 /* Closes a file that was written to; EX_IOERR if the disk did not take the last bytes. */
 int h5_close(hid_t file, const char *path);
 
+/* Makes an empty group, for attributes. EX_IOERR. */
+int h5_make_group(hid_t file, const char *path);
+
 /* Writes a whole one- or two-dimensional dataset (cols 0: one-dimensional) of HDF5 memory type `type`, for
  * example H5T_NATIVE_INT64. deflate: 0 none, 1-9 level. */
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
@@ -33,7 +36,8 @@ int h5_shape(hid_t file, const char *path, int64_t *rows, int64_t *cols);
  * its checksum. */
 int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data);
 
-/* Reads every dataset of the file once, so that every checksum is tested. EX_DATAERR names the damaged one. */
+/* Reads every dataset of the file once, so that every checksum is tested. EX_DATAERR names the damaged one.
+ */
 int h5_verify(hid_t file);
 
 /* Strings: `text` holds count strings of `width` bytes each, NUL-padded (width includes no terminator; a

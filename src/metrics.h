@@ -1,16 +1,13 @@
 /* Ranking metrics over held-out users, as the field defines them.
  *
- * For a user with targets T and the list of all items by falling score (input items left out, ties to the lower
- * item index), let hit ranks be the 1-based places of T's items in the list:
- *   recall@R      hits in the top R / min(R, |T|)                       (Liang et al. 2018)
- *   recall_all@R  hits in the top R / |T|                               (He et al. 2020)
- *   precision@R   hits in the top R / R
- *   hitrate@R     1 if there is a hit in the top R
- *   ndcg@R        sum over hits of 1/log2(rank + 1) / the same sum over ranks 1..min(R, |T|)
- *   map@R         sum over hits of (hits up to it / its rank) / min(R, |T|)
- *   mrr           1 / the first hit's rank, in the whole list
- *   coverage@R    part of the catalogue that is in the top R of at least one user
- * All but coverage are means over the users, with stderr = standard deviation / sqrt(users). */
+ * For a user with targets T and the list of all items by falling score (input items left out, ties to the
+ * lower item index), let hit ranks be the 1-based places of T's items in the list: recall@R      hits in the
+ * top R / min(R, |T|)                       (Liang et al. 2018) recall_all@R  hits in the top R / |T| (He et
+ * al. 2020) precision@R   hits in the top R / R hitrate@R     1 if there is a hit in the top R ndcg@R sum
+ * over hits of 1/log2(rank + 1) / the same sum over ranks 1..min(R, |T|) map@R         sum over hits of (hits
+ * up to it / its rank) / min(R, |T|) mrr           1 / the first hit's rank, in the whole list coverage@R
+ * part of the catalogue that is in the top R of at least one user All but coverage are means over the users,
+ * with stderr = standard deviation / sqrt(users). */
 #ifndef VAECF_METRICS_H
 #define VAECF_METRICS_H
 
@@ -48,9 +45,9 @@ struct metrics {
     double sum[METRICS_MAX], sum_squares[METRICS_MAX];
     int64_t users;
     int64_t n_items;
-    int largest_at;       /* the top list must be this long */
-    double *discount;     /* [largest_at + 1]: 1/log2(rank + 1) of rank 1.. */
-    double *ideal;        /* [largest_at + 1]: sum of the first r discounts */
+    int largest_at;              /* the top list must be this long */
+    double *discount;            /* [largest_at + 1]: 1/log2(rank + 1) of rank 1.. */
+    double *ideal;               /* [largest_at + 1]: sum of the first r discounts */
     uint64_t *seen[METRICS_MAX]; /* for coverage: a bit an item; NULL for others */
 };
 
@@ -60,8 +57,8 @@ void metrics_free(struct metrics *metrics);
 void metrics_reset(struct metrics *metrics);
 
 /* One user. top: the first n_top items of the list (n_top >= largest_at, or the whole list if it is shorter);
- * targets: [n_targets] ascending, at least one; first_hit: 1-based rank of the first target in the whole list,
- * 0 if no target is in it. */
+ * targets: [n_targets] ascending, at least one; first_hit: 1-based rank of the first target in the whole
+ * list, 0 if no target is in it. */
 void metrics_add(struct metrics *metrics, const int32_t *top, int n_top, const int32_t *targets,
                  int64_t n_targets, int64_t first_hit);
 

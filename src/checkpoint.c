@@ -1,0 +1,342 @@
+/* Checkpoints; see checkpoint.h. */
+#include "checkpoint.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "error.h"
+#include "file.h"
+#include "h5.h"
+#include "program.h"
+
+static const char format_name[] = "vaecf-checkpoint";
+
+enum { FORMAT_VERSION = 1, OBJECT_MAX = 96 };
+
+#ifdef VAECF_DOUBLE
+#define H5_REAL H5T_NATIVE_DOUBLE
+#else
+#define H5_REAL H5T_NATIVE_FLOAT
+#endif
+
+/* ---- struct train_state, field by field ---- */
+
+static const struct {
+    const char *name;
+    size_t at;
+} int_fields[] =
+    {
+        {"epoch", offsetof(struct train_state, epoch)},
+        {"epoch_step", offsetof(struct train_state, epoch_step)},
+        {"step", offsetof(struct train_state, step)},
+        {"good_steps", offsetof(struct train_state, good_steps)},
+        {"best_epoch", offsetof(struct train_state, best_epoch)},
+        {"bad_rounds", offsetof(struct train_state, bad_rounds)},
+        {"epoch_users", offsetof(struct train_state, epoch_users)},
+        {"epoch_skipped", offsetof(struct train_state, epoch_skipped)},
+},
+  double_fields[] = {
+      {"loss_scale", offsetof(struct train_state, loss_scale)},
+      {"best_value", offsetof(struct train_state, best_value)},
+      {"epoch_loss", offsetof(struct train_state, epoch_loss)},
+      {"epoch_nll", offsetof(struct train_state, epoch_nll)},
+      {"epoch_kl", offsetof(struct train_state, epoch_kl)},
+      {"epoch_seconds", offsetof(struct train_state, epoch_seconds)},
+};
+
+enum {
+    INT_FIELDS = sizeof int_fields / sizeof *int_fields,
+    DOUBLE_FIELDS = sizeof double_fields / sizeof *double_fields
+};
+
+static int write_state(hid_t file, const struct train_state *state) {
+    const char *base = (const char *)state;
+    int code = h5_make_group(file, "/state");
+    for (int i = 0; i < INT_FIELDS && !code; i++) {
+        int64_t value;
+        memcpy(&value, base + int_fields[i].at, sizeof value);
+        code = h5_set_int(file, "/state", int_fields[i].name, value);
+    }
+    for (int i = 0; i < DOUBLE_FIELDS && !code; i++) {
+        double value;
+        memcpy(&value, base + double_fields[i].at, sizeof value);
+        code = h5_set_double(file, "/state", double_fields[i].name, value);
+    }
+    return code;
+}
+
+static int read_state(hid_t file, struct train_state *state) {
+    char *base = (char *)state;
+    int code = 0;
+    for (int i = 0; i < INT_FIELDS && !code; i++) {
+        int64_t value = 0;
+        code = h5_get_int(file, "/state", int_fields[i].name, &value);
+        memcpy(base + int_fields[i].at, &value, sizeof value);
+    }
+    for (int i = 0; i < DOUBLE_FIELDS && !code; i++) {
+        double value = 0;
+        code = h5_get_double(file, "/state", double_fields[i].name, &value);
+        memcpy(base + double_fields[i].at, &value, sizeof value);
+    }
+    return code;
+}
+
+/* ---- tensors ---- */
+
+static void tensor_path(const char *group, const struct tensor *tensor, char path[OBJECT_MAX]) {
+    snprintf(path, OBJECT_MAX, "%s/%s", group, tensor->name);
+}
+
+/* A buffer for the largest tensor. */
+static real *tensor_buffer(const struct model *model) {
+    size_t largest = 1;
+    for (int t = 0; t < model->n_tensors; t++) {
+        if (model->tensor[t].size > largest) largest = model->tensor[t].size;
+    }
+    real *buffer = malloc(largest * sizeof *buffer);
+    if (!buffer) error_memory("a checkpoint's tensor", largest * sizeof *buffer);
+    return buffer;
+}
+
+static int write_block(hid_t file, const char *group, const struct model *model, const real *block,
+                       real *buffer) {
+    struct backend *b = model->backend;
+    int code = 0;
+    for (int t = 0; t < model->n_tensors && !code; t++) {
+        const struct tensor *tensor = &model->tensor[t];
+        char path[OBJECT_MAX];
+        tensor_path(group, tensor, path);
+        b->copy_out(b, buffer, block + tensor->offset, tensor->size);
+        for (size_t i = 0; i < tensor->size; i++) {
+            if (isfinite(buffer[i])) continue;
+            return error_set(EX_SOFTWARE,
+                             "%s is not finite: the training has diverged; no checkpoint is written", path);
+        }
+        int64_t rows = tensor->is_bias ? tensor->cols : tensor->rows,
+                cols = tensor->is_bias ? 0 : tensor->cols;
+        code = h5_write(file, path, H5_REAL, rows, cols, buffer, 0);
+    }
+    return code;
+}
+
+static int read_block(hid_t file, const char *name, const char *group, const struct model *model, real *block,
+                      real *buffer) {
+    struct backend *b = model->backend;
+    int code = 0;
+    for (int t = 0; t < model->n_tensors && !code; t++) {
+        const struct tensor *tensor = &model->tensor[t];
+        char path[OBJECT_MAX];
+        int64_t rows, cols;
+        tensor_path(group, tensor, path);
+        code = h5_shape(file, path, &rows, &cols);
+        if (code) return code;
+        if (rows * (cols ? cols : 1) != (int64_t)tensor->size) {
+            return error_set(EX_DATAERR, "%s: %s: is [%lld, %lld], want [%lld, %lld]", name, path,
+                             (long long)rows, (long long)cols, (long long)tensor->rows,
+                             (long long)tensor->cols);
+        }
+        code = h5_read(file, path, H5_REAL, 0, rows, buffer);
+        if (!code) b->copy_in(b, block + tensor->offset, buffer, tensor->size);
+    }
+    return code;
+}
+
+/* ---- writing ---- */
+
+static int write_items(hid_t file, const struct items *items) {
+    int code = h5_write_strings(file, "/items/id", items->n, items->width, items->ids);
+    return code ? code : h5_write(file, "/items/count", H5T_NATIVE_INT64, items->n, 0, items->count, 0);
+}
+
+static int write_all(hid_t file, const struct config *config, const struct train_state *state,
+                     const struct model *model, const real *m, const real *v, const struct items *items,
+                     const char *fingerprint) {
+    char text[CONFIG_TEXT_MAX];
+    real *buffer = tensor_buffer(model);
+    if (!buffer) return EX_OSERR;
+    config_text(config, text);
+    int code = h5_set_text(file, "/", "format", format_name);
+    if (!code) code = h5_set_int(file, "/", "format_version", FORMAT_VERSION);
+    if (!code) code = h5_set_text(file, "/", "program", program_version_text);
+    if (!code) code = h5_set_int(file, "/", "n_items", model->n_items);
+    if (!code) code = h5_set_text(file, "/", "fingerprint", fingerprint);
+    if (!code) code = h5_set_text(file, "/", "config", text);
+    if (!code) code = h5_set_int(file, "/", "has_optimizer", m != NULL);
+    if (!code) code = write_state(file, state);
+    if (!code) code = write_items(file, items);
+    if (!code) code = write_block(file, "/model", model, model->params, buffer);
+    if (!code && m) code = write_block(file, "/optimizer/m", model, m, buffer);
+    if (!code && v) code = write_block(file, "/optimizer/v", model, v, buffer);
+    free(buffer);
+    return code;
+}
+
+int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
+                    const struct model *model, const real *m, const real *v, const struct items *items,
+                    const char *fingerprint) {
+    char temporary[FILE_NAME_SIZE];
+    hid_t file;
+    file_temporary(path, temporary);
+    int code = h5_create(temporary, &file);
+    if (code) return code;
+    code = write_all(file, config, state, model, m, v, items, fingerprint);
+    char message[1024];
+    snprintf(message, sizeof message, "%s", error_message());
+    int close_code = h5_close(file, temporary);
+    if (code) error_set(code, "%s", message); /* the first failure tells more */
+    if (!code) code = close_code;
+    if (!code) return file_place(path);
+    unlink(temporary);
+    return code;
+}
+
+/* ---- reading ---- */
+
+static int open_checkpoint(const char *path, hid_t *file) {
+    char format[32];
+    int64_t version;
+    int code = h5_open(path, file);
+    if (code) return code;
+    code = h5_get_text(*file, "/", "format", format, sizeof format);
+    if (!code && strcmp(format, format_name) != 0) {
+        code = error_set(EX_DATAERR, "%s: is a \"%s\", want a checkpoint of vaecf-train", path, format);
+    }
+    if (!code) code = h5_get_int(*file, "/", "format_version", &version);
+    if (!code && version != FORMAT_VERSION) {
+        code = error_set(EX_DATAERR, "%s: format version %lld, this program reads %d", path,
+                         (long long)version, FORMAT_VERSION);
+    }
+    if (code) H5Fclose(*file);
+    return code;
+}
+
+int checkpoint_read_info(const char *path, struct checkpoint_info *info) {
+    char text[CONFIG_TEXT_MAX];
+    hid_t file;
+    int64_t has_optimizer = 0;
+    memset(info, 0, sizeof *info);
+    int code = open_checkpoint(path, &file);
+    if (code) return code;
+    code = h5_get_text(file, "/", "config", text, sizeof text);
+    if (!code) code = config_parse(text, path, &info->config);
+    if (!code) code = h5_get_int(file, "/", "n_items", &info->n_items);
+    if (!code && (info->n_items < 1 || info->n_items > INT32_MAX)) {
+        code = error_set(EX_DATAERR, "%s: n_items is %lld", path, (long long)info->n_items);
+    }
+    if (!code) code = h5_get_text(file, "/", "fingerprint", info->fingerprint, sizeof info->fingerprint);
+    if (!code) code = h5_get_int(file, "/", "has_optimizer", &has_optimizer);
+    if (!code) code = read_state(file, &info->state);
+    info->has_optimizer = has_optimizer != 0;
+    H5Fclose(file);
+    return code;
+}
+
+int checkpoint_read_model(const char *path, struct model *model, real *m, real *v) {
+    hid_t file;
+    int code = open_checkpoint(path, &file);
+    if (code) return code;
+    real *buffer = tensor_buffer(model);
+    if (!buffer) code = EX_OSERR;
+    if (!code) code = read_block(file, path, "/model", model, model->params, buffer);
+    if (!code && m) code = read_block(file, path, "/optimizer/m", model, m, buffer);
+    if (!code && v) code = read_block(file, path, "/optimizer/v", model, v, buffer);
+    free(buffer);
+    H5Fclose(file);
+    return code;
+}
+
+int checkpoint_read_items(const char *path, struct items *items) {
+    hid_t file;
+    *items = (struct items){0};
+    int code = open_checkpoint(path, &file);
+    if (code) return code;
+    code = h5_read_strings(file, "/items/id", &items->n, &items->width, &items->ids);
+    if (!code) {
+        items->count = malloc(((size_t)items->n + 1) * sizeof *items->count);
+        if (!items->count) code = error_memory("the catalogue", (size_t)items->n * sizeof *items->count);
+    }
+    if (!code) code = h5_read(file, "/items/count", H5T_NATIVE_INT64, 0, items->n, items->count);
+    H5Fclose(file);
+    if (code) items_free(items);
+    return code;
+}
+
+/* ---- the directory ---- */
+
+void checkpoint_path(const char *dir, int64_t step, char *path, int size) {
+    snprintf(path, (size_t)size, "%s/checkpoints/step-%09lld.h5", dir, (long long)step);
+}
+
+/* The step of a checkpoint's file name; -1 if it is none. */
+static int64_t step_of(const char *name) {
+    long long step = -1;
+    int end = 0;
+    if (sscanf(name, "step-%lld.h5%n", &step, &end) != 1 || end == 0 || name[end] || step < 0) return -1;
+    return step;
+}
+
+static int is_temporary(const char *name) {
+    size_t length = strlen(name);
+    return strncmp(name, "step-", 5) == 0 && length > 4 && strcmp(name + length - 4, ".tmp") == 0;
+}
+
+/* The largest step below `below`; -1 if there is none. */
+static int64_t newest_below(const char *dir, int64_t below) {
+    char name[FILE_NAME_SIZE];
+    int64_t newest = -1;
+    snprintf(name, sizeof name, "%s/checkpoints", dir);
+    DIR *list = opendir(name);
+    if (!list) return -1;
+    for (struct dirent *entry; (entry = readdir(list));) {
+        int64_t step = step_of(entry->d_name);
+        if (step < below && step > newest) newest = step;
+    }
+    closedir(list);
+    return newest;
+}
+
+static int verify(const char *path) {
+    hid_t file;
+    int code = open_checkpoint(path, &file);
+    if (code) return code;
+    code = h5_verify(file);
+    H5Fclose(file);
+    return code;
+}
+
+int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line)) {
+    for (int64_t step = INT64_MAX; (step = newest_below(dir, step)) >= 0;) {
+        checkpoint_path(dir, step, path, size);
+        if (!verify(path)) return 0;
+        char line[1200];
+        snprintf(line, sizeof line, "%s; trying the one before", error_message());
+        warn(line);
+    }
+    path[0] = '\0';
+    return 0;
+}
+
+int checkpoint_prune(const char *dir, int64_t keep) {
+    char name[FILE_NAME_SIZE], path[FILE_NAME_SIZE];
+    int64_t limit = INT64_MAX; /* checkpoints below this step go */
+    for (int64_t i = 0; i < keep && limit >= 0; i++) limit = newest_below(dir, limit);
+    snprintf(name, sizeof name, "%s/checkpoints", dir);
+    DIR *list = opendir(name);
+    if (!list) return 0;
+    int code = 0;
+    for (struct dirent *entry; !code && (entry = readdir(list));) {
+        int64_t step = step_of(entry->d_name);
+        if (!is_temporary(entry->d_name) && (step < 0 || step >= limit)) continue;
+        snprintf(path, sizeof path, "%s/%s", name, entry->d_name);
+        if (unlink(path) && errno != ENOENT) {
+            code = error_set(EX_IOERR, "%s: cannot remove: %s", path, strerror(errno));
+        }
+    }
+    closedir(list);
+    return code;
+}
