@@ -129,11 +129,12 @@ int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t col
 
 /* Opens a dataset of one or two dimensions. */
 static int open_dataset(hid_t file, const char *path, hid_t *set, hsize_t dims[2], int *rank) {
+    *rank = 0;
+    dims[0] = dims[1] = 0;
     *set = H5Dopen2(file, path, H5P_DEFAULT);
     if (*set < 0) return fail(EX_DATAERR, file, path, "missing or damaged");
     hid_t space = H5Dget_space(*set);
     *rank = H5Sget_simple_extent_ndims(space);
-    dims[0] = dims[1] = 0;
     if (*rank == 1 || *rank == 2) H5Sget_simple_extent_dims(space, dims, NULL);
     H5Sclose(space);
     if (*rank != 1 && *rank != 2) {

@@ -1,0 +1,181 @@
+/* vaecf-evaluate: a checkpoint's metrics on a data set's held-out users, over MPI ranks. */
+#include <getopt.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend.h"
+#include "checkpoint.h"
+#include "comm.h"
+#include "dataset.h"
+#include "error.h"
+#include "program.h"
+#include "ranking.h"
+
+static const char program[] = "vaecf-evaluate";
+
+static const char help[] =
+    "usage: mpirun -n RANKS vaecf-evaluate --checkpoint FILE.h5 --data DIR [--split test] [--output "
+    "FILE.csv]\n"
+    "\n"
+    "Ranks all items for each held-out user and writes the table split,users,metric,value,stderr.\n"
+    "\n"
+    "  -c, --checkpoint FILE  best.h5 or one of checkpoints/ of a run directory\n"
+    "  -d, --data DIR         the data set that the model was trained on\n"
+    "      --split NAME       test (default) or validation\n"
+    "  -m, --metrics LIST     for example ndcg@100,recall_all@20,mrr; default: all at 5, 10, 20, 50 and 100\n"
+    "  -o, --output FILE      default: standard output\n"
+    "  -h, --help             this text\n"
+    "      --version          version, and what was compiled in\n"
+    "\n"
+    "Metrics: recall@R (hits / min(R, targets)), recall_all@R (hits / targets), precision@R, hitrate@R, "
+    "ndcg@R, map@R,\n"
+    "mrr, coverage@R. Users without a target are not scored; items of the input are left out; ties go to the "
+    "lower\n"
+    "item index.\n"
+    "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
+
+enum { OPTION_SPLIT = 256, OPTION_VERSION };
+
+static const struct option long_options[] = {
+    {"checkpoint", required_argument, NULL, 'c'},     {"data", required_argument, NULL, 'd'},
+    {"split", required_argument, NULL, OPTION_SPLIT}, {"metrics", required_argument, NULL, 'm'},
+    {"output", required_argument, NULL, 'o'},         {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, OPTION_VERSION},   {0},
+};
+
+struct options {
+    const char *checkpoint, *data, *split, *metrics, *output;
+    int help, version;
+};
+
+static int parse(int argc, char **argv, struct options *o) {
+    opterr = 0;
+    for (int c; (c = getopt_long(argc, argv, ":c:d:m:o:h", long_options, NULL)) != -1;) {
+        switch (c) {
+        case 'c':
+            o->checkpoint = optarg;
+            break;
+        case 'd':
+            o->data = optarg;
+            break;
+        case OPTION_SPLIT:
+            o->split = optarg;
+            break;
+        case 'm':
+            o->metrics = optarg;
+            break;
+        case 'o':
+            o->output = optarg;
+            break;
+        case 'h':
+            o->help = 1;
+            return 0;
+        case OPTION_VERSION:
+            o->version = 1;
+            return 0;
+        case ':':
+            return error_set(EX_USAGE, "%s wants a value (--help lists the options)", argv[optind - 1]);
+        default:
+            return error_set(EX_USAGE, "unknown option %s (--help lists them)", argv[optind - 1]);
+        }
+    }
+    if (optind < argc)
+        return error_set(EX_USAGE, "\"%s\": want only options (--help lists them)", argv[optind]);
+    if (!o->checkpoint) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
+    if (!o->data) return error_set(EX_USAGE, "--data is missing (--help tells more)");
+    if (strcmp(o->split, "test") != 0 && strcmp(o->split, "validation") != 0) {
+        return error_set(EX_USAGE, "--split %s: want test or validation", o->split);
+    }
+    return 0;
+}
+
+/* The metrics that are asked for. */
+static int choose_metrics(const char *list, int64_t n_items, struct metrics *metrics) {
+    struct metric wanted[METRICS_MAX];
+    int n = 0;
+    if (!list) return ranking_metrics_init(metrics, n_items);
+    while (*list) {
+        char name[METRIC_NAME_MAX];
+        size_t length = strcspn(list, ",");
+        snprintf(name, sizeof name, "%.*s", (int)(length < sizeof name ? length : sizeof name), list);
+        if (n == METRICS_MAX) return error_set(EX_USAGE, "--metrics: want at most %d", METRICS_MAX);
+        int code = metric_parse(name, &wanted[n++]);
+        if (code) return error_prefix(code, "--metrics");
+        list += length + (list[length] == ',');
+    }
+    if (n == 0) return error_set(EX_USAGE, "--metrics: want at least one, for example ndcg@100");
+    return metrics_init(metrics, wanted, n, n_items);
+}
+
+/* This rank's rows of a part. */
+static int read_part(const struct dataset *dataset, const struct comm *comm, enum dataset_part part,
+                     struct csr *matrix) {
+    int64_t first, count, *users = NULL;
+    comm_part(dataset->rows[part], comm->rank, comm->size, &first, &count);
+    int code = dataset_read(dataset, part, first, count, matrix, &users);
+    free(users);
+    return code;
+}
+
+static int evaluate(const struct options *o, const struct comm *comm) {
+    struct dataset dataset = {0};
+    struct checkpoint_info info;
+    struct backend backend = {0};
+    struct model model = {0};
+    struct metrics metrics = {0};
+    struct csr input = {0}, target = {0};
+    int is_test = strcmp(o->split, "test") == 0;
+    enum dataset_part input_part = is_test ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT;
+    enum dataset_part target_part = is_test ? DATASET_TEST_TARGET : DATASET_VALIDATION_TARGET;
+    int code = comm_agree(comm, checkpoint_read_info(o->checkpoint, &info));
+    if (!code) code = dataset_open(o->data, comm, &dataset);
+    if (!code) code = dataset_verify(&dataset, comm);
+    if (code) goto cleanup;
+    if (strcmp(info.fingerprint, dataset.fingerprint) != 0) {
+        code = error_set(EX_DATAERR, "%s: was not trained on %s (their fingerprints differ)", o->checkpoint,
+                         o->data);
+    } else if (dataset.nonzeros[target_part] == 0) {
+        code = error_set(EX_DATAERR, "%s: the %s split has no user with a target", o->data, o->split);
+    } else {
+        code = choose_metrics(o->metrics, dataset.n_items, &metrics);
+    }
+    if (!code) code = backend_cpu_create(dataset.n_items, &backend);
+    if (!code) code = model_create(&info.config.model, dataset.n_items, &backend, 0, &model);
+    if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
+    if (!code) code = read_part(&dataset, comm, input_part, &input);
+    if (!code) code = read_part(&dataset, comm, target_part, &target);
+    if (!code) code = ranking_evaluate(&model, &input, &target, &metrics);
+    code = comm_agree(comm, code);
+    if (code) goto cleanup;
+    metrics_reduce(&metrics, comm);
+    if (comm->rank == 0) code = ranking_write_table(o->output, o->split, &metrics);
+    code = comm_agree(comm, code);
+cleanup:
+    csr_free(&input);
+    csr_free(&target);
+    metrics_free(&metrics);
+    model_free(&model);
+    if (backend.destroy) backend.destroy(&backend);
+    dataset_close(&dataset);
+    return code;
+}
+
+int main(int argc, char **argv) {
+    struct options o = {.split = "test"};
+    int code = parse(argc, argv, &o);
+    if (!code && (o.help || o.version)) {
+        if (o.help) fputs(help, stdout);
+        if (o.version) program_version(program);
+        return 0;
+    }
+    struct comm comm = comm_start(&argc, &argv);
+    code = comm_agree(&comm, code);
+    if (!code) {
+        comm_share_threads(&comm);
+        code = evaluate(&o, &comm);
+    }
+    if (code && comm.rank == 0) program_fail(program, code);
+    comm_stop();
+    return code;
+}
