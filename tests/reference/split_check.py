@@ -4,6 +4,7 @@ filters, held-out users, catalogue, targets, as Liang et al. 2018 split. For dev
 
     tests/reference/split_check.py DATASET RATINGS.csv     plain or .gz, ',' between fields
 """
+
 import csv
 import gzip
 import math
@@ -56,7 +57,10 @@ def read_dataset(path):
                     rows[part].append([items[i] for i in row])
             for split, list_ in users.items():
                 list_ += zip(file[split]["user"][:], (text.decode() for text in file[split]["user_id"][:]))
-                assert len(file[split]["user"]) == len(file[split if split == "train" else split + "/input"]["indptr"]) - 1
+                assert (
+                    len(file[split]["user"])
+                    == len(file[split if split == "train" else split + "/input"]["indptr"]) - 1
+                )
     return attributes, items, head["items/count"][:], rows, users
 
 
@@ -71,7 +75,11 @@ def check(dataset, ratings):
     item_users = Counter(item for chosen in by_user.values() for item in chosen)
     kept = {item for item, n in item_users.items() if n >= attributes["min_item_users"]}
     by_user = {user: chosen & kept for user, chosen in by_user.items()}
-    by_user = {user: chosen for user, chosen in by_user.items() if len(chosen) >= max(1, attributes["min_user_items"])}
+    by_user = {
+        user: chosen
+        for user, chosen in by_user.items()
+        if len(chosen) >= max(1, attributes["min_user_items"])
+    }
 
     n = len(by_user)
     held_out = int(attributes["heldout_users"])
@@ -91,7 +99,9 @@ def check(dataset, ratings):
     total = sum(map(len, rows["train"]))
     chosen_items = Counter()
     for split in ("validation", "test"):
-        for (_, user), given, target in zip(users[split], rows[split + "/input"], rows[split + "/target"], strict=True):
+        for (_, user), given, target in zip(
+            users[split], rows[split + "/input"], rows[split + "/target"], strict=True
+        ):
             known = by_user[user] & train.keys()
             assert not set(given) & set(target) and set(given) | set(target) == known
             wanted = math.floor(attributes["target_fraction"] * len(known) + 1e-9) if len(known) >= 5 else 0
@@ -99,9 +109,11 @@ def check(dataset, ratings):
             total += len(known)
             chosen_items.update({"target": len(target), "all": len(known)})
     assert total == attributes["n_interactions"]
-    print(f"{dataset}: follows the rules: {n} users, {len(items)} items, {total} interactions, "
-          f"{len(users['train'])} + 2 * {held_out} users, target {chosen_items['target']} of {chosen_items['all']}, "
-          f"{attributes['n_shards']} shards, fingerprint {attributes['fingerprint']}")
+    print(
+        f"{dataset}: follows the rules: {n} users, {len(items)} items, {total} interactions, "
+        f"{len(users['train'])} + 2 * {held_out} users, target {chosen_items['target']} of {chosen_items['all']}, "
+        f"{attributes['n_shards']} shards, fingerprint {attributes['fingerprint']}"
+    )
 
 
 if __name__ == "__main__":
