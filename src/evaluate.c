@@ -132,11 +132,14 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     if (!code) code = dataset_open(o->data, comm, &dataset);
     if (!code) code = dataset_verify(&dataset, comm);
     if (code) goto cleanup;
-    if (strcmp(info.fingerprint, dataset.fingerprint) != 0) {
-        code = error_set(EX_DATAERR, "%s: was not trained on %s (their fingerprints differ)", o->checkpoint,
-                         o->data);
-    } else if (dataset.nonzeros[target_part] == 0) {
+    if (dataset.nonzeros[target_part] == 0) {
         code = error_set(EX_DATAERR, "%s: the %s split has no user with a target", o->data, o->split);
+    } else if (info.n_items != dataset.n_items) {
+        code = error_set(EX_DATAERR, "%s: has %lld items, %s has %lld; want the data set of the training",
+                         o->checkpoint, (long long)info.n_items, o->data, (long long)dataset.n_items);
+    } else if (strcmp(info.fingerprint, dataset.fingerprint) != 0) {
+        code = error_set(EX_DATAERR, "%s: was not trained on %s: it is split otherwise or from other rows",
+                         o->checkpoint, o->data);
     } else {
         code = choose_metrics(o->metrics, dataset.n_items, &metrics);
     }
