@@ -43,8 +43,8 @@ static int fail(int code, hid_t file, const char *object, const char *what) {
 
 /* ---- files ---- */
 
-/* The first calls into the library: no printing, and no clean-up at exit, which crashes after a write has failed (the
- * file stays half open inside); everything else is closed by its owner. */
+/* The first calls into the library: no printing, and no clean-up at exit, which crashes after a write has
+ * failed (the file stays half open inside); everything else is closed by its owner. */
 static void start(void) {
     static int started;
     if (!started) H5dont_atexit();
