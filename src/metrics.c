@@ -176,5 +176,6 @@ double metrics_stderr(const struct metrics *metrics, int i) {
     if (metrics->users == 0) return NAN;
     if (metrics->seen[i] || metrics->users == 1) return 0;
     double mean = metrics->sum[i] / n, squares = metrics->sum_squares[i] - n * mean * mean;
-    return squares > 0 ? sqrt(squares / (n - 1) / n) : 0;
+    /* below that it is rounding: all values are equal */
+    return squares > 1e-13 * metrics->sum_squares[i] ? sqrt(squares / (n - 1) / n) : 0;
 }
