@@ -22,7 +22,7 @@ PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 FUZZ_SECONDS ?= 20
 
-ifeq ($(filter -j% --jobserver%,$(MAKEFLAGS)),)
+ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 

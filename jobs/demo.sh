@@ -34,7 +34,7 @@ say "1. $input -> $dir/data"
 rm -rf "$dir"
 mkdir -p "$dir"
 options=()
-if [ "$input" = "$embedded" ]; then options=(--min-item-users 3 --heldout-users 1000); fi
+if [ "$input" = "$embedded" ]; then options=(--header yes --min-item-users 3 --heldout-users 1000); fi
 # shellcheck disable=SC2206  # words
 options+=(${PREPROCESS:-})
 bin/vaecf-preprocess --input "$input" --output "$dir/data" --shards "$ranks" "${options[@]+"${options[@]}"}" |
@@ -42,7 +42,7 @@ bin/vaecf-preprocess --input "$input" --output "$dir/data" --shards "$ranks" "${
 
 # A small file gets small batches, so that an epoch has steps; and as many epochs as about two minutes allow.
 read -r users items < <(sed -nE 's/^training: ([0-9]+) users.*/\1/p; s/^kept: .* ([0-9]+) items.*/\1/p' "$dir/preprocess.log" |
-    tac | tr '\n' ' ')
+    tac | paste -sd ' ')
 batch=$((users / 20 < 500 ? users / 20 : 500))
 batch=$((batch < 10 ? 10 : batch))
 epochs=${EPOCHS:-$((cores * 8000000000 / (users * items + 1)))}
@@ -59,11 +59,20 @@ say "2. training: $ranks ranks of $OMP_NUM_THREADS threads, at most $epochs epoc
 
 say "3. how good it is: users it has not seen, a fifth of their items hidden"
 "${mpi[@]}" bin/vaecf-evaluate --checkpoint "$dir/run/best.h5" --data "$dir/data" --split test --output "$dir/run/test.csv"
+awk -F, '
+    NR > 1 { value[$3] = $4; error[$3] = $5; users = $2 }
+    END {
+        printf "  %-12s %8s   standard error, over %d users\n", "metric", "value", users
+        n = split("recall@20 recall@50 ndcg@100 hitrate@10 map@10 mrr coverage@20", name, " ")
+        for (i = 1; i <= n; i++) printf "  %-12s %8.4f   %.4f\n", name[i], value[name[i]], error[name[i]]
+        print "  all of them: '"$dir"'/run/test.csv"
+    }' "$dir/run/test.csv"
 
 say "4. what it recommends"
-reader=(cat)
+reader=(cat) header=auto
 case $input in *.gz) reader=(gzip -dc) ;; *.zst) reader=(zstd -dcq) ;; esac
 if [ "$input" = "$embedded" ]; then
+    header=yes
     # source packages as they are, and two that do not exist
     "${reader[@]}" "$input" | grep -E '^(source_package|curl|nginx|postgresql-15|vim|htop),' >"$dir/history.csv"
     cat >>"$dir/history.csv" <<'E'
@@ -77,7 +86,8 @@ else
     # the first rows of the file: a few users with what they have there
     "${reader[@]}" "$input" 2>/dev/null | head -n 300 >"$dir/history.csv" || true
 fi
-bin/vaecf-recommend --checkpoint "$dir/run/best.h5" --input "$dir/history.csv" --top-k 10 --output "$dir/recommendations.csv"
+bin/vaecf-recommend --checkpoint "$dir/run/best.h5" --input "$dir/history.csv" --header "$header" --top-k 10 \
+    --output "$dir/recommendations.csv"
 # user,rank,item,score -> a paragraph a user; ids may be quoted
 awk -v history="$dir/history.csv" '
     function fields(line, f,    n, text) {
