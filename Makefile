@@ -77,7 +77,7 @@ $(BUILD)/complete: $(BUILD)/found.mk
 
 # A message that is cut at its limit is meant to be.
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Werror -Wno-format-truncation \
-    $(if $(findstring clang,$(MPICC) $(OMPI_CC) $(MPICH_CC)),-Wno-unknown-warning-option)
+    $(if $(findstring clang,$(MPICC) $(OMPI_CC) $(MPICH_CC)),-Wno-unknown-warning-option -Wno-pass-failed)
 # No -ffast-math: the same seed is to give the same bits. These two change no result.
 OPTIMISE := -O3 $(if $(ARCH),-march=$(ARCH)) -fno-math-errno -fno-trapping-math
 ifdef SANITIZE
