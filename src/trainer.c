@@ -232,8 +232,11 @@ static void introduce(struct trainer *t, const char *checkpoint) {
                 m->type == MODEL_VAE ? "vae" : "dae", (long long)d->n_items, layers, (long long)d->n_items,
                 1e-6 * (double)t->model.n_params, (long long)sampler_steps(&t->sampler),
                 (long long)t->config->train.batch_size);
-    if (t->config->train.precision != PRECISION_FP32) {
-        report_line(&t->report, "note: train.precision: the CPU computes in fp32");
+    if ((enum precision)t->config->train.precision != t->backend.precision) {
+        report_line(&t->report, "note: train.precision: computing in fp32%s",
+                    t->config->train.precision == PRECISION_BF16
+                        ? "; bf16 needs oneDNN and a processor with AVX512-BF16 or AMX"
+                        : "");
     }
     if (!has_validation(t))
         report_line(&t->report, "note: no validation users: best.h5 will be the last epoch's");
@@ -249,7 +252,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     int code = load_data(t);
     if (code) return code;
     t->n_metrics = report_metrics(t->config, metric, &t->chosen);
-    code = backend_cpu_create(t->dataset.n_items, &t->backend);
+    code = backend_cpu_create(t->dataset.n_items, (enum precision)t->config->train.precision, &t->backend);
     if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, 1, &t->model);
     if (!code) code = optimizer_create(&t->model, &t->optimizer);
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
