@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend. `make help` lists what else there is.
+# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -synthesize. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -26,7 +26,7 @@ ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess train evaluate recommend
+PROGRAMS := preprocess synthesize train evaluate recommend
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -39,7 +39,7 @@ endif
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend"
+	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -synthesize"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -92,7 +92,7 @@ COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
 # One of the two GEMM files is compiled; mains stay outside of the library.
-MAINS := preprocess/preprocess.c $(filter-out src/preprocess.c,$(PROGRAMS:%=src/%.c))
+MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
     $(wildcard src/gemm_$(FOUND_GEMM).c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
@@ -110,6 +110,7 @@ $(BUILD)/libvaecf.a: $(OBJECTS)
 	$(call say,AR $@)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-synthesize: $(BUILD)/preprocess/synthesize.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
