@@ -242,6 +242,12 @@ int checkpoint_read_info(const char *path, struct checkpoint_info *info) {
     return code;
 }
 
+int checkpoint_share_info(const char *path, const struct comm *comm, struct checkpoint_info *info) {
+    int code = comm_agree(comm, comm->rank == 0 ? checkpoint_read_info(path, info) : 0);
+    if (!code) comm_broadcast(comm, info, sizeof *info);
+    return code;
+}
+
 int checkpoint_read_model(const char *path, struct model *model, real *m, real *v) {
     hid_t file;
     int code = open_checkpoint(path, h5_open, &file);

@@ -14,6 +14,7 @@
 
 #include <stdint.h>
 
+#include "comm.h"
 #include "config.h"
 #include "dataset.h"
 #include "model.h"
@@ -51,6 +52,9 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
 /* Tests the seal, which reads the whole file, and reads all but the tensors and items. To be called before
  * the two below, which trust the file. EX_NOINPUT, EX_DATAERR, EX_CONFIG. */
 int checkpoint_read_info(const char *path, struct checkpoint_info *info);
+
+/* Collective: rank 0 does it, all ranks get it. */
+int checkpoint_share_info(const char *path, const struct comm *comm, struct checkpoint_info *info);
 
 /* Reads the weights into a model created with the checkpoint's configuration, and the moments unless NULL.
  * EX_DATAERR. */
