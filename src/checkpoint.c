@@ -354,3 +354,11 @@ int checkpoint_prune(const char *dir, int64_t keep) {
     closedir(list);
     return code;
 }
+
+void checkpoint_clean(const char *dir) {
+    char path[FILE_NAME_SIZE], temporary[FILE_NAME_SIZE];
+    snprintf(path, sizeof path, "%s/best.h5", dir);
+    file_temporary(path, temporary);
+    unlink(temporary);
+    checkpoint_prune(dir, INT64_MAX);
+}

@@ -73,4 +73,7 @@ int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const 
 /* Deletes all but the newest `keep` under DIR/checkpoints, and temporary files left by a crash. */
 int checkpoint_prune(const char *dir, int64_t keep);
 
+/* Deletes what a crash left under a temporary name, that of DIR/best.h5 too; as far as it can. */
+void checkpoint_clean(const char *dir);
+
 #endif
