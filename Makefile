@@ -84,12 +84,12 @@ ifdef SANITIZE
 OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
 endif
 # += leaves what the user gives in CFLAGS last
-BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
+BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
 LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
-LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
+LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
 # One of the two GEMM files is compiled; mains stay outside of the library.
 MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
