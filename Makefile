@@ -202,12 +202,14 @@ demo: setup
 	@$(MAKE) --no-print-directory all
 	@jobs/demo.sh "$(INPUT)"
 
+SHARE = $(DESTDIR)$(PREFIX)/share/vaecf
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/vaecf/configs $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/jobs/configs $(SHARE)/jobs/slurm $(SHARE)/jobs/pbs
 	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 jobs/configs/*.yaml $(DESTDIR)$(PREFIX)/share/vaecf/configs
-	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/vaecf
-	install jobs/slurm/*.sh $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -m 644 README.md LICENSE $(SHARE)
+	install jobs/common.sh jobs/rank.sh $(SHARE)/jobs
+	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
+	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
 
 clean:
 	rm -rf build bin
