@@ -43,7 +43,7 @@ static void make_checkpoint(void) {
     snprintf(config.output_path, sizeof config.output_path, "results/x");
     config.model.hidden[0] = 16;
     config.model.latent = 4;
-    assert_int_equal(backend_cpu_create(N_ITEMS, &backend), 0);
+    assert_int_equal(backend_cpu_create(N_ITEMS, PRECISION_FP32, &backend), 0);
     assert_int_equal(model_create(&config.model, N_ITEMS, &backend, 0, &model), 0);
     assert_int_equal(model_create(&config.model, N_ITEMS, &backend, 0, &other), 0);
     for (int i = 0; i < 2; i++) {
