@@ -35,7 +35,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
+	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
@@ -191,6 +192,10 @@ PYTHON ?= python3
 bench: all $(BUILD)/tests/bench/products
 	@echo "command: make bench PYTHON=$(PYTHON)"
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
+
+# INPUT=ratings.csv of MovieLens-1M
+bench-parity: all
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
