@@ -35,7 +35,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind test-crash fuzz bench-input lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
@@ -46,6 +46,7 @@ help:
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
+	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
@@ -158,6 +159,12 @@ test: setup
 	@$(MAKE) --no-print-directory all tests
 	@$(MAKE) --no-print-directory $(ASAN) all tests
 	@tests/run.sh --both
+
+# half of them on 1 rank, half on 2
+KILLS ?= 200
+test-crash: all
+	@BIN=$(BIN) BUILD=$(BUILD) KILLS=$(KILLS) TEST_TIMEOUT=86400 tests/run.sh crash
+	@cat $(BUILD)/logs/crash.sh.log
 
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
