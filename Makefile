@@ -20,7 +20,7 @@ BUILD ?= build
 BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
-FUZZ_SECONDS ?= 20
+SECONDS ?= 20
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -35,7 +35,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash
 all: $(COMMANDS)
 
 help:
@@ -46,9 +46,10 @@ help:
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
-	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
+	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
@@ -133,7 +134,8 @@ always:
 # ---- tests ----
 
 C_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*_test.c))
-tests: $(C_TESTS)
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+tests: $(C_TESTS) $(FUZZERS:%_fuzz=$(BUILD)/tests/fuzz/%_replay)
 
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
@@ -162,22 +164,31 @@ test: setup
 	@$(MAKE) --no-print-directory $(ASAN) all tests
 	@tests/run.sh --both
 
+# half of them on 1 rank, half on 2
+KILLS ?= 200
+test-crash: all
+	@BIN=$(BIN) BUILD=$(BUILD) KILLS=$(KILLS) TEST_TIMEOUT=86400 tests/run.sh crash
+	@cat $(BUILD)/logs/crash.sh.log
+
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
 	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= all
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
-# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds.
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
-	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(FUZZ_SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
-	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$${f}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
-	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) \
-	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; done
-$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
+	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
+	    OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=25 -print_final_stats=1 \
+	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
+	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
+	    sed -n 's/^stat::number_of_executed_units: */    no finding; inputs: /p' build/fuzz/$$f.log; done
+FUZZ_COMMON := $(BUILD)/tests/fuzz/edit.o $(BUILD)/libvaecf.a
+$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(FUZZ_COMMON)
 	$(call say,LD $@)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(BUILD)/tests/fuzz/%_replay: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/fuzz/replay.o $(FUZZ_COMMON)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
 
 # ---- benchmarks ----
 

@@ -68,6 +68,7 @@ void comm_abort(const struct comm *comm, int code) {
 
 int comm_agree(const struct comm *comm, int code) {
     char message[MESSAGE_MAX] = "";
+    if (comm->size == 1) return code;
     int first = code ? comm->rank : comm->size;
     MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi);
     if (first == comm->size) return 0;
@@ -109,6 +110,7 @@ int64_t comm_max(const struct comm *comm, int64_t value) {
 }
 
 void comm_broadcast(const struct comm *comm, void *data, size_t bytes) {
+    if (comm->size == 1) return;
     for (size_t i = 0; i < bytes; i += PIECE) {
         size_t n = bytes - i < PIECE ? bytes - i : PIECE;
         MPI_Bcast((char *)data + i, (int)n, MPI_BYTE, 0, comm->mpi);

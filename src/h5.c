@@ -66,6 +66,13 @@ static hid_t access_list(void) {
     return list;
 }
 
+/* A list to create with, which keeps no time: the same content is the same file. */
+static hid_t timeless(hid_t class) {
+    hid_t list = H5Pcreate(class);
+    H5Pset_obj_track_times(list, 0);
+    return list;
+}
+
 static int open_file(const char *path, hid_t *file) {
     hid_t list = access_list();
     *file = H5Fopen(path, H5F_ACC_RDONLY, list);
@@ -103,8 +110,9 @@ int h5_open(const char *path, hid_t *file) {
 
 int h5_create(const char *path, hid_t *file) {
     start();
-    hid_t list = access_list();
-    *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    hid_t list = access_list(), create = timeless(H5P_FILE_CREATE);
+    *file = H5Fcreate(path, H5F_ACC_TRUNC, create, list);
+    H5Pclose(create);
     H5Pclose(list);
     if (*file < 0) return fail_named(EX_CANTCREAT, path, "", "cannot create");
     return 0;
@@ -192,9 +200,23 @@ int h5_close(hid_t file, const char *path, int code) {
 }
 
 int h5_make_group(hid_t file, const char *path) {
-    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t create = timeless(H5P_GROUP_CREATE);
+    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, create, H5P_DEFAULT);
+    H5Pclose(create);
     if (group < 0) return fail(EX_IOERR, file, path, "cannot write");
     return H5Gclose(group) < 0 ? fail(EX_IOERR, file, path, "cannot write") : 0;
+}
+
+/* Makes the groups on the way to an object, where they are not there yet. */
+static int make_parents(hid_t file, const char *path) {
+    char parent[NAME_SIZE];
+    for (const char *end = path + 1; (end = strchr(end, '/')); end++) {
+        snprintf(parent, sizeof parent, "%.*s", (int)(end - path), path);
+        htri_t exists = H5Lexists(file, parent, H5P_DEFAULT);
+        int code = exists > 0 ? 0 : h5_make_group(file, parent);
+        if (code) return code;
+    }
+    return 0;
 }
 
 /* ---- datasets ---- */
@@ -202,11 +224,10 @@ int h5_make_group(hid_t file, const char *path) {
 static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
                        int deflate) {
     hsize_t dims[2] = {(hsize_t)rows, (hsize_t)cols}, chunk[2] = {1, cols ? (hsize_t)cols : 1};
-    int rank = cols ? 2 : 1, code = 0;
+    int rank = cols ? 2 : 1, code = make_parents(file, path);
+    if (code) return code;
     hid_t space = H5Screate_simple(rank, dims, NULL);
-    hid_t create = H5Pcreate(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(link, 1);
-    H5Pset_obj_track_times(create, 0); /* the same content is the same file */
+    hid_t create = timeless(H5P_DATASET_CREATE);
     if (rows) {
         hsize_t row_bytes = (hsize_t)H5Tget_size(type) * chunk[1];
         chunk[0] = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
@@ -218,12 +239,11 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
         }
         H5Pset_fletcher32(create);
     }
-    hid_t set = H5Dcreate2(file, path, type, space, link, create, H5P_DEFAULT);
+    hid_t set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     if (set < 0 || (rows && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
         code = fail(EX_IOERR, file, path, "cannot write");
     }
     if (set >= 0 && H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
-    H5Pclose(link);
     H5Pclose(create);
     H5Sclose(space);
     return code;

@@ -136,12 +136,20 @@ static int save(struct trainer *t) {
     return comm_agree(t->comm, code);
 }
 
+static void clear_epoch(struct train_state *s) {
+    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
+    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+}
+
+/* At the end of an epoch, whose sums are still wanted for the report. */
 static int save_best(struct trainer *t) {
+    struct train_state state = t->state;
     char path[PATH_SIZE];
     int code = 0;
+    clear_epoch(&state);
     if (t->comm->rank == 0) {
         snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
-        code = checkpoint_save(path, t->config, &t->state, &t->model, NULL, NULL, &t->items,
+        code = checkpoint_save(path, t->config, &state, &t->model, NULL, NULL, &t->items,
                                t->dataset.fingerprint);
     }
     return comm_agree(t->comm, code);
@@ -477,8 +485,7 @@ static int end_epoch(struct trainer *t) {
     if (t->comm->rank == 0) code = report(t, validated, is_best);
     code = comm_agree(t->comm, code);
     if (code) return code;
-    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
-    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+    clear_epoch(s);
     int is_due = c->checkpoint.every_epochs > 0 && s->epoch % c->checkpoint.every_epochs == 0;
     return is_due || is_finished(t) ? save(t) : 0;
 }

@@ -1,8 +1,5 @@
 /* Fuzzes the CSV reader, with its decompression. The first two bytes choose the options, the rest is the
- * file.
- *
- *   make fuzz                                      with clang's libFuzzer
- *   gcc -DFUZZ_STANDALONE ...; csv_fuzz FILE...    runs single inputs */
+ * file. */
 #define _GNU_SOURCE
 #include <stdint.h>
 #include <stdio.h>
@@ -64,20 +61,3 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     csv_close(csv);
     return 0;
 }
-
-#ifdef FUZZ_STANDALONE
-int main(int argc, char **argv) {
-    for (int i = 1; i < argc; i++) {
-        static uint8_t data[1 << 22];
-        FILE *file = fopen(argv[i], "rb");
-        if (!file) {
-            perror(argv[i]);
-            return 1;
-        }
-        size_t size = fread(data, 1, sizeof data, file);
-        fclose(file);
-        LLVMFuzzerTestOneInput(data, size);
-    }
-    return 0;
-}
-#endif
