@@ -1,7 +1,8 @@
 #!/bin/bash
 # jobs/slurm/ on a real Slurm of two emulated nodes (tests/slurm/cluster.sh), as an ordinary user, in a folder with a
 # space: preprocess -> train on 2 nodes x 2 ranks -> evaluate by dependency; a job that is preempted and one that meets
-# its time limit go back into the queue by themselves and end with the same bits as one that was left alone.
+# its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
+# 6 runs in 3 slots with a run that fails, is run again alone, and is collected.
 set -u
 if [ "${BUILD:-build}" != build ]; then echo "skipped: the plain build is what runs on the cluster" && exit 77; fi
 for tool in slurmctld slurmd munged sbatch srun; do
@@ -88,6 +89,15 @@ model: {hidden: [16], latent: 8}
 train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
 output: {path: results/whole}
 E
+cat >"$project/sweep.yaml" <<E
+config: run.yaml
+output: results/a sweep
+seeds: [1, 2, 3]
+parameters: {train.learning_rate: [1.0e-3, 1.0e-2]}
+E
+# run 4 cannot make its checkpoints at first
+mkdir -p "$project/results/a sweep/run-0004"
+touch "$project/results/a sweep/run-0004/checkpoints"
 chown -R 65534:65534 "$project"
 export OMPI_MCA_mpi_yield_when_idle=1 # there are more ranks than cores
 if [ "$(nproc)" -lt 2 ]; then export VAECF_BIND=none; fi
@@ -98,6 +108,9 @@ preempted=$(ENDLESS=1 submit --dependency="afterok:$data" --partition=scavenge -
     jobs/slurm/train.sh run.yaml --set output.path=results/preempted)
 limited=$(ENDLESS=1 VAECF_LAUNCH=mpirun submit --dependency="afterok:$data" --nodes=2 --time=1 --signal=B:USR1@50 \
     --output=limited.out jobs/slurm/train.sh run.yaml --set output.path=results/limited)
+
+sweep=$(submit --dependency="afterok:$data" --array=0-2 --ntasks-per-node=1 --output=sweep-%a.out jobs/slurm/sweep.sh \
+    sweep.yaml --set train.epochs=2)
 
 wait_for "the first epoch of the job that is preempted" has_row preempted
 urgent=$(submit --gpus-per-node=1 --nodes=2 --output=urgent.out --wrap=true)
@@ -122,12 +135,22 @@ wait_for "the signal ahead of the time limit" signalled
 kill -CONT $pids
 wait_for "the requeue at the time limit" log_has limited.out "back into the queue"
 
+# ---- the sweep ----
+wait_for "the sweep" over "$sweep"
+check "6 runs in 3 slots" log_has sweep-2.out '^....-..-.. ..:..:..  run 5 of 6: results/a sweep/run-0005'
+check "the run that was made to fail fails its slot" state "${sweep}_1" FAILED
+check "and no other" state "${sweep}_2" COMPLETED
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected with the failure" grep -q '^run-0004,failed,73,2,0.01,0,,' "$project/results/a sweep/runs.csv"
+rm "$project/results/a sweep/run-0004/checkpoints"
+again=$(submit --array=4 --ntasks-per-node=1 --output=again.out jobs/slurm/sweep.sh sweep.yaml --set train.epochs=2)
+
 # ---- and one that is left alone, of as many epochs ----
 epochs=$(($(cat "$project"/results/*/metrics.csv | wc -l) + 2))
 echo $epochs >"$project/epochs"
 whole=$(submit --nodes=2 --output=whole.out jobs/slurm/train.sh run.yaml --set "train.epochs=$epochs")
 evaluation=$(submit --dependency="afterok:$whole" --nodes=2 --output=evaluation.out jobs/slurm/evaluate.sh results/whole --output evaluation.csv)
-wait_for "training and evaluation" over "$preempted,$limited,$evaluation"
+wait_for "training and evaluation" over "$preempted,$limited,$evaluation,$again"
 for job in data preempted limited whole evaluation; do check "$job: completed" state "${!job}" COMPLETED; done
 check "srun with pmix" log_has whole.out '^srun --mpi=pmix .*rank.sh vaecf-train --config run.yaml'
 check "mpirun" log_has limited.out '^mpirun -n 4 .*rank.sh vaecf-train --config run.yaml'
@@ -138,6 +161,10 @@ check "the job with the limit started again" log_has limited.out 'start [2-9]: 4
 check "preempted: the same bits as left alone" same preempted whole
 check "at the time limit: the same bits as left alone" same limited whole
 check "vaecf-evaluate says what vaecf-train did" cmp "$project/evaluation.csv" "$project/results/whole/test.csv"
+check "the failed run again, alone" [ "$(grep -c 'run . of 6' "$project/again.out")" = 1 ]
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected: 6 complete runs" grep -q '^6 runs: 6 complete' "$project/collected.md"
+check "and means over 3 seeds" grep -qE '^3,3,0.001,0\.[0-9]+,' "$project/results/a sweep/means.csv"
 
 if [ $failed = 1 ]; then tail -n +1 "$project"/*.out; fi
 exit $failed
