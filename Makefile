@@ -208,7 +208,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/jobs/configs $(SHARE)/jobs/slurm $(SHARE)/jobs/pbs
 	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE $(SHARE)
-	install jobs/common.sh jobs/rank.sh $(SHARE)/jobs
+	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
 	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
 	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
 

@@ -1,12 +1,12 @@
 #!/bin/bash
 # Trains the runs of a sweep on a Slurm cluster, as an array of jobs.
 #
-#   sbatch --array=0-5 jobs/slurm/sweep.sh jobs/configs/sweep-ml-1m.yaml [--set KEY=VALUE]...
+#   sbatch --array=0-5 jobs/slurm/sweep.sh jobs/configs/sweep-ml-100k.yaml [--set KEY=VALUE]...
 #
 # An array 0-N shares out all runs: of 18 runs in 6 slots, slot 2 trains 2, 8 and 14. Any other array names runs:
 #
-#   sbatch --array=3    jobs/slurm/sweep.sh jobs/configs/sweep-ml-1m.yaml     # run 3 again, alone
-#   sbatch --array=7,11 jobs/slurm/sweep.sh jobs/configs/sweep-ml-1m.yaml
+#   sbatch --array=3    jobs/slurm/sweep.sh jobs/configs/sweep-ml-100k.yaml     # run 3 again, alone
+#   sbatch --array=7,11 jobs/slurm/sweep.sh jobs/configs/sweep-ml-100k.yaml
 #
 # --array=0-17%4 has at most four at a time. A run that is complete is left alone, one that was stopped goes on. Each
 # slot goes back into the queue by itself as train.sh does. `vaecf-sweep FILE` shows the runs, `vaecf-collect` the results.
