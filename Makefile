@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -synthesize. `make help` lists what else there is.
+# vaecf: builds the programs bin/vaecf-*. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -26,7 +26,7 @@ ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess synthesize train evaluate recommend
+PROGRAMS := preprocess synthesize train evaluate recommend sweep collect
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -39,7 +39,7 @@ endif
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -synthesize"
+	@echo "make                 build the programs bin/vaecf-*"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -117,6 +117,8 @@ $(BIN)/vaecf-synthesize: $(BUILD)/preprocess/synthesize.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-sweep: $(BUILD)/src/sweep.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-collect: $(BUILD)/src/collect.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
@@ -230,7 +232,7 @@ install: all
 	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/jobs/configs $(SHARE)/jobs/slurm $(SHARE)/jobs/pbs
 	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
 	install -m 644 README.md LICENSE $(SHARE)
-	install jobs/common.sh jobs/rank.sh $(SHARE)/jobs
+	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
 	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
 	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
 
