@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend. `make help` lists what else there is.
+# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -export. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -26,7 +26,7 @@ ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess train evaluate recommend
+PROGRAMS := preprocess train evaluate recommend export
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -39,7 +39,7 @@ endif
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend"
+	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend, vaecf-export"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -113,6 +113,7 @@ $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-export: $(BUILD)/src/export.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
