@@ -21,6 +21,7 @@ BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 FUZZ_SECONDS ?= 20
+PYTHON ?= python3
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -35,7 +36,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input bench-recommend lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
@@ -48,6 +49,7 @@ help:
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
+	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -184,6 +186,8 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libvaecf.a
 bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
+bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench/random_checkpoint
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/recommend.sh results/bench/recommend.csv
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
