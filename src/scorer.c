@@ -11,6 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #include "error.h"
 #include "vector.h"
 
@@ -140,6 +144,11 @@ static inline __attribute__((always_inline)) vec load(enum precision precision, 
     if (precision == PRECISION_FP32) return *(const vec *)((const float *)weight + at);
     words w = __builtin_convertvector(*(const halves *)((const uint16_t *)weight + at), words);
     if (precision == PRECISION_BF16) return (vec)(w << 16);
+#if defined(__AVX512F__)
+    return (vec)_mm512_cvtph_ps(*(const __m256i *)((const uint16_t *)weight + at));
+#elif defined(__F16C__)
+    return (vec)_mm256_cvtph_ps(*(const __m128i *)((const uint16_t *)weight + at));
+#endif
     vec size = (vec)((w & 0x7fff) << 13) * 0x1p112f; /* exponents differ by 112; subnormal ones come right */
     return (vec)((words)size | (w & 0x8000) << 16);
 }
