@@ -21,12 +21,13 @@ BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 SECONDS ?= 20
+PYTHON ?= python3
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess synthesize train evaluate recommend sweep collect
+PROGRAMS := preprocess synthesize train evaluate recommend sweep collect export
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -35,7 +36,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend
 all: $(COMMANDS)
 
 help:
@@ -51,6 +52,7 @@ help:
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
+	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -119,6 +121,7 @@ $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-sweep: $(BUILD)/src/sweep.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-collect: $(BUILD)/src/collect.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-export: $(BUILD)/src/export.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
@@ -199,9 +202,10 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libvaecf.a
 bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
+bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench/random_checkpoint
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/recommend.sh results/bench/recommend.csv
 
 # PYTHON=... one with torch, scipy and h5py, for the comparison
-PYTHON ?= python3
 bench: all $(BUILD)/tests/bench/products
 	@echo "command: make bench PYTHON=$(PYTHON)"
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
