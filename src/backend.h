@@ -3,7 +3,12 @@
  * Callers never ask which device they are on. `real *` here is memory of the backend (alloc/free; copy_in and
  * copy_out to reach it from the host), matrices are row-major. B is the number of users (rows) of the loaded
  * batch, I the number of items. Functions cannot fail unless they return int; a fault of the device inside
- * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself. */
+ * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself.
+ *
+ * Precision. Weights, moments, activations and gradients are fp32 everywhere. With bf16 and fp16 what enters a
+ * matrix product (or the sparse layer's sums) is rounded to that type: weights, but not biases; the other
+ * factor, but not the sparse input's values; a layer's gradient before its activation, the logits' included,
+ * from where it is used for the bias too. Products are summed in fp32. tf32 lets the hardware round. */
 #ifndef VAECF_BACKEND_H
 #define VAECF_BACKEND_H
 
@@ -26,6 +31,7 @@ struct adam_step {
     double weight_decay;
     int decoupled;                   /* AdamW */
     double correction1, correction2; /* 1 - beta^step */
+    double unscale;                  /* the gradients come times 1 / this */
 };
 
 struct backend {
@@ -97,7 +103,7 @@ struct backend {
     void (*top_k)(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit);
 
-    /* Sum of the dense gradients over the ranks, in place. */
+    /* Sum of the dense gradients over the ranks, in place; waits for what gradient_ready began of them. */
     void (*all_reduce)(struct backend *backend, const struct comm *comm, real *values, size_t n);
     /* The same for dw[I, h] of the input layer: afterwards every row is valid on every rank (rows of items
      * that no rank had are zero). Cost: the rows that some rank had. */
@@ -106,9 +112,41 @@ struct backend {
     /* One update of n parameters p with gradient g and moments m, v. */
     void (*adam)(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v);
+
+    /* Are all of the n gradients finite? If not, adam does nothing until the next call; so the step is skipped
+     * without waiting for the answer, which overflowed gives. */
+    void (*guard)(struct backend *backend, const real *g, size_t n);
+    int (*overflowed)(struct backend *backend);
+
+    /* ---- NULL where a backend does without ---- */
+
+    /* Of an asynchronous backend, whose output_train and latent_backward return 0: their sums for the loaded
+     * batch. Waits for these alone. 0 or EX_OSERR. */
+    int (*losses)(struct backend *backend, double *nll, double *kl);
+    /* These gradients are final: their sum over the ranks may begin. Every rank calls it for the same ones in
+     * the same order. */
+    void (*gradient_ready)(struct backend *backend, real *values, size_t n);
 };
 
+struct backend_options {
+    int64_t n_items;
+    enum device device;
+    enum precision precision;
+    const struct comm *comm;  /* the ranks that train together; NULL: this one alone */
+    enum comm_kind comm_kind; /* how the backend sums over them */
+    int comm_compute_type;    /* in the type of the precision, not in fp32 */
+};
+
+/* The backend that the options ask for, collectively. DEVICE_AUTO is CUDA if every rank has a GPU, unless the
+ * environment's VAECF_DEVICE says cpu or cuda. EX_OSERR; EX_CONFIG for CUDA in a program without it. */
+int backend_create(const struct backend_options *options, struct backend *backend);
+
 /* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. EX_OSERR. */
-int backend_cpu_create(int64_t n_items, struct backend *backend);
+int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend);
+
+/* The CUDA backend (only in a program with VAECF_CUDA) on the GPU that is local_rank's. EX_OSERR with a message
+ * that says what is wrong: no GPU, the driver too old, the GPU too old, no memory. Several ranks on a GPU want
+ * COMM_MPI. */
+int backend_cuda_create(const struct backend_options *options, struct backend *backend);
 
 #endif
