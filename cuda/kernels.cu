@@ -36,16 +36,9 @@ __device__ inline void store(float *p, float x) { *p = x; }
 __device__ inline void store(__half *p, float x) { *p = __float2half_rn(x); }
 __device__ inline void store(__nv_bfloat16 *p, float x) { *p = __float2bfloat16_rn(x); }
 
-/* x as a number of T. */
-template <typename T> __device__ inline float rounded(float x) {
-    T t;
-    store(&t, x);
-    return load(&t);
-}
-
 /* Four numbers that lie together and are read at once. */
-template <typename T> struct alignas(4 * sizeof(T)) four {
-    T of[4];
+struct alignas(16) four {
+    float of[4];
 };
 
 __device__ inline float activated(int act, float x) {
@@ -111,9 +104,9 @@ __global__ void input_values(const int32_t *start, const int32_t *items, const i
 
 /* A block has a row and COLUMN_THREADS * N columns; a thread N columns that lie together. Dropped items are
  * passed over by the whole block at once. */
-template <typename T, int N>
+template <int N>
 __global__ void input_forward(int h, const int32_t *start, const int32_t *items, const float *values,
-                              const T *w, const float *b, int act, float *y) {
+                              const float *w, const float *b, int act, float *y) {
     int64_t r = blockIdx.x;
     int column = ((int)(blockIdx.y * blockDim.x + threadIdx.x)) * N;
     if (column >= h) return;
@@ -123,13 +116,13 @@ __global__ void input_forward(int h, const int32_t *start, const int32_t *items,
     for (int k = begin; k < end; k++) {
         float v = values[k];
         if (v == 0) continue;
-        const T *from = w + (int64_t)items[k] * h + column;
+        const float *from = w + (int64_t)items[k] * h + column;
         if constexpr (N == 4) {
-            four<T> x = *reinterpret_cast<const four<T> *>(from);
+            four x = *reinterpret_cast<const four *>(from);
 #pragma unroll
-            for (int j = 0; j < 4; j++) sum[j] += v * load(&x.of[j]);
+            for (int j = 0; j < 4; j++) sum[j] += v * x.of[j];
         } else {
-            sum[0] += v * load(from);
+            sum[0] += v * *from;
         }
     }
 #pragma unroll
@@ -150,7 +143,7 @@ __global__ void input_backward(int h, const int32_t *item, const int32_t *item_s
         if (v == 0) continue;
         const float *from = dy + (int64_t)row[e] * h + column;
         if constexpr (N == 4) {
-            four<float> x = *reinterpret_cast<const four<float> *>(from);
+            four x = *reinterpret_cast<const four *>(from);
 #pragma unroll
             for (int j = 0; j < 4; j++) sum[j] += v * x.of[j];
         } else {
@@ -172,7 +165,7 @@ __global__ void activate(int64_t size, int64_t n, const float *b, int act, float
 
 template <typename T> __global__ void deactivate(int64_t n, int act, const float *y, float *dy, T *copy) {
     for (int64_t i = flat_first(); i < n; i += flat_step()) {
-        float d = rounded<T>(act == NONE ? dy[i] : dy[i] * slope(act, y[i]));
+        float d = act == NONE ? dy[i] : dy[i] * slope(act, y[i]);
         dy[i] = d;
         if (copy) store(copy + i, d);
     }
@@ -442,25 +435,11 @@ unsigned flat_blocks(int64_t n) {
 }
 
 /* Can rows of h numbers be read four at a time? */
-template <typename T> bool by_four(int h, const void *p) {
-    return h % 4 == 0 && (uintptr_t)p % sizeof(four<T>) == 0;
-}
+bool by_four(int h, const void *p) { return h % 4 == 0 && (uintptr_t)p % sizeof(four) == 0; }
 
 dim3 column_grid(int64_t rows, int h, int n) {
     int columns = COLUMN_THREADS * n;
     return dim3((unsigned)rows, (unsigned)((h + columns - 1) / columns));
-}
-
-template <typename T>
-void start_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start, const int32_t *items,
-                         const float *values, const T *w, const float *b, int act, float *y) {
-    if (by_four<T>(h, w)) {
-        LAUNCH((input_forward<T, 4>), column_grid(rows, h, 4), COLUMN_THREADS, stream, h, start, items, values,
-               w, b, act, y);
-    } else {
-        LAUNCH((input_forward<T, 1>), column_grid(rows, h, 1), COLUMN_THREADS, stream, h, start, items, values,
-               w, b, act, y);
-    }
 }
 
 template <typename T>
@@ -493,19 +472,23 @@ void kernel_input_values(cudaStream_t stream, int64_t rows, const int32_t *start
     LAUNCH(input_values, (unsigned)rows, COLUMN_THREADS, stream, start, items, users, seed, epoch, p, values);
 }
 
-void kernel_input_forward(cudaStream_t stream, enum number type, int64_t rows, int h, const int32_t *start,
-                          const int32_t *items, const float *values, const void *w, const float *b, int act,
-                          float *y) {
+void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start, const int32_t *items,
+                          const float *values, const float *w, const float *b, int act, float *y) {
     if (rows == 0) return;
-    FOR_NUMBER(type, start_input_forward(stream, rows, h, start, items, values, static_cast<const T *>(w), b,
-                                         act, y));
+    if (by_four(h, w)) {
+        LAUNCH((input_forward<4>), column_grid(rows, h, 4), COLUMN_THREADS, stream, h, start, items, values, w, b,
+               act, y);
+    } else {
+        LAUNCH((input_forward<1>), column_grid(rows, h, 1), COLUMN_THREADS, stream, h, start, items, values, w, b,
+               act, y);
+    }
 }
 
 void kernel_input_backward(cudaStream_t stream, int64_t n_touched, int h, const int32_t *item,
                            const int32_t *item_start, const int32_t *row, const int32_t *at,
                            const float *values, const float *dy, float *dw) {
     if (n_touched == 0) return;
-    if (by_four<float>(h, dy)) {
+    if (by_four(h, dy)) {
         LAUNCH((input_backward<4>), column_grid(n_touched, h, 4), COLUMN_THREADS, stream, h, item, item_start,
                row, at, values, dy, dw);
     } else {

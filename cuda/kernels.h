@@ -28,10 +28,9 @@ struct kernel_adam {
 /* values[nonzeros]; dropout with probability p > 0 by the draw (seed, epoch). */
 void kernel_input_values(cudaStream_t stream, int64_t rows, const int32_t *start, const int32_t *items,
                          const int64_t *users, uint64_t seed, uint32_t epoch, float p, float *values);
-/* y[rows, h] = act(sum of values * rows of w + b); w is of type `type`. */
-void kernel_input_forward(cudaStream_t stream, enum number type, int64_t rows, int h, const int32_t *start,
-                          const int32_t *items, const float *values, const void *w, const float *b, int act,
-                          float *y);
+/* y[rows, h] = act(sum of values * rows of w + b). */
+void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start, const int32_t *items,
+                          const float *values, const float *w, const float *b, int act, float *y);
 /* dw row item[i] = the sum over its entries e of values[at[e]] * dy row row[e]; entries of i start at
  * item_start[i]. */
 void kernel_input_backward(cudaStream_t stream, int64_t n_touched, int h, const int32_t *item,
@@ -40,7 +39,7 @@ void kernel_input_backward(cudaStream_t stream, int64_t n_touched, int h, const 
 
 /* y = act(y + b). */
 void kernel_activate(cudaStream_t stream, int64_t rows, int64_t n, const float *b, int act, float *y);
-/* dy *= the slope of act where its value is y; then rounded to `type`, of which copy (unless NULL) gets it. */
+/* dy *= the slope of act where its value is y; copy (unless NULL) gets it rounded to `type`. */
 void kernel_deactivate(cudaStream_t stream, enum number type, int64_t n, int act, const float *y, float *dy,
                        void *copy);
 /* to[n] of type `type`, which is not fp32. */

@@ -3,12 +3,7 @@
  * Callers never ask which device they are on. `real *` here is memory of the backend (alloc/free; copy_in and
  * copy_out to reach it from the host), matrices are row-major. B is the number of users (rows) of the loaded
  * batch, I the number of items. Functions cannot fail unless they return int; a fault of the device inside
- * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself.
- *
- * Precision. Weights, moments, activations and gradients are fp32 everywhere. With bf16 and fp16 what enters a
- * matrix product (or the sparse layer's sums) is rounded to that type: weights, but not biases; the other
- * factor, but not the sparse input's values; a layer's gradient before its activation, the logits' included,
- * from where it is used for the bias too. Products are summed in fp32. tf32 lets the hardware round. */
+ * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself. */
 #ifndef VAECF_BACKEND_H
 #define VAECF_BACKEND_H
 
@@ -35,9 +30,10 @@ struct adam_step {
 };
 
 struct backend {
-    const char *name;   /* "cpu", "cuda" */
-    char describe[256]; /* one line: GEMM library, threads, instruction set */
-    void *state;        /* the backend's own */
+    const char *name;         /* "cpu", "cuda" */
+    char describe[256];       /* one line: GEMM library, threads, instruction set */
+    enum precision precision; /* of the products of training, which may be less than what was asked for */
+    void *state;              /* the backend's own */
 
     void (*destroy)(struct backend *backend);
     /* The fault that has happened since the start, if any: 0 or EX_OSERR with a message. Waits for the
@@ -113,8 +109,8 @@ struct backend {
     void (*adam)(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v);
 
-    /* Are all of the n gradients finite? If not, adam does nothing until the next call; so the step is skipped
-     * without waiting for the answer, which overflowed gives. */
+    /* Are all of the n gradients finite? If not, adam does nothing until the next call; so the step is
+     * skipped without waiting for the answer, which overflowed gives. */
     void (*guard)(struct backend *backend, const real *g, size_t n);
     int (*overflowed)(struct backend *backend);
 
@@ -134,19 +130,30 @@ struct backend_options {
     enum precision precision;
     const struct comm *comm;  /* the ranks that train together; NULL: this one alone */
     enum comm_kind comm_kind; /* how the backend sums over them */
-    int comm_compute_type;    /* in the type of the precision, not in fp32 */
+    enum comm_type comm_type; /* in the type of the precision, or in fp32 */
 };
 
+/* Can this process have the device? Not collective. EX_OSERR: no GPU; EX_CONFIG: the program is built
+ * without. */
+int backend_probe(enum device device);
+
 /* The backend that the options ask for, collectively. DEVICE_AUTO is CUDA if every rank has a GPU, unless the
- * environment's VAECF_DEVICE says cpu or cuda. EX_OSERR; EX_CONFIG for CUDA in a program without it. */
+ * environment's VAECF_DEVICE says cpu or cuda. EX_OSERR, EX_CONFIG. */
 int backend_create(const struct backend_options *options, struct backend *backend);
 
-/* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. EX_OSERR. */
+/* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. bf16: in training, operands of
+ * products are rounded to bf16 where processor and library multiply it in hardware; sums, weights, moments
+ * and scores stay fp32. fp16: the same, rounded by program and multiplied in fp32: to test loss scaling
+ * without a GPU. tf32, or bf16 on a processor without, is fp32. EX_OSERR. */
 int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend);
 
-/* The CUDA backend (only in a program with VAECF_CUDA) on the GPU that is local_rank's. EX_OSERR with a message
- * that says what is wrong: no GPU, the driver too old, the GPU too old, no memory. Several ranks on a GPU want
- * COMM_MPI. */
+/* The CUDA backend, on the GPU with the number of the rank on its machine (only in a program with
+ * VAECF_CUDA). In training, operands of products are rounded to the precision's type; the sparse input layer,
+ * sums, weights, moments and scores stay fp32. Collective. EX_OSERR with what is wrong: no GPU, driver or GPU
+ * too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI. */
 int backend_cuda_create(const struct backend_options *options, struct backend *backend);
+
+/* Is there a GPU that works? 0, or EX_OSERR with a message. Not collective. */
+int backend_cuda_probe(void);
 
 #endif

@@ -11,6 +11,7 @@
 #include "backend.h"
 #include "comm.h"
 #include "error.h"
+#include "fp16.h"
 #include "gemm.h"
 #include "philox.h"
 #include "vector.h"
@@ -48,7 +49,17 @@ struct cpu {
     size_t exchange_room;
     /* the output layer */
     real *logits; /* [block, n_items] */
-    double *nll;  /* [rows] */
+    /* operands rounded to bf16: [room] each; the second is the output layer's weights, when that is at work
+     */
+    bf16 *half[3];
+    int64_t half_room[3];
+    int use_bf16; /* asked for, and there */
+    int use_fp16; /* the same by program: operands rounded to fp16, as `real` */
+    real *rounded[2];
+    int64_t rounded_room[2];
+    int overflow;    /* of the gradients, as guard has found */
+    int is_training; /* the loaded batch is for training */
+    double *nll;     /* [rows] */
     int64_t block, rows_room;
     struct candidate {
         real score;
@@ -188,6 +199,7 @@ static int load(struct backend *backend, const struct csr *rows, const int64_t *
     struct cpu *cpu = backend->state;
     cpu->rows = rows;
     cpu->users = users;
+    cpu->is_training = for_training;
     int64_t nonzeros = csr_nonzeros(rows);
     if (nonzeros > cpu->values_room) {
         cpu->values_room = 0;
@@ -227,6 +239,62 @@ static void input_values(struct backend *backend, const struct draw *draw, doubl
             drop_out(draw, p, (uint64_t)cpu->users[r], m->indices + begin, n, values);
         }
     }
+}
+
+/* ---- products ---- */
+
+/* from[n] rounded, in half[which]; NULL and a fault if there is no memory. */
+static const bf16 *round_to_half(struct cpu *cpu, int which, const real *from, int64_t n) {
+    if (n > cpu->half_room[which]) {
+        cpu->half_room[which] = 0;
+        int code = make_room(&cpu->half[which], n, sizeof **cpu->half);
+        if (code) {
+            keep_fault(cpu, code);
+            return NULL;
+        }
+        cpu->half_room[which] = n;
+    }
+    bf16 *to = cpu->half[which];
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_from_float((float)from[i]);
+    return to;
+}
+
+static void round_all(int64_t n, const real *from, real *to) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) to[i] = (real)fp16_round((float)from[i]);
+}
+
+/* from[n] rounded to fp16, in rounded[which]; NULL and a fault if there is no memory. */
+static const real *round_to_fp16(struct cpu *cpu, int which, const real *from, int64_t n) {
+    if (n > cpu->rounded_room[which]) {
+        cpu->rounded_room[which] = 0;
+        int code = make_room(&cpu->rounded[which], n, sizeof **cpu->rounded);
+        if (code) {
+            keep_fault(cpu, code);
+            return NULL;
+        }
+        cpu->rounded_room[which] = n;
+    }
+    round_all(n, from, cpu->rounded[which]);
+    return cpu->rounded[which];
+}
+
+/* c = op(a) op(b) as gemm.h says, in the precision of the loaded batch's work. */
+static void product(struct cpu *cpu, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                    const real *a, const real *b, real *c) {
+    int code = 0;
+    if (cpu->use_bf16 && cpu->is_training) {
+        const bf16 *a16 = round_to_half(cpu, 0, a, m * k), *b16 = round_to_half(cpu, 1, b, k * n);
+        if (a16 && b16) code = gemm_bf16(transpose_a, transpose_b, m, n, k, a16, b16, 0, c);
+    } else if (cpu->use_fp16 && cpu->is_training) {
+        a = round_to_fp16(cpu, 0, a, m * k);
+        b = round_to_fp16(cpu, 1, b, k * n);
+        if (a && b) code = gemm(transpose_a, transpose_b, m, n, k, a, b, 0, c);
+    } else {
+        code = gemm(transpose_a, transpose_b, m, n, k, a, b, 0, c);
+    }
+    if (code) keep_fault(cpu, code);
 }
 
 /* ---- layers ---- */
@@ -311,8 +379,7 @@ static void input_backward(struct backend *backend, int h, enum activation act, 
 
 static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                           const real *w, const real *b, enum activation act, real *y) {
-    (void)backend;
-    gemm(0, 0, rows, n_out, n_in, x, w, 0, y);
+    product(backend->state, 0, 0, rows, n_out, n_in, x, w, y);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) activate(act, n_out, b, y + r * n_out);
 }
@@ -320,11 +387,11 @@ static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n
 static void dense_backward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
                            real *db) {
-    (void)backend;
+    struct cpu *cpu = backend->state;
     deactivate(act, rows * n_out, y, dy);
     sum_rows(dy, rows, n_out, 0, db);
-    gemm(1, 0, n_in, n_out, rows, x, dy, 0, dw);
-    if (dx) gemm(0, 1, rows, n_in, n_out, dy, w, 0, dx);
+    product(cpu, 1, 0, n_in, n_out, rows, x, dy, dw);
+    if (dx) product(cpu, 0, 1, rows, n_in, n_out, dy, w, dx);
 }
 
 /* ---- the latent layer ---- */
@@ -398,23 +465,46 @@ static double softmax_row(int64_t n, const real *restrict bias, const int32_t *i
     return (double)n_items * log((double)sum) - hits;
 }
 
+/* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
+static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
+                        const bf16 *w16, const real *b, real scale, real *dx, real *dw, real *db) {
+    const struct csr *m = cpu->rows;
+    int64_t n = cpu->n_items;
+    const bf16 *x16 = w16 ? round_to_half(cpu, 0, x, count * h) : NULL;
+    if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
+    if ((w16 && !x16) || !x) return 0; /* the fault is kept */
+    int code = w16 ? gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits)
+                   : gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
+    if (code) return code;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t r = first; r < first + count; r++) {
+        cpu->nll[r] = softmax_row(n, b, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r], scale,
+                                  cpu->logits + (r - first) * n);
+    }
+    sum_rows(cpu->logits, count, n, first > 0, db);
+    if (cpu->use_fp16) round_all(count * n, cpu->logits, cpu->logits);
+    if (w16) {
+        const bf16 *g16 = round_to_half(cpu, 2, cpu->logits, count * n);
+        if (!g16) return 0;
+        code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
+        return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
+    }
+    code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
+    return code ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
+}
+
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
-    const struct csr *m = cpu->rows;
-    int64_t n = cpu->n_items;
+    const bf16 *w16 = cpu->use_bf16 ? round_to_half(cpu, 1, w, cpu->n_items * h) : NULL;
+    if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
+    if (cpu->fault) return 0;
     for (int64_t first = 0; first < rows; first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        const real *from = x + first * h;
-        gemm(0, 1, count, n, h, from, w, 0, cpu->logits);
-#pragma omp parallel for schedule(dynamic, 4)
-        for (int64_t r = first; r < first + count; r++) {
-            cpu->nll[r] = softmax_row(n, b, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r],
-                                      (real)scale, cpu->logits + (r - first) * n);
-        }
-        sum_rows(cpu->logits, count, n, first > 0, db);
-        gemm(1, 0, n, h, count, cpu->logits, from, first > 0, dw);
-        gemm(0, 0, count, h, n, cpu->logits, w, 0, dx + first * h);
+        int code =
+            output_block(cpu, first, count, h, x + first * h, w, w16, b, (real)scale, dx + first * h, dw, db);
+        if (code) keep_fault(cpu, code);
+        if (cpu->fault) return 0;
     }
     double nll = 0;
     for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
@@ -425,7 +515,7 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
                           const real *b, real *scores) {
     struct cpu *cpu = backend->state;
     int64_t n = cpu->n_items;
-    gemm(0, 1, rows, n, h, x, w, 0, scores);
+    product(cpu, 0, 1, rows, n, h, x, w, scores);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < n; i++) scores[r * n + i] += b[i];
@@ -598,10 +688,23 @@ static void input_all_reduce(struct backend *backend, const struct comm *comm, i
     memcpy(cpu->filled, cpu->all, bytes);
 }
 
+static void guard(struct backend *backend, const real *g, size_t n) {
+    struct cpu *cpu = backend->state;
+    int overflow = 0;
+#pragma omp parallel for simd schedule(static) reduction(| : overflow)
+    for (size_t i = 0; i < n; i++) overflow |= !isfinite(g[i]);
+    cpu->overflow = overflow;
+}
+
+static int overflowed(struct backend *backend) {
+    return ((struct cpu *)backend->state)->overflow;
+}
+
 /* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. */
 static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v) {
-    (void)backend;
+    if (overflowed(backend)) return;
+    const real unscale = (real)step->unscale;
     const real b1 = (real)step->beta1, b2 = (real)step->beta2, eps = (real)step->epsilon;
     const real c1 = (real)(1 - step->beta1), c2 = (real)(1 - step->beta2);
     const real rate = (real)(step->learning_rate / step->correction1);
@@ -610,7 +713,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
     const real shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1);
 #pragma omp parallel for simd schedule(static)
     for (size_t i = 0; i < n; i++) {
-        real gradient = g[i] + coupled * p[i];
+        real gradient = unscale * g[i] + coupled * p[i];
         m[i] = b1 * m[i] + c1 * gradient;
         v[i] = b2 * v[i] + c2 * gradient * gradient;
         p[i] = shrink * p[i] - rate * m[i] / ((real)sqrt(v[i]) * unbias + eps);
@@ -632,6 +735,8 @@ static void destroy(struct backend *backend) {
     free(cpu->all);
     free(cpu->exchange);
     free(cpu->logits);
+    for (int i = 0; i < 3; i++) free(cpu->half[i]);
+    for (int i = 0; i < 2; i++) free(cpu->rounded[i]);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -652,7 +757,7 @@ static const char *instruction_set(void) {
 #endif
 }
 
-int backend_cpu_create(int64_t n_items, struct backend *backend) {
+int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend) {
     *backend = (struct backend){
         .name = "cpu",
         .destroy = destroy,
@@ -676,6 +781,8 @@ int backend_cpu_create(int64_t n_items, struct backend *backend) {
         .all_reduce = all_reduce,
         .input_all_reduce = input_all_reduce,
         .adam = adam,
+        .guard = guard,
+        .overflowed = overflowed,
     };
     struct cpu *cpu = calloc(1, sizeof *cpu);
     backend->state = cpu;
@@ -691,10 +798,16 @@ int backend_cpu_create(int64_t n_items, struct backend *backend) {
         return error_memory("the CPU backend",
                             words * 3 * sizeof *cpu->all + (size_t)n_items * sizeof *cpu->place);
     }
+    cpu->use_bf16 = precision == PRECISION_BF16 && gemm_has_bf16();
+    cpu->use_fp16 = precision == PRECISION_FP16;
+    backend->precision = cpu->use_bf16 ? PRECISION_BF16 : cpu->use_fp16 ? PRECISION_FP16 : PRECISION_FP32;
     char library[128];
     gemm_describe(library, sizeof library);
     int threads = omp_get_max_threads();
-    snprintf(backend->describe, sizeof backend->describe, "%s, %d thread%s, %s", library, threads,
-             threads == 1 ? "" : "s", instruction_set());
+    snprintf(backend->describe, sizeof backend->describe, "%s%s, %d thread%s, %s", library,
+             cpu->use_bf16   ? " in bf16"
+             : cpu->use_fp16 ? " rounding to fp16"
+                             : "",
+             threads, threads == 1 ? "" : "s", instruction_set());
     return 0;
 }

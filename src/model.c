@@ -9,7 +9,10 @@
 #include "error.h"
 #include "philox.h"
 
-enum { INIT_PIECE = 1 << 20 /* numbers drawn at a time */, ALIGNED = 64 /* numbers: a tensor begins there */ };
+enum {
+    INIT_PIECE = 1 << 20 /* numbers drawn at a time */,
+    ALIGNED = 64 /* numbers: a tensor begins there */
+};
 
 /* ---- layout ---- */
 

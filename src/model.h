@@ -37,8 +37,8 @@ struct model {
     int n_tensors;
     struct tensor tensor[MODEL_TENSORS_MAX];
     size_t n_params; /* with the gaps */
-    real *params; /* [n_params], backend memory, owned */
-    real *grads;  /* [n_params] or NULL when only scoring */
+    real *params;    /* [n_params], backend memory, owned */
+    real *grads;     /* [n_params] or NULL when only scoring */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
@@ -61,8 +61,8 @@ struct loss {
 };
 
 /* Gradients of scale * sum over the batch of (nll + beta * kl) into model->grads (all but untouched rows of
- * encoder/0/weight are set), and the unscaled sums. Of an asynchronous backend the gradients may still be under
- * way. EX_OSERR. */
+ * encoder/0/weight are set), and the unscaled sums. Of an asynchronous backend the gradients may still be
+ * under way. EX_OSERR. */
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss);
 

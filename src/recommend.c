@@ -333,7 +333,8 @@ static int recommend(const struct options *o) {
         code = error_set(EX_DATAERR, "%s: %lld ids for %lld items", o->checkpoint, (long long)items.n,
                          (long long)info.n_items);
     }
-    if (!code) code = backend_cpu_create(info.n_items, &backend);
+    const struct backend_options options = {.n_items = info.n_items};
+    if (!code) code = backend_create(&options, &backend);
     if (!code) code = model_create(&info.config.model, info.n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
     if (!code) code = history_read(o->inputs, o->n_inputs, &o->csv, o->min_rating, &items, &history);
