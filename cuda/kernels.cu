@@ -29,12 +29,24 @@ enum { NONE, TANH, RELU, SIGMOID };
 
 /* ---- numbers ---- */
 
-__device__ inline float load(const float *p) { return *p; }
-__device__ inline float load(const __half *p) { return __half2float(*p); }
-__device__ inline float load(const __nv_bfloat16 *p) { return __bfloat162float(*p); }
-__device__ inline void store(float *p, float x) { *p = x; }
-__device__ inline void store(__half *p, float x) { *p = __float2half_rn(x); }
-__device__ inline void store(__nv_bfloat16 *p, float x) { *p = __float2bfloat16_rn(x); }
+__device__ inline float load(const float *p) {
+    return *p;
+}
+__device__ inline float load(const __half *p) {
+    return __half2float(*p);
+}
+__device__ inline float load(const __nv_bfloat16 *p) {
+    return __bfloat162float(*p);
+}
+__device__ inline void store(float *p, float x) {
+    *p = x;
+}
+__device__ inline void store(__half *p, float x) {
+    *p = __float2half_rn(x);
+}
+__device__ inline void store(__nv_bfloat16 *p, float x) {
+    *p = __float2bfloat16_rn(x);
+}
 
 /* Four numbers that lie together and are read at once. */
 struct alignas(16) four {
@@ -43,19 +55,27 @@ struct alignas(16) four {
 
 __device__ inline float activated(int act, float x) {
     switch (act) {
-    case TANH: return tanhf(x);
-    case RELU: return x > 0 ? x : 0;
-    case SIGMOID: return 1 / (1 + expf(-x));
-    default: return x;
+    case TANH:
+        return tanhf(x);
+    case RELU:
+        return x > 0 ? x : 0;
+    case SIGMOID:
+        return 1 / (1 + expf(-x));
+    default:
+        return x;
     }
 }
 
 __device__ inline float slope(int act, float y) {
     switch (act) {
-    case TANH: return 1 - y * y;
-    case RELU: return y > 0 ? 1.0f : 0.0f;
-    case SIGMOID: return y * (1 - y);
-    default: return 1;
+    case TANH:
+        return 1 - y * y;
+    case RELU:
+        return y > 0 ? 1.0f : 0.0f;
+    case SIGMOID:
+        return y * (1 - y);
+    default:
+        return 1;
     }
 }
 
@@ -156,8 +176,12 @@ __global__ void input_backward(int h, const int32_t *item, const int32_t *item_s
 
 /* ---- element by element ---- */
 
-__device__ inline int64_t flat_first(void) { return (int64_t)blockIdx.x * blockDim.x + threadIdx.x; }
-__device__ inline int64_t flat_step(void) { return (int64_t)gridDim.x * blockDim.x; }
+__device__ inline int64_t flat_first(void) {
+    return (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
+}
+__device__ inline int64_t flat_step(void) {
+    return (int64_t)gridDim.x * blockDim.x;
+}
 
 __global__ void activate(int64_t size, int64_t n, const float *b, int act, float *y) {
     for (int64_t i = flat_first(); i < size; i += flat_step()) y[i] = activated(act, y[i] + b[i % n]);
@@ -435,7 +459,9 @@ unsigned flat_blocks(int64_t n) {
 }
 
 /* Can rows of h numbers be read four at a time? */
-bool by_four(int h, const void *p) { return h % 4 == 0 && (uintptr_t)p % sizeof(four) == 0; }
+bool by_four(int h, const void *p) {
+    return h % 4 == 0 && (uintptr_t)p % sizeof(four) == 0;
+}
 
 dim3 column_grid(int64_t rows, int h, int n) {
     int columns = COLUMN_THREADS * n;
@@ -472,15 +498,16 @@ void kernel_input_values(cudaStream_t stream, int64_t rows, const int32_t *start
     LAUNCH(input_values, (unsigned)rows, COLUMN_THREADS, stream, start, items, users, seed, epoch, p, values);
 }
 
-void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start, const int32_t *items,
-                          const float *values, const float *w, const float *b, int act, float *y) {
+void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start,
+                          const int32_t *items, const float *values, const float *w, const float *b, int act,
+                          float *y) {
     if (rows == 0) return;
     if (by_four(h, w)) {
-        LAUNCH((input_forward<4>), column_grid(rows, h, 4), COLUMN_THREADS, stream, h, start, items, values, w, b,
-               act, y);
+        LAUNCH((input_forward<4>), column_grid(rows, h, 4), COLUMN_THREADS, stream, h, start, items, values,
+               w, b, act, y);
     } else {
-        LAUNCH((input_forward<1>), column_grid(rows, h, 1), COLUMN_THREADS, stream, h, start, items, values, w, b,
-               act, y);
+        LAUNCH((input_forward<1>), column_grid(rows, h, 1), COLUMN_THREADS, stream, h, start, items, values,
+               w, b, act, y);
     }
 }
 
@@ -511,7 +538,8 @@ void kernel_deactivate(cudaStream_t stream, enum number type, int64_t n, int act
 
 void kernel_convert(cudaStream_t stream, enum number type, int64_t n, const float *from, void *to) {
     if (n == 0) return;
-    FOR_NUMBER(type, LAUNCH((convert<T>), flat_blocks(n), FLAT_THREADS, stream, n, from, static_cast<T *>(to)));
+    FOR_NUMBER(type,
+               LAUNCH((convert<T>), flat_blocks(n), FLAT_THREADS, stream, n, from, static_cast<T *>(to)));
 }
 
 void kernel_widen(cudaStream_t stream, enum number type, int64_t n, const void *from, float *to) {

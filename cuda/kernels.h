@@ -29,8 +29,9 @@ struct kernel_adam {
 void kernel_input_values(cudaStream_t stream, int64_t rows, const int32_t *start, const int32_t *items,
                          const int64_t *users, uint64_t seed, uint32_t epoch, float p, float *values);
 /* y[rows, h] = act(sum of values * rows of w + b). */
-void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start, const int32_t *items,
-                          const float *values, const float *w, const float *b, int act, float *y);
+void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start,
+                          const int32_t *items, const float *values, const float *w, const float *b, int act,
+                          float *y);
 /* dw row item[i] = the sum over its entries e of values[at[e]] * dy row row[e]; entries of i start at
  * item_start[i]. */
 void kernel_input_backward(cudaStream_t stream, int64_t n_touched, int h, const int32_t *item,
