@@ -1,5 +1,5 @@
-/* cuBLASLt on the host, by the CPU's own matrix products. Column-major; shapes, types and alignments that would be
- * an error on the GPU are one here. VAECF_HOST_NO_EPILOGUE: it has none. */
+/* cuBLASLt on the host, by the CPU's own matrix products. Column-major; shapes, types and alignments that
+ * would be an error on the GPU are one here. VAECF_HOST_NO_EPILOGUE: it has none. */
 #include <stdlib.h>
 #include <vector>
 
@@ -42,8 +42,8 @@ bool fits(const cublasLtMatmulDesc &what, const cublasLtMatrixLayout &a, const c
           const cublasLtMatrixLayout &c) {
     int64_t m = what.a == CUBLAS_OP_T ? a.cols : a.rows, k = what.a == CUBLAS_OP_T ? a.rows : a.cols;
     int64_t n = what.b == CUBLAS_OP_T ? b.rows : b.cols, kb = what.b == CUBLAS_OP_T ? b.cols : b.rows;
-    return m == c.rows && n == c.cols && k == kb && a.type == b.type && c.type == CUDA_R_32F && a.ld == a.rows &&
-           b.ld == b.rows && c.ld == c.rows;
+    return m == c.rows && n == c.cols && k == kb && a.type == b.type && c.type == CUDA_R_32F &&
+           a.ld == a.rows && b.ld == b.rows && c.ld == c.rows;
 }
 
 } // namespace
@@ -58,7 +58,9 @@ cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
     return CUBLAS_STATUS_SUCCESS;
 }
 
-size_t cublasLtGetVersion(void) { return 130000; }
+size_t cublasLtGetVersion(void) {
+    return 130000;
+}
 
 const char *cublasLtGetStatusString(cublasStatus_t status) {
     return status == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "invalid value";
@@ -109,8 +111,8 @@ cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t prefer
 }
 
 cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
-                                                    cublasLtMatmulPreferenceAttributes_t name, const void *value,
-                                                    size_t size) {
+                                                    cublasLtMatmulPreferenceAttributes_t name,
+                                                    const void *value, size_t size) {
     if (name == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
         return size == sizeof(size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
     }

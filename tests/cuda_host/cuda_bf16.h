@@ -7,7 +7,11 @@
 struct __nv_bfloat16 {
     bf16 bits;
 };
-static inline float __bfloat162float(__nv_bfloat16 x) { return bf16_to_float(x.bits); }
-static inline __nv_bfloat16 __float2bfloat16_rn(float x) { return {bf16_from_float(x)}; }
+static inline float __bfloat162float(__nv_bfloat16 x) {
+    return bf16_to_float(x.bits);
+}
+static inline __nv_bfloat16 __float2bfloat16_rn(float x) {
+    return {bf16_from_float(x)};
+}
 
 #endif

@@ -7,7 +7,11 @@
 struct __half {
     fp16 bits;
 };
-static inline float __half2float(__half x) { return fp16_to_float(x.bits); }
-static inline __half __float2half_rn(float x) { return {fp16_from_float(x)}; }
+static inline float __half2float(__half x) {
+    return fp16_to_float(x.bits);
+}
+static inline __half __float2half_rn(float x) {
+    return {fp16_from_float(x)};
+}
 
 #endif

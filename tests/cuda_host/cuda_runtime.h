@@ -53,8 +53,12 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
     return ballot;
 }
 
-static inline int __popc(unsigned x) { return __builtin_popcount(x); }
-static inline int atomicAdd(int *p, int x) { return (*p += x) - x; }
+static inline int __popc(unsigned x) {
+    return __builtin_popcount(x);
+}
+static inline int atomicAdd(int *p, int x) {
+    return (*p += x) - x;
+}
 static inline uint32_t __float_as_uint(float x) {
     uint32_t bits;
     memcpy(&bits, &x, sizeof bits);
@@ -76,6 +80,7 @@ void cuda_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t 
         return true;
     });
 }
-#define LAUNCH(kernel, grid, block, stream, ...) cuda_host_launch((kernel), (grid), (block), (stream), __VA_ARGS__)
+#define LAUNCH(kernel, grid, block, stream, ...)                                                             \
+    cuda_host_launch((kernel), (grid), (block), (stream), __VA_ARGS__)
 
 #endif

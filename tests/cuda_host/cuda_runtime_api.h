@@ -1,7 +1,7 @@
 /* The part of the CUDA runtime that vaecf uses, on the host: for tests without a GPU. See runtime.cc.
  *
- * Names and values are CUDA's. A stream keeps what is put on it and does it as late as it may, when somebody waits:
- * what forgets to wait sees old or half-written memory. Device memory is filled with NaN. */
+ * Names and values are CUDA's. A stream keeps what is put on it and does it as late as it may, when somebody
+ * waits: what forgets to wait sees old or half-written memory. Device memory is filled with NaN. */
 #ifndef CUDA_HOST_RUNTIME_API_H
 #define CUDA_HOST_RUNTIME_API_H
 

@@ -59,12 +59,16 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
 }
 
 const char *ncclGetErrorString(ncclResult_t result) {
-    return result == ncclRemoteError ? "remote process exited or there was a network error" : "internal error";
+    return result == ncclRemoteError ? "remote process exited or there was a network error"
+                                     : "internal error";
 }
 
-const char *ncclGetLastError(ncclComm_t) { return ""; }
+const char *ncclGetLastError(ncclComm_t) {
+    return "";
+}
 
-ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank, ncclConfig_t *config) {
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank,
+                                    ncclConfig_t *config) {
     int world;
     MPI_Comm_size(MPI_COMM_WORLD, &world);
     if (config->blocking != 0 || world != size || strcmp(id.internal, "the ranks of MPI's world") != 0) {
@@ -99,7 +103,8 @@ ncclResult_t ncclCommAbort(ncclComm_t comm) {
     return ncclSuccess;
 }
 
-/* MPI gets it at once, so that ranks need not wait on their streams in the same order; the stream waits for it. */
+/* MPI gets it at once, so that ranks need not wait on their streams in the same order; the stream waits for
+ * it. */
 ncclResult_t ncclAllReduce(const void *from, void *to, size_t n, ncclDataType_t type, ncclRedOp_t,
                            ncclComm_t comm, cudaStream_t stream) {
     sum *s = new sum{std::vector<float>(n), MPI_REQUEST_NULL};

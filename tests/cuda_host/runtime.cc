@@ -1,8 +1,8 @@
 /* The CUDA runtime on the host, for tests; see cuda_runtime_api.h and cuda_runtime.h.
  *
- * Threads of a block are fibers that run one after the other, each until it waits for the others: in the order of their
- * numbers, or with VAECF_HOST_ORDER=reverse in the reverse order (blocks too), by which a missing barrier shows. A
- * barrier that some thread never comes to ends the program.
+ * Threads of a block are fibers that run one after the other, each until it waits for the others: in the
+ * order of their numbers, or with VAECF_HOST_ORDER=reverse in the reverse order (blocks too), by which a
+ * missing barrier shows. A barrier that some thread never comes to ends the program.
  *
  *   VAECF_HOST_GPUS      number of GPUs (1)
  *   VAECF_HOST_GPU_MB    memory of each (4096)
@@ -57,7 +57,15 @@ struct fiber {
     bool is_started, is_done;
 };
 
-std::vector<fiber *> fibers; /* those in use first */
+/* Those in use first. */
+struct all_fibers : std::vector<fiber *> {
+    ~all_fibers() {
+        for (fiber *f : *this) {
+            free(f->stack);
+            delete f;
+        }
+    }
+} fibers;
 fiber *running;
 jmp_buf scheduler;
 void *scheduler_asan;
@@ -185,7 +193,9 @@ void run_block(void) {
 
 } // namespace
 
-void __syncthreads(void) { wait_at(&block_barrier, threads_left); }
+void __syncthreads(void) {
+    wait_at(&block_barrier, threads_left);
+}
 
 const cuda_host_slots *cuda_host_exchange(const void *value, size_t size) {
     unsigned thread = running->thread;
@@ -227,7 +237,9 @@ std::unordered_map<void *, size_t> allocated;
 size_t in_use;
 cudaError_t last_error;
 
-cudaError_t fails(cudaError_t status) { return last_error = status; }
+cudaError_t fails(cudaError_t status) {
+    return last_error = status;
+}
 
 bool advance(cudaStream_t stream, unsigned long to) {
     while (stream->done < to) {
@@ -263,7 +275,9 @@ void cuda_host_put(cudaStream_t stream, std::function<bool()> work) {
     stream->put++;
 }
 
-bool cuda_host_drain(cudaStream_t stream) { return advance(stream, stream->put); }
+bool cuda_host_drain(cudaStream_t stream) {
+    return advance(stream, stream->put);
+}
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned) {
     streams.push_back(*stream = new CUstream_st());
@@ -305,8 +319,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     CUevent_st as_it_is = *event;
-    cuda_host_put(stream,
-                  [as_it_is] { return !as_it_is.stream || advance(as_it_is.stream, as_it_is.at); });
+    cuda_host_put(stream, [as_it_is] { return !as_it_is.stream || advance(as_it_is.stream, as_it_is.at); });
     return cudaSuccess;
 }
 
@@ -350,7 +363,8 @@ cudaError_t cudaMemGetInfo(size_t *is_free, size_t *total) {
     return cudaSuccess;
 }
 
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind, cudaStream_t stream) {
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind,
+                            cudaStream_t stream) {
     cuda_host_put(stream, [=] {
         if (bytes) memcpy(to, from, bytes);
         return true;
@@ -370,13 +384,20 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
 
 const char *cudaGetErrorString(cudaError_t status) {
     switch (status) {
-    case cudaSuccess: return "no error";
-    case cudaErrorMemoryAllocation: return "out of memory";
-    case cudaErrorInsufficientDriver: return "CUDA driver version is insufficient for CUDA runtime version";
-    case cudaErrorNoDevice: return "no CUDA-capable device is detected";
-    case cudaErrorNoKernelImageForDevice: return "no kernel image is available for execution on the device";
-    case cudaErrorNotReady: return "device not ready";
-    default: return "invalid argument";
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInsufficientDriver:
+        return "CUDA driver version is insufficient for CUDA runtime version";
+    case cudaErrorNoDevice:
+        return "no CUDA-capable device is detected";
+    case cudaErrorNoKernelImageForDevice:
+        return "no kernel image is available for execution on the device";
+    case cudaErrorNotReady:
+        return "device not ready";
+    default:
+        return "invalid argument";
     }
 }
 
@@ -393,7 +414,9 @@ cudaError_t cudaGetDeviceCount(int *n) {
     return *n > 0 ? cudaSuccess : fails(cudaErrorNoDevice);
 }
 
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) {
+    return cudaSuccess;
+}
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int) {
     *properties = {};
