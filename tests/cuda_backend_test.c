@@ -147,7 +147,7 @@ static void sparse(const struct shape *s, enum activation act, double dropout) {
             real *weights = up(&p, d, w, w_size), *bias = up(&p, d, b, (size_t)s->h);
             y[d] = up(&p, d, NULL, y_size);
             dy[d] = up(&p, d, gradient, y_size);
-            dw[d] = up(&p, d, w, w_size); /* something that is not zero */
+            dw[d] = up(&p, d, d ? w : NULL, w_size); /* on the GPU something that is not zero */
             db[d] = up(&p, d, NULL, (size_t)s->h);
             k->input_values(k, dropout > 0 ? &draw : NULL, dropout);
             k->input_forward(k, weights, bias, s->h, act, y[d]);
