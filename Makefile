@@ -5,6 +5,7 @@
 #   make ARCH=x86-64-v3          instruction set (native: this machine's)
 #   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
 #   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
+#   make CUDA=no, NCCL=no        without them;  CUDA_HOME=/opt/cuda  another nvcc;  CUDA_ARCH="sm_80 sm_90"  other GPUs
 #   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
 #   make V=1                     shows the commands
 
@@ -22,6 +23,10 @@ PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 SECONDS ?= 20
 PYTHON ?= python3
+# Sanitizers and the CUDA runtime do not go together: the CUDA code is checked on the host (tests/cuda_host).
+ifdef SANITIZE
+CUDA := no
+endif
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -36,7 +41,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check
 all: $(COMMANDS)
 
 help:
@@ -53,6 +58,7 @@ help:
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
+	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -62,7 +68,7 @@ help:
 
 ifneq ($(filter-out help clean setup lint format demo test,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
-FIND_VARIABLES := MPICC GEMM $(foreach n,HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
     $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
 include $(BUILD)/found.mk
@@ -90,8 +96,9 @@ OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-rec
 endif
 # += leaves what the user gives in CFLAGS last
 BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
-    $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
-LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
+    $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) \
+    $(FOUND_GEMM_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
+LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
@@ -99,13 +106,33 @@ LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)
 # One of the two GEMM files is compiled; mains stay outside of the library.
 MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
-    $(wildcard src/gemm_$(FOUND_GEMM).c)
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+    $(wildcard src/gemm_$(FOUND_GEMM).c) $(if $(FOUND_NVCC),$(wildcard cuda/*.c))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(BUILD)/cuda/kernels.o)
+
+# Machine code for each of CUDA_ARCH, and PTX of the last, which later GPUs compile for themselves.
+CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
+NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
+    $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
+    $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
+$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h src/philox.h $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
+$(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')
+
+# The kernels for every generation that is supported; nothing is run.
+cuda-check:
+ifeq ($(FOUND_NVCC),)
+	@echo "cuda-check: there is no nvcc: the kernels are not compiled for the GPU"
+else
+	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="sm_80 sm_90a sm_100" build/cuda_check/cuda/kernels.o \
+	    $(patsubst %.c,build/cuda_check/%.o,$(wildcard cuda/*.c))
+	@echo "cuda-check: the CUDA code compiles without warnings for sm_80, sm_90a and sm_100"
+endif
 
 # Other options, another library: everything is compiled anew.
 $(BUILD)/flags: always
 	@mkdir -p $(@D)
-	@echo '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@echo '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS) $(NVCC))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
@@ -156,6 +183,34 @@ $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
 
+# The CUDA backend on the host: tests/cuda_host stands in for CUDA, cuBLASLt and NCCL, and the objects here for those of
+# the same name in the library.
+HOST := $(BUILD)/cuda_host
+HOST_C := cuda/backend_cuda.c cuda/matmul.c cuda/comm_nccl.c src/backend.c src/program.c
+HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) $(HOST)/cuda/kernels.o \
+    $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
+HOST_FLAGS := -Itests/cuda_host -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
+HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -Wextra -Werror -Wno-unknown-pragmas \
+    -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
+$(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
+$(HOST)/cuda/kernels.o: cuda/kernels.cu $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $< (host emulation))$(HOST_CXX) -x c++ -c -o $@ $<
+$(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $<)$(HOST_CXX) -c -o $@ $<
+$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(BUILD)/libvaecf.a
+	@mkdir -p $(@D)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
+$(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(BUILD)/libvaecf.a
+	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
+	    -lstdc++ -lm
+ifneq ($(FOUND_CXX),)
+tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+endif
+
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests
 	@BIN=$(BIN) BUILD=$(BUILD) tests/run.sh $(TESTS)
@@ -177,7 +232,7 @@ test-crash: all
 
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
-	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= all
+	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= CUDA=no all
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
 # Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
@@ -214,7 +269,7 @@ bench: all $(BUILD)/tests/bench/products
 bench-parity: all
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
 
-FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
+FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 lint:
 	clang-format --dry-run -Werror $(FORMATTED)
@@ -243,4 +298,4 @@ install: all
 clean:
 	rm -rf build bin
 
--include $(shell [ ! -d $(BUILD) ] || find $(BUILD)/src $(BUILD)/preprocess $(BUILD)/tests $(BUILD)/double -name '*.d' 2>/dev/null)
+-include $(shell [ ! -d $(BUILD) ] || find $(BUILD)/src $(BUILD)/preprocess $(BUILD)/tests $(BUILD)/double $(BUILD)/cuda $(BUILD)/cuda_host -name '*.d' 2>/dev/null)

@@ -40,12 +40,17 @@ struct comm comm_start(int *argc, char ***argv) {
     return comm;
 }
 
-void comm_share_threads(const struct comm *comm) {
+void comm_machine(const struct comm *comm, int *rank, int *ranks) {
     MPI_Comm machine;
-    int ranks, bound = omp_get_num_procs();
     MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &machine);
-    MPI_Comm_size(machine, &ranks);
+    MPI_Comm_rank(machine, rank);
+    MPI_Comm_size(machine, ranks);
     MPI_Comm_free(&machine);
+}
+
+void comm_share_threads(const struct comm *comm) {
+    int rank, ranks, bound = omp_get_num_procs();
+    comm_machine(comm, &rank, &ranks);
     if (getenv("OMP_NUM_THREADS")) return;
     int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks;
     if (share > bound) share = bound;

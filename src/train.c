@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend.h"
 #include "comm.h"
 #include "config.h"
 #include "error.h"
@@ -94,12 +95,10 @@ static int read_config(const struct options *o, const struct comm *comm, struct 
     int code = 0;
     memset(config, 0, sizeof *config);
     if (comm->rank == 0) code = config_load(o->config, o->sets, o->n_sets, config);
-    if (!code && comm->rank == 0 && config->device == DEVICE_CUDA) {
-        code = error_set(EX_CONFIG, "device: cuda: this program was built without CUDA; want auto or cpu");
-    }
     code = comm_agree(comm, code);
-    if (!code) comm_broadcast(comm, config, sizeof *config);
-    return code;
+    if (code) return code;
+    comm_broadcast(comm, config, sizeof *config);
+    return comm_agree(comm, backend_probe((enum device)config->device));
 }
 
 int main(int argc, char **argv) {
