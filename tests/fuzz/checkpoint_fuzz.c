@@ -56,7 +56,7 @@ static void make_base(void) {
     snprintf(config.output_path, sizeof config.output_path, "y");
     config.model.hidden[0] = 3;
     config.model.latent = 2;
-    require(!backend_cpu_create(N_ITEMS, &backend) &&
+    require(!backend_cpu_create(N_ITEMS, PRECISION_FP32, &backend) &&
                 !model_create(&config.model, N_ITEMS, &backend, 0, &model) && !model_init(&model, 1) &&
                 !checkpoint_save(path, &config, &state, &model, model.params, model.params, &items,
                                  "0123456789abcdef"),
@@ -78,7 +78,7 @@ static int is_small(const struct checkpoint_info *info) {
 static void read_tensors(const struct checkpoint_info *info) {
     struct backend backend;
     struct model model;
-    require(!backend_cpu_create(info->n_items, &backend), "no backend");
+    require(!backend_cpu_create(info->n_items, PRECISION_FP32, &backend), "no backend");
     if (!model_create(&info->config.model, info->n_items, &backend, 0, &model)) {
         real *m = backend.alloc(&backend, model.n_params), *v = backend.alloc(&backend, model.n_params);
         require(m && v, "no memory");
