@@ -29,18 +29,30 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *text) {
     return 0;
 }
 
-static int fail_named(int code, const char *file, const char *object, const char *what) {
-    char reason[NAME_SIZE] = "";
+/* What HDF5 says of its failure: to be asked before the next call to it, which forgets. */
+static void get_reason(char reason[NAME_SIZE]) {
+    reason[0] = '\0';
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
     H5Eclear2(H5E_DEFAULT);
+}
+
+static int fail_because(int code, const char *file, const char *object, const char *what,
+                        const char *reason) {
     return error_set(code, "%s: %s%s%s%s%s", file, object, *object ? ": " : "", what, *reason ? ": " : "",
                      reason);
 }
 
+static int fail_named(int code, const char *file, const char *object, const char *what) {
+    char reason[NAME_SIZE];
+    get_reason(reason);
+    return fail_because(code, file, object, what, reason);
+}
+
 static int fail(int code, hid_t file, const char *object, const char *what) {
-    char name[NAME_SIZE] = "?";
+    char name[NAME_SIZE] = "?", reason[NAME_SIZE];
+    get_reason(reason);
     H5Fget_name(file, name, sizeof name);
-    return fail_named(code, name, object, what);
+    return fail_because(code, name, object, what, reason);
 }
 
 /* ---- files ---- */

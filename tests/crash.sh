@@ -71,6 +71,7 @@ round() {
         sleep "$(random "$duration")"
         if hit "$signal" "$ranks"; then
             n=$((n + 1))
+            [ $((n % 50)) != 0 ] || echo "  SIG$signal, $ranks rank(s): $n kills, $ends runs to the end"
             [ -n "$(find "$tmp/run" -name '*.tmp' 2>/dev/null)" ] && inside=$((inside + 1))
         fi
         { wait "$job"; } 2>/dev/null

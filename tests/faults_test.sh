@@ -213,9 +213,6 @@ check "a damaged shard: 65" [ $? = 65 ]
 check "told once, by name" says_once 'error: .*shard-00002-of-00003.h5: is damaged'
 
 # ---- disks ----
-(ulimit -f 100 && train 1 --overwrite)
-check "a limit on the size of files: 74" [ $? = 74 ]
-check "told once" says_once 'error: .*File too large'
 mkdir "$tmp/disk"
 if mount -t tmpfs -o size=64m tmpfs "$tmp/disk" 2>/dev/null; then
     mounted=$tmp/disk

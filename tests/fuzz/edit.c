@@ -10,7 +10,7 @@
 #include "error.h"
 #include "h5.h"
 
-enum { EDITS_MAX = 16, ELEMENTS_MAX = 4096, SPACE_MAX = 1 << 20, VALUE_MAX = 16 };
+enum { EDITS_MAX = 16, ELEMENTS_MAX = 4096, SPACE_MAX = 1 << 13, VALUE_MAX = 16 };
 
 static char directory[64];
 
