@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect. `make help` lists what else there is.
+# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect, -synthesize. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -26,7 +26,7 @@ ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess train evaluate recommend sweep collect
+PROGRAMS := preprocess synthesize train evaluate recommend sweep collect
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -35,11 +35,11 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-input lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect"
+	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect, -synthesize"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -47,6 +47,7 @@ help:
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
@@ -84,15 +85,15 @@ ifdef SANITIZE
 OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
 endif
 # += leaves what the user gives in CFLAGS last
-BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
+BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
 LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
-LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
+LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
 # One of the two GEMM files is compiled; mains stay outside of the library.
-MAINS := preprocess/preprocess.c $(filter-out src/preprocess.c,$(PROGRAMS:%=src/%.c))
+MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
     $(wildcard src/gemm_$(FOUND_GEMM).c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
@@ -110,6 +111,7 @@ $(BUILD)/libvaecf.a: $(OBJECTS)
 	$(call say,AR $@)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-synthesize: $(BUILD)/preprocess/synthesize.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
@@ -186,6 +188,12 @@ bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
 
+# PYTHON=... one with torch, scipy and h5py, for the comparison
+PYTHON ?= python3
+bench: all $(BUILD)/tests/bench/products
+	@echo "command: make bench PYTHON=$(PYTHON)"
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
+
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 lint:
@@ -211,6 +219,7 @@ install: all
 	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
 	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
 	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
+	install jobs/pbs/*.sh $(SHARE)/jobs/pbs
 
 clean:
 	rm -rf build bin

@@ -581,6 +581,10 @@ const char *csv_columns(const struct csv *csv) {
     return csv->columns;
 }
 
+double csv_fraction(const struct csv *csv) {
+    return stream_fraction(csv->stream);
+}
+
 void csv_close(struct csv *csv) {
     if (!csv) return;
     stream_close(csv->stream);

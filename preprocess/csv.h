@@ -68,6 +68,9 @@ const char *csv_first_skipped(const struct csv *csv);
 /* What was found, for people: "user 'userId', item 'movieId', rating 'rating'" or "user column 1, ...". */
 const char *csv_columns(const struct csv *csv);
 
+/* The part of the file that has been read, 0 .. 1; -1 if its size is not known (a pipe). */
+double csv_fraction(const struct csv *csv);
+
 void csv_close(struct csv *csv); /* NULL is fine */
 
 #endif

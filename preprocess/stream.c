@@ -149,6 +149,13 @@ const char *stream_name(const struct stream *s) {
     return s->name;
 }
 
+double stream_fraction(const struct stream *s) {
+    struct stat status;
+    off_t at = ftello(s->file);
+    if (at < 0 || fstat(fileno(s->file), &status) || !S_ISREG(status.st_mode)) return -1;
+    return status.st_size > 0 ? (double)at / (double)status.st_size : 1;
+}
+
 void stream_close(struct stream *s) {
     if (!s) return;
     if (s->kind == GZIP) inflateEnd(&s->gzip);

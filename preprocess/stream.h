@@ -18,6 +18,9 @@ int stream_read(struct stream *stream, void *data, size_t size, size_t *got);
 /* The name for messages: the path, or "standard input". */
 const char *stream_name(const struct stream *stream);
 
+/* The part of the file that has been read, 0 .. 1; -1 if its size is not known (a pipe). */
+double stream_fraction(const struct stream *stream);
+
 void stream_close(struct stream *stream); /* NULL is fine */
 
 #endif
