@@ -294,6 +294,7 @@ install: all
 	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
 	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
 	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
+	install jobs/pbs/*.sh $(SHARE)/jobs/pbs
 
 clean:
 	rm -rf build bin

@@ -31,6 +31,7 @@ enum {
     PROGRESS_SECONDS = 10,
     SCORES_MAX = 1 << 25 /* until a look at signals */
 };
+static const double LIVE_SECONDS = 0.3;
 
 struct trainer {
     const struct config *config;
@@ -334,9 +335,10 @@ static double beta_after(const struct train_config *c, int64_t steps) {
     return c->kl.cap * (part < 1 ? part : 1);
 }
 
-/* A line now and then, for whom an epoch is long. */
+/* A line now and then, for whom an epoch is long; on a terminal one that is written over. */
 static void show_progress(struct trainer *t) {
-    if (t->comm->rank != 0 || now() - t->shown < PROGRESS_SECONDS) return;
+    if (t->comm->rank != 0 || now() - t->shown < (t->report.is_live ? LIVE_SECONDS : PROGRESS_SECONDS))
+        return;
     const struct train_state *s = &t->state;
     double steps = (double)sampler_steps(&t->sampler),
            done = (double)(s->epoch - t->first_epoch) - t->first_done;
@@ -344,10 +346,10 @@ static void show_progress(struct trainer *t) {
     double left = ((double)(t->config->train.epochs - s->epoch) - (double)s->epoch_step / steps) / done;
     char text[32];
     report_duration(left * (now() - t->started), text);
-    report_line(&t->report, "epoch %lld/%lld  %3.0f%%  loss %.4f  %.0f users/s  %s left",
-                (long long)s->epoch + 1, (long long)t->config->train.epochs,
-                100 * (double)s->epoch_step / steps, s->epoch_loss / (double)s->epoch_users,
-                (double)s->epoch_users / s->epoch_seconds, text);
+    (t->report.is_live ? report_live : report_line)(
+        &t->report, "epoch %lld/%lld  %3.0f%%  loss %.4f  %.0f users/s  %s left", (long long)s->epoch + 1,
+        (long long)t->config->train.epochs, 100 * (double)s->epoch_step / steps,
+        s->epoch_loss / (double)s->epoch_users, (double)s->epoch_users / s->epoch_seconds, text);
     t->shown = now();
 }
 
