@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -export. `make help` lists what else there is.
+# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -21,13 +21,12 @@ BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
 FUZZ_SECONDS ?= 20
-PYTHON ?= python3
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess train evaluate recommend export
+PROGRAMS := preprocess synthesize train evaluate recommend export
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -36,11 +35,11 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input bench-recommend lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-input bench-recommend lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend, vaecf-export"
+	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -48,6 +47,7 @@ help:
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
@@ -86,15 +86,15 @@ ifdef SANITIZE
 OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
 endif
 # += leaves what the user gives in CFLAGS last
-BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
+BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
 LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
-LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
+LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
 # One of the two GEMM files is compiled; mains stay outside of the library.
-MAINS := preprocess/preprocess.c $(filter-out src/preprocess.c,$(PROGRAMS:%=src/%.c))
+MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
     $(wildcard src/gemm_$(FOUND_GEMM).c)
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
@@ -112,6 +112,7 @@ $(BUILD)/libvaecf.a: $(OBJECTS)
 	$(call say,AR $@)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-synthesize: $(BUILD)/preprocess/synthesize.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
@@ -189,6 +190,12 @@ bench-input: $(BUILD)/tests/bench/input_layer
 bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench/random_checkpoint
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/recommend.sh results/bench/recommend.csv
 
+# PYTHON=... one with torch, scipy and h5py, for the comparison
+PYTHON ?= python3
+bench: all $(BUILD)/tests/bench/products
+	@echo "command: make bench PYTHON=$(PYTHON)"
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
+
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 lint:
@@ -206,12 +213,14 @@ demo: setup
 	@$(MAKE) --no-print-directory all
 	@jobs/demo.sh "$(INPUT)"
 
+SHARE = $(DESTDIR)$(PREFIX)/share/vaecf
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/vaecf/configs $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/jobs/configs $(SHARE)/jobs/slurm $(SHARE)/jobs/pbs
 	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 jobs/configs/*.yaml $(DESTDIR)$(PREFIX)/share/vaecf/configs
-	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/vaecf
-	install jobs/slurm/*.sh $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -m 644 README.md LICENSE $(SHARE)
+	install jobs/common.sh jobs/rank.sh $(SHARE)/jobs
+	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
+	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
 
 clean:
 	rm -rf build bin

@@ -77,7 +77,7 @@ static int remove_files(const char *dir, bool temporaries) {
     return code;
 }
 
-/* Waits until a file or directory is on the disk. */
+/* Waits until a directory is on the disk. */
 static int flush(const char *name) {
     int file = open(name, O_RDONLY), code = 0;
     if (file < 0 || (fsync(file) && errno != EINVAL)) {
@@ -85,13 +85,6 @@ static int flush(const char *name) {
     }
     if (file >= 0) close(file);
     return code;
-}
-
-/* Closes a file that was written, in any case; the first failure stands. */
-static int close_file(hid_t file, const char *name, int code) {
-    int close_code = h5_close(file, name);
-    if (!code) code = close_code;
-    return code ? code : flush(name);
 }
 
 /* Rows [first, first + count) of a part. */
@@ -154,7 +147,7 @@ static int write_shard(const char *name, int64_t shard, int64_t n_shards, const 
         snprintf(object, sizeof object, "/%s/user_id", split_name[s]);
         if (!code) code = write_ids(file, object, users, split->user[s], split->rows[s], first, count);
     }
-    return close_file(file, name, code);
+    return h5_close(file, name, code);
 }
 
 static int set_attribute(hid_t file, const struct shards_attribute *a) {
@@ -201,7 +194,7 @@ static int write_dataset(const char *name, int64_t n_shards, const struct split 
         code = h5_write(file, "/items/count", H5T_NATIVE_INT64, split->n_items, 0, split->item_count, 0);
     }
     if (!code) code = write_sizes(file, n_shards, split);
-    return close_file(file, name, code);
+    return h5_close(file, name, code);
 }
 
 /* Gives a temporary file its place. */

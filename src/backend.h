@@ -29,9 +29,10 @@ struct adam_step {
 };
 
 struct backend {
-    const char *name;   /* "cpu", "cuda" */
-    char describe[256]; /* one line: GEMM library, threads, instruction set */
-    void *state;        /* the backend's own */
+    const char *name;         /* "cpu", "cuda" */
+    char describe[256];       /* one line: GEMM library, threads, instruction set */
+    enum precision precision; /* of the products of training, which may be less than what was asked for */
+    void *state;              /* the backend's own */
 
     void (*destroy)(struct backend *backend);
     /* The fault that has happened since the start, if any: 0 or EX_OSERR with a message. Waits for the
@@ -108,7 +109,9 @@ struct backend {
                  real *m, real *v);
 };
 
-/* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. EX_OSERR. */
-int backend_cpu_create(int64_t n_items, struct backend *backend);
+/* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. bf16: in training, operands of
+ * products are rounded to bf16 where processor and library multiply it in hardware; sums, weights, moments
+ * and scores stay fp32. Every other precision, or a processor without, is fp32. EX_OSERR. */
+int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend);
 
 #endif

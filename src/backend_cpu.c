@@ -24,6 +24,8 @@ enum {
     COLUMNS = 512,          /* of a matrix, that a thread sums at a time */
 };
 
+enum half { HALF_A, HALF_B, HALF_WEIGHTS, HALF_GRADIENT, HALVES };
+
 struct cpu {
     int64_t n_items;
     /* the loaded batch */
@@ -48,7 +50,13 @@ struct cpu {
     size_t exchange_room;
     /* the output layer */
     real *logits; /* [block, n_items] */
-    double *nll;  /* [rows] */
+    /* operands rounded to bf16: [room] each */
+    bf16 *half[HALVES];
+    int64_t half_room[HALVES];
+    const real *weights; /* of the output layer, that half[HALF_WEIGHTS] holds as they are now; NULL: none */
+    int use_bf16;        /* asked for, and there */
+    int is_training;     /* the loaded batch is for training */
+    double *nll;         /* [rows] */
     int64_t block, rows_room;
     struct candidate {
         real score;
@@ -97,7 +105,13 @@ static void release(struct backend *backend, real *memory_) {
     free(memory_);
 }
 
-static void copy(struct backend *backend, real *to, const real *from, size_t n) {
+static void copy_in(struct backend *backend, real *to, const real *from, size_t n) {
+    struct cpu *cpu = backend->state;
+    cpu->weights = NULL; /* these may be new ones */
+    memcpy(to, from, n * sizeof *to);
+}
+
+static void copy_out(struct backend *backend, real *to, const real *from, size_t n) {
     (void)backend;
     memcpy(to, from, n * sizeof *to);
 }
@@ -188,6 +202,7 @@ static int load(struct backend *backend, const struct csr *rows, const int64_t *
     struct cpu *cpu = backend->state;
     cpu->rows = rows;
     cpu->users = users;
+    cpu->is_training = for_training;
     int64_t nonzeros = csr_nonzeros(rows);
     if (nonzeros > cpu->values_room) {
         cpu->values_room = 0;
@@ -227,6 +242,55 @@ static void input_values(struct backend *backend, const struct draw *draw, doubl
             drop_out(draw, p, (uint64_t)cpu->users[r], m->indices + begin, n, values);
         }
     }
+}
+
+/* ---- products ---- */
+
+/* half[which] with room for n; NULL and a fault if there is no memory. */
+static bf16 *half_room(struct cpu *cpu, enum half which, int64_t n) {
+    if (n <= cpu->half_room[which]) return cpu->half[which];
+    cpu->half_room[which] = 0;
+    int code = make_room(&cpu->half[which], n, sizeof **cpu->half);
+    if (code) {
+        keep_fault(cpu, code);
+        return NULL;
+    }
+    cpu->half_room[which] = n;
+    return cpu->half[which];
+}
+
+static void round_to_half(int64_t n, const real *restrict from, bf16 *restrict to) {
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_from_float((float)from[i]);
+}
+
+/* from[n] rounded, in half[which]; NULL and a fault if there is no memory. */
+static const bf16 *rounded(struct cpu *cpu, enum half which, const real *from, int64_t n) {
+    bf16 *to = half_room(cpu, which, n);
+    if (!to) return NULL;
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_from_float((float)from[i]);
+    return to;
+}
+
+/* The output layer's weights rounded: adam keeps them so from one step to the next. */
+static const bf16 *rounded_weights(struct cpu *cpu, const real *w, int64_t n) {
+    if (cpu->weights == w) return cpu->half[HALF_WEIGHTS];
+    const bf16 *to = rounded(cpu, HALF_WEIGHTS, w, n);
+    cpu->weights = to ? w : NULL;
+    return to;
+}
+
+/* c = op(a) op(b) as gemm.h says, in the precision of the loaded batch's work. */
+static void product(struct cpu *cpu, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                    const real *a, const real *b, real *c) {
+    int code = 0;
+    if (cpu->use_bf16 && cpu->is_training) {
+        const bf16 *a16 = rounded(cpu, HALF_A, a, m * k), *b16 = rounded(cpu, HALF_B, b, k * n);
+        if (a16 && b16) code = gemm_bf16(transpose_a, transpose_b, m, n, k, a16, b16, 0, c);
+    } else {
+        code = gemm(transpose_a, transpose_b, m, n, k, a, b, 0, c);
+    }
+    if (code) keep_fault(cpu, code);
 }
 
 /* ---- layers ---- */
@@ -311,8 +375,7 @@ static void input_backward(struct backend *backend, int h, enum activation act, 
 
 static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                           const real *w, const real *b, enum activation act, real *y) {
-    (void)backend;
-    gemm(0, 0, rows, n_out, n_in, x, w, 0, y);
+    product(backend->state, 0, 0, rows, n_out, n_in, x, w, y);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) activate(act, n_out, b, y + r * n_out);
 }
@@ -320,11 +383,11 @@ static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n
 static void dense_backward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
                            real *db) {
-    (void)backend;
+    struct cpu *cpu = backend->state;
     deactivate(act, rows * n_out, y, dy);
     sum_rows(dy, rows, n_out, 0, db);
-    gemm(1, 0, n_in, n_out, rows, x, dy, 0, dw);
-    if (dx) gemm(0, 1, rows, n_in, n_out, dy, w, 0, dx);
+    product(cpu, 1, 0, n_in, n_out, rows, x, dy, dw);
+    if (dx) product(cpu, 0, 1, rows, n_in, n_out, dy, w, dx);
 }
 
 /* ---- the latent layer ---- */
@@ -375,9 +438,10 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
 
 /* ---- the output layer ---- */
 
-/* A row of logits without bias becomes the gradient of scale * nll; returns nll. */
+/* A row of logits without bias becomes the gradient of scale * nll, rounded in half[n] unless NULL, else in
+ * place; returns nll. */
 static double softmax_row(int64_t n, const real *restrict bias, const int32_t *items, int64_t n_items,
-                          real scale, real *restrict logits) {
+                          real scale, real *restrict logits, bf16 *restrict half) {
     real largest = -INFINITY, sum = 0;
     double hits = 0;
 #pragma omp simd reduction(max : largest)
@@ -392,29 +456,83 @@ static double softmax_row(int64_t n, const real *restrict bias, const int32_t *i
         sum += logits[i];
     }
     real factor = scale * (real)n_items / sum;
+    if (half) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) half[i] = bf16_from_float((float)(logits[i] * factor));
+        for (int64_t k = 0; k < n_items; k++) {
+            half[items[k]] = bf16_from_float((float)(logits[items[k]] * factor - scale));
+        }
+        return (double)n_items * log((double)sum) - hits;
+    }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) logits[i] *= factor;
     for (int64_t k = 0; k < n_items; k++) logits[items[k]] -= scale;
     return (double)n_items * log((double)sum) - hits;
 }
 
+/* db as sum_rows makes it, of rounded gradients. */
+static void sum_rows_half(const bf16 *matrix, int64_t rows, int64_t cols, int add, real *sums) {
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < cols; first += COLUMNS) {
+        int64_t n = cols - first < COLUMNS ? cols - first : COLUMNS;
+        real *to = sums + first;
+        if (!add) memset(to, 0, (size_t)n * sizeof *to);
+        for (int64_t r = 0; r < rows; r++) {
+            const bf16 *from = matrix + r * cols + first;
+            for (int64_t j = 0; j < n; j++) to[j] += (real)bf16_to_float(from[j]);
+        }
+    }
+}
+
+/* Rows [first, first + count) of logits become gradients, in half or in place. */
+static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const real *b, real scale,
+                         bf16 *half) {
+    const struct csr *m = cpu->rows;
+    int64_t n = cpu->n_items;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t r = 0; r < count; r++) {
+        int64_t begin = m->indptr[first + r], end = m->indptr[first + r + 1];
+        cpu->nll[first + r] = softmax_row(n, b, m->indices + begin, end - begin, scale, cpu->logits + r * n,
+                                          half ? half + r * n : NULL);
+    }
+}
+
+/* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
+static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
+                        const real *b, real scale, real *dx, real *dw, real *db) {
+    int64_t n = cpu->n_items;
+    int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
+    if (code) return code;
+    softmax_rows(cpu, first, count, b, scale, NULL);
+    sum_rows(cpu->logits, count, n, first > 0, db);
+    code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
+    return code ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
+}
+
+/* The same with rounded operands. */
+static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x,
+                             const real *w, const real *b, real scale, real *dx, real *dw, real *db) {
+    int64_t n = cpu->n_items;
+    const bf16 *x16 = rounded(cpu, HALF_A, x, count * h), *w16 = rounded_weights(cpu, w, n * h);
+    bf16 *g16 = half_room(cpu, HALF_GRADIENT, cpu->block * n);
+    if (!x16 || !w16 || !g16) return cpu->fault;
+    int code = gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits);
+    if (code) return code;
+    softmax_rows(cpu, first, count, b, scale, g16);
+    sum_rows_half(g16, count, n, first > 0, db);
+    code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
+    return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
+}
+
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
-    const struct csr *m = cpu->rows;
-    int64_t n = cpu->n_items;
     for (int64_t first = 0; first < rows; first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        const real *from = x + first * h;
-        gemm(0, 1, count, n, h, from, w, 0, cpu->logits);
-#pragma omp parallel for schedule(dynamic, 4)
-        for (int64_t r = first; r < first + count; r++) {
-            cpu->nll[r] = softmax_row(n, b, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r],
-                                      (real)scale, cpu->logits + (r - first) * n);
-        }
-        sum_rows(cpu->logits, count, n, first > 0, db);
-        gemm(1, 0, n, h, count, cpu->logits, from, first > 0, dw);
-        gemm(0, 0, count, h, n, cpu->logits, w, 0, dx + first * h);
+        int code = (cpu->use_bf16 ? output_block_half : output_block)(cpu, first, count, h, x + first * h, w,
+                                                                      b, (real)scale, dx + first * h, dw, db);
+        if (code) keep_fault(cpu, code);
+        if (cpu->fault) return 0;
     }
     double nll = 0;
     for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
@@ -425,7 +543,7 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
                           const real *b, real *scores) {
     struct cpu *cpu = backend->state;
     int64_t n = cpu->n_items;
-    gemm(0, 1, rows, n, h, x, w, 0, scores);
+    product(cpu, 0, 1, rows, n, h, x, w, scores);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < n; i++) scores[r * n + i] += b[i];
@@ -598,22 +716,52 @@ static void input_all_reduce(struct backend *backend, const struct comm *comm, i
     memcpy(cpu->filled, cpu->all, bytes);
 }
 
-/* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. */
+/* What adam computes an element with. */
+struct rates {
+    real b1, b2, c1, c2, eps, rate, unbias, coupled, shrink;
+};
+
+static void adam_piece(const struct rates *k, size_t n, real *restrict p, const real *restrict g,
+                       real *restrict m, real *restrict v) {
+    for (size_t i = 0; i < n; i++) {
+        real gradient = g[i] + k->coupled * p[i];
+        m[i] = k->b1 * m[i] + k->c1 * gradient;
+        v[i] = k->b2 * v[i] + k->c2 * gradient * gradient;
+        p[i] = k->shrink * p[i] - k->rate * m[i] / ((real)sqrt(v[i]) * k->unbias + k->eps);
+    }
+}
+
+/* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. The output
+ * layer's weights are rounded on the way, while they are in the cache. */
 static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v) {
-    (void)backend;
-    const real b1 = (real)step->beta1, b2 = (real)step->beta2, eps = (real)step->epsilon;
-    const real c1 = (real)(1 - step->beta1), c2 = (real)(1 - step->beta2);
-    const real rate = (real)(step->learning_rate / step->correction1);
-    const real unbias = (real)(1 / sqrt(step->correction2));
-    const real coupled = step->decoupled ? 0 : (real)step->weight_decay;
-    const real shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1);
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < n; i++) {
-        real gradient = g[i] + coupled * p[i];
-        m[i] = b1 * m[i] + c1 * gradient;
-        v[i] = b2 * v[i] + c2 * gradient * gradient;
-        p[i] = shrink * p[i] - rate * m[i] / ((real)sqrt(v[i]) * unbias + eps);
+    enum { PIECE = 4096 };
+    struct cpu *cpu = backend->state;
+    const struct rates rates = {
+        .b1 = (real)step->beta1,
+        .b2 = (real)step->beta2,
+        .c1 = (real)(1 - step->beta1),
+        .c2 = (real)(1 - step->beta2),
+        .eps = (real)step->epsilon,
+        .rate = (real)(step->learning_rate / step->correction1),
+        .unbias = (real)(1 / sqrt(step->correction2)),
+        .coupled = step->decoupled ? 0 : (real)step->weight_decay,
+        .shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1),
+    };
+    /* where the rounded weights are among p */
+    size_t begin = n, end = n;
+    if (cpu->weights && cpu->weights >= p && cpu->weights < p + n) {
+        begin = (size_t)(cpu->weights - p);
+        end = begin + (size_t)cpu->half_room[HALF_WEIGHTS];
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i += PIECE) {
+        size_t last = n - i < PIECE ? n : i + PIECE;
+        adam_piece(&rates, last - i, p + i, g + i, m + i, v + i);
+        size_t from = i > begin ? i : begin, to = last < end ? last : end;
+        if (from < to) {
+            round_to_half((int64_t)(to - from), p + from, cpu->half[HALF_WEIGHTS] + (from - begin));
+        }
     }
 }
 
@@ -632,6 +780,7 @@ static void destroy(struct backend *backend) {
     free(cpu->all);
     free(cpu->exchange);
     free(cpu->logits);
+    for (int i = 0; i < HALVES; i++) free(cpu->half[i]);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -652,15 +801,15 @@ static const char *instruction_set(void) {
 #endif
 }
 
-int backend_cpu_create(int64_t n_items, struct backend *backend) {
+int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend) {
     *backend = (struct backend){
         .name = "cpu",
         .destroy = destroy,
         .check = check,
         .alloc = alloc,
         .release = release,
-        .copy_in = copy,
-        .copy_out = copy,
+        .copy_in = copy_in,
+        .copy_out = copy_out,
         .zero = zero,
         .load = load,
         .input_values = input_values,
@@ -691,10 +840,12 @@ int backend_cpu_create(int64_t n_items, struct backend *backend) {
         return error_memory("the CPU backend",
                             words * 3 * sizeof *cpu->all + (size_t)n_items * sizeof *cpu->place);
     }
+    cpu->use_bf16 = precision == PRECISION_BF16 && gemm_has_bf16();
+    backend->precision = cpu->use_bf16 ? PRECISION_BF16 : PRECISION_FP32;
     char library[128];
     gemm_describe(library, sizeof library);
     int threads = omp_get_max_threads();
-    snprintf(backend->describe, sizeof backend->describe, "%s, %d thread%s, %s", library, threads,
-             threads == 1 ? "" : "s", instruction_set());
+    snprintf(backend->describe, sizeof backend->describe, "%s%s, %d thread%s, %s", library,
+             cpu->use_bf16 ? " in bf16" : "", threads, threads == 1 ? "" : "s", instruction_set());
     return 0;
 }

@@ -18,6 +18,7 @@
 #endif
 
 #include "error.h"
+#include "watchdog.h"
 
 enum { PIECE = 1 << 26 /* numbers of one MPI call */, MESSAGE_MAX = 1024 };
 
@@ -35,6 +36,7 @@ struct comm comm_start(int *argc, char ***argv) {
     LEAKS_OF_OTHERS(0);
     MPI_Comm_rank(comm.mpi, &comm.rank);
     MPI_Comm_size(comm.mpi, &comm.size);
+    watchdog_start(&comm);
     return comm;
 }
 
@@ -53,10 +55,13 @@ void comm_share_threads(const struct comm *comm) {
 void comm_stop(void) {
     LEAKS_OF_OURS();
     MPI_Finalize();
+    watchdog_stop(); /* at last: finalising waits for the others as well */
 }
 
 void comm_abort(const struct comm *comm, int code) {
+    fprintf(stderr, "vaecf: error: rank %d: %s\n", comm->rank, error_message());
     fflush(NULL);
+    watchdog_ends_job();
     MPI_Abort(comm->mpi, code);
     _Exit(code);
 }

@@ -128,7 +128,7 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     int is_test = strcmp(o->split, "test") == 0;
     enum dataset_part input_part = is_test ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT;
     enum dataset_part target_part = is_test ? DATASET_TEST_TARGET : DATASET_VALIDATION_TARGET;
-    int code = comm_agree(comm, checkpoint_read_info(o->checkpoint, &info));
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
     if (!code) code = dataset_open(o->data, comm, &dataset);
     if (!code) code = dataset_verify(&dataset, comm);
     if (code) goto cleanup;
@@ -143,7 +143,7 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     } else {
         code = choose_metrics(o->metrics, dataset.n_items, &metrics);
     }
-    if (!code) code = backend_cpu_create(dataset.n_items, &backend);
+    if (!code) code = backend_cpu_create(dataset.n_items, PRECISION_FP32, &backend);
     if (!code) code = model_create(&info.config.model, dataset.n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
     if (!code) code = read_part(&dataset, comm, input_part, &input);

@@ -123,7 +123,7 @@ static int export_model(const struct options *o) {
     struct model model = {0};
     int code = checkpoint_read_info(o->checkpoint, &info);
     if (!code) code = checkpoint_read_items(o->checkpoint, &items);
-    if (!code) code = backend_cpu_create(info.n_items, &backend);
+    if (!code) code = backend_cpu_create(info.n_items, PRECISION_FP32, &backend);
     if (!code) code = model_create(&info.config.model, info.n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
     if (!code) code = write_npz(o->output, &info.config, &model, &items);

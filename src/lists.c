@@ -226,11 +226,11 @@ static int close_h5(struct lists *l, int keep) {
     if (keep && !code) code = write_ids(l);
     if (l->ids) fclose(l->ids);
     if (l->h5 < 0) return code;
-    if (code || !keep) {
+    if (!keep) {
         H5Fclose(l->h5);
         return code;
     }
-    return h5_close(l->h5, l->temporary);
+    return h5_close(l->h5, l->temporary, code);
 }
 
 /* ---- the whole ---- */

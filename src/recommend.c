@@ -387,7 +387,7 @@ static void tell_totals(const struct history *history, const struct recommender_
 static int load_scorer(const struct options *o, const struct checkpoint_info *info, struct scorer **scorer) {
     struct backend backend = {0};
     struct model model = {0};
-    int code = backend_cpu_create(info->n_items, &backend);
+    int code = backend_cpu_create(info->n_items, PRECISION_FP32, &backend);
     if (!code) code = model_create(&info->config.model, info->n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
     if (!code) code = scorer_create(&model, precisions[o->precision], scorer);
@@ -443,7 +443,7 @@ static int recommend(const struct options *o, const struct comm *comm) {
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
     started = told = now();
-    int code = checkpoint_read_info(o->checkpoint, &info);
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
     if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
     if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
         code = error_memory("the catalogue", (unsigned long long)info.n_items);

@@ -7,11 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 
-enum { NAME_SIZE = CONFIG_PATH_MAX + 64 };
+enum { NAME_SIZE = CONFIG_PATH_MAX + 64, LINE_SIZE = 1024 };
 
 int report_metrics(const struct config *config, struct metric metric[REPORT_METRICS_MAX], int *chosen) {
     static const struct metric always[] = {{METRIC_RECALL, 20}, {METRIC_RECALL, 50}, {METRIC_NDCG, 100}};
@@ -57,6 +58,9 @@ static int begin_table(struct report *report, const struct config *config, int64
     char temporary[FILE_NAME_SIZE], *line = NULL;
     size_t room = 0;
     FILE *file, *old = keep > 0 ? fopen(report->table_path, "r") : NULL;
+    if (keep > 0 && !old && errno != ENOENT) {
+        return error_set(EX_IOERR, "%s: cannot read: %s", report->table_path, strerror(errno));
+    }
     file_temporary(report->table_path, temporary);
     int code = open_file(temporary, "w", &file);
     if (!code) {
@@ -65,7 +69,7 @@ static int begin_table(struct report *report, const struct config *config, int64
             int64_t epoch = strtoll(line, NULL, 10);
             if (epoch >= 1 && epoch <= keep && strchr(line, '\n')) fputs(line, file);
         }
-        if (ferror(file)) code = EX_IOERR;
+        if (ferror(file) || (old && ferror(old))) code = EX_IOERR;
         if (fclose(file)) code = EX_IOERR;
         if (code) error_set(code, "%s: cannot write: %s", temporary, strerror(errno));
     }
@@ -97,21 +101,35 @@ void report_close(struct report *report) {
 
 /* ---- writing ---- */
 
-void report_line(struct report *report, const char *format, ...) {
-    char text[1024], when[32];
+static void log_text(struct report *report, const char *text) {
+    char when[32];
     time_t now = time(NULL);
     struct tm parts;
+    if (!report->log) return;
+    localtime_r(&now, &parts);
+    strftime(when, sizeof when, "%F %T", &parts);
+    fprintf(report->log, "%s  %s\n", when, text);
+    fflush(report->log);
+}
+
+void report_line(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
     va_list arguments;
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
     printf("%s\n", text);
     fflush(stdout);
-    if (!report->log) return;
-    localtime_r(&now, &parts);
-    strftime(when, sizeof when, "%F %T", &parts);
-    fprintf(report->log, "%s  %s\n", when, text);
-    fflush(report->log);
+    log_text(report, text);
+}
+
+void report_log(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    log_text(report, text);
 }
 
 int report_epoch(struct report *report, const struct report_row *row) {
@@ -131,6 +149,11 @@ int report_epoch(struct report *report, const struct report_row *row) {
         return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
     }
     return 0;
+}
+
+int report_sync(struct report *report) {
+    if (!fsync(fileno(report->table)) || errno == EINVAL) return 0;
+    return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
 }
 
 void report_duration(double seconds, char text[32]) {

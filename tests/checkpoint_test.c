@@ -39,7 +39,7 @@ static int set_up(void **state) {
     snprintf(config.output_path, sizeof config.output_path, "results/x");
     config.model.hidden[0] = 5;
     config.model.latent = 2;
-    if (!mkdtemp(dir) || backend_cpu_create(3, &backend)) return -1;
+    if (!mkdtemp(dir) || backend_cpu_create(3, PRECISION_FP32, &backend)) return -1;
     snprintf(path, sizeof path, "%s/checkpoints", dir);
     if (mkdir(path, 0700) || model_create(&config.model, 3, &backend, 0, &model)) return -1;
     for (int i = 0; i < 2; i++) moments[i] = backend.alloc(&backend, model.n_params);

@@ -32,7 +32,7 @@ static void compare(struct model_config config) {
     struct backend backend;
     struct model model;
     struct comm alone = {.rank = 0, .size = 1};
-    assert_int_equal(backend_cpu_create(ITEMS, &backend), 0);
+    assert_int_equal(backend_cpu_create(ITEMS, PRECISION_FP32, &backend), 0);
     assert_int_equal(model_create(&config, ITEMS, &backend, 1, &model), 0);
     assert_int_equal(model_init(&model, 11), 0);
     for (size_t i = 0; i < model.n_params; i++) model.params[i] *= 1.5; /* away from the linear part */

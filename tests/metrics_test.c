@@ -48,7 +48,7 @@ static void test_against_numpy(void **state) {
     assert_int_equal(h5_read(file, "/first_hit", H5T_NATIVE_INT64, 0, rows, want_first), 0);
     read_csr(file, "input", cols, &input);
     read_csr(file, "target", cols, &target);
-    assert_int_equal(backend_cpu_create(cols, &backend), 0);
+    assert_int_equal(backend_cpu_create(cols, PRECISION_FP32, &backend), 0);
     assert_int_equal(backend.load(&backend, &input, NULL, 0), 0);
     backend.top_k(&backend, rows, scores, K, &target, top, NULL, first_hit);
     assert_memory_equal(top, want_top, (size_t)rows * K * sizeof *top);
@@ -127,7 +127,7 @@ static void test_short_lists(void **state) {
     struct csr input = {3, 4, starts, input_items}, targets = {3, 4, target_starts, target_items};
     real scores[] = {1, 9, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5}, top_scores[3 * 4];
     const int32_t want[] = {0, 2, 3, -1, 3, -1, -1, -1, 0, 1, 2, 3};
-    assert_int_equal(backend_cpu_create(4, &backend), 0);
+    assert_int_equal(backend_cpu_create(4, PRECISION_FP32, &backend), 0);
     assert_int_equal(backend.load(&backend, &input, NULL, 0), 0);
     backend.top_k(&backend, 3, scores, 4, &targets, top, top_scores, first_hit);
     assert_memory_equal(top, want, sizeof want);

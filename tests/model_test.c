@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "error.h"
+#include "gemm.h"
 #include "h5.h"
 #include "model.h"
 
@@ -75,12 +76,12 @@ static void close_fixture(struct fixture *f) {
     csr_free(&f->rows);
 }
 
-/* |a - b| <= 1e-5 of the largest of all b. */
-static void assert_near(const char *what, const float *a, const double *b, size_t n) {
+/* |a - b| <= tolerance of the largest of all b. */
+static void assert_near(const char *what, double tolerance, const float *a, const double *b, size_t n) {
     double largest = 0;
     for (size_t i = 0; i < n; i++) largest = fmax(largest, fabs(b[i]));
     for (size_t i = 0; i < n; i++) {
-        if (fabs((double)a[i] - b[i]) <= 1e-5 * largest) continue;
+        if (fabs((double)a[i] - b[i]) <= tolerance * largest) continue;
         fail_msg("%s[%zu] is %.9g, want %.9g", what, i, (double)a[i], b[i]);
     }
 }
@@ -92,7 +93,7 @@ static void read_tensor(hid_t file, const char *group, const struct tensor *tens
     if (h5_read(file, path, H5T_NATIVE_DOUBLE, 0, rows, to)) fail_msg("%s", error_message());
 }
 
-static void compare(const char *name) {
+static void compare(const char *name, enum precision precision, double tolerance) {
     struct fixture f;
     struct backend backend;
     struct model model;
@@ -100,7 +101,7 @@ static void compare(const char *name) {
     struct comm alone = {.rank = 0, .size = 1};
     open_fixture(name, &f);
     size_t n_scores = (size_t)(f.rows.rows * f.rows.cols);
-    assert_int_equal(backend_cpu_create(f.rows.cols, &backend), 0);
+    assert_int_equal(backend_cpu_create(f.rows.cols, precision, &backend), 0);
     assert_int_equal(model_create(&f.config, f.rows.cols, &backend, 1, &model), 0);
     double *want = calloc(model.n_params > n_scores ? model.n_params : n_scores, sizeof *want);
     for (int t = 0; t < model.n_tensors; t++) {
@@ -112,18 +113,18 @@ static void compare(const char *name) {
     for (int round = 0; round < 2; round++) {
         assert_int_equal(model_train_batch(&model, &f.rows, f.users, &f.draw, f.beta, f.scale, &loss), 0);
         backend.input_all_reduce(&backend, &alone, (int)model.tensor[0].cols, model.grads);
-        assert_true(fabs(loss.nll - f.nll) <= 1e-5 * f.nll);
-        assert_true(fabs(loss.kl - f.kl) <= 1e-5 * f.kl);
+        assert_true(fabs(loss.nll - f.nll) <= tolerance * f.nll);
+        assert_true(fabs(loss.kl - f.kl) <= tolerance * f.kl);
         for (int t = 0; t < model.n_tensors; t++) {
             read_tensor(f.file, "grads", &model.tensor[t], want);
-            assert_near(model.tensor[t].name, model.grads + model.tensor[t].offset, want,
+            assert_near(model.tensor[t].name, tolerance, model.grads + model.tensor[t].offset, want,
                         model.tensor[t].size);
         }
     }
     real *scores = calloc(n_scores, sizeof *scores);
     assert_int_equal(model_score(&model, &f.rows, scores), 0);
     assert_int_equal(h5_read(f.file, "/logits", H5T_NATIVE_DOUBLE, 0, f.rows.rows, want), 0);
-    assert_near("logits", scores, want, n_scores);
+    assert_near("logits", 1e-5, scores, want, n_scores);
     free(scores);
     free(want);
     model_free(&model);
@@ -133,27 +134,38 @@ static void compare(const char *name) {
 
 static void test_vae_tanh(void **state) {
     (void)state;
-    compare("vae_tanh");
+    compare("vae_tanh", PRECISION_FP32, 1e-5);
 }
 
 static void test_vae_relu(void **state) {
     (void)state;
-    compare("vae_relu");
+    compare("vae_relu", PRECISION_FP32, 1e-5);
 }
 
 static void test_vae_without_hidden_layer(void **state) {
     (void)state;
-    compare("vae_linear");
+    compare("vae_linear", PRECISION_FP32, 1e-5);
 }
 
 static void test_dae_tanh(void **state) {
     (void)state;
-    compare("dae_tanh");
+    compare("dae_tanh", PRECISION_FP32, 1e-5);
 }
 
 static void test_dae_sigmoid(void **state) {
     (void)state;
-    compare("dae_sigmoid");
+    compare("dae_sigmoid", PRECISION_FP32, 1e-5);
+}
+
+/* Rounded operands: eight bits of a number. Scores are fp32 all the same. */
+static void test_bf16(void **state) {
+    (void)state;
+    if (!gemm_has_bf16()) {
+        puts("# this processor does not multiply bf16");
+        skip();
+    }
+    compare("vae_tanh", PRECISION_BF16, 0.02);
+    compare("dae_sigmoid", PRECISION_BF16, 0.02);
 }
 
 /* Weights depend on the seed alone, within Glorot's limit; biases within two standard deviations. */
@@ -162,7 +174,7 @@ static void test_initial_weights(void **state) {
     struct model_config config = {.type = MODEL_VAE, .n_hidden = 1, .hidden = {30}, .latent = 7};
     struct backend backend;
     struct model a, b;
-    assert_int_equal(backend_cpu_create(101, &backend), 0);
+    assert_int_equal(backend_cpu_create(101, PRECISION_FP32, &backend), 0);
     assert_int_equal(model_create(&config, 101, &backend, 0, &a), 0);
     assert_int_equal(model_create(&config, 101, &backend, 0, &b), 0);
     assert_int_equal(model_init(&a, 5), 0);
@@ -191,6 +203,7 @@ int main(void) {
         cmocka_unit_test(test_vae_without_hidden_layer),
         cmocka_unit_test(test_dae_tanh),
         cmocka_unit_test(test_dae_sigmoid),
+        cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_initial_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

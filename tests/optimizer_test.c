@@ -30,7 +30,7 @@ static void compare(const char *group, int decoupled) {
     assert_int_equal(h5_get_double(file, "/", "weight_decay", &decay), 0);
     assert_int_equal(h5_get_double(file, "/", "learning_rate", &rate), 0);
     H5Fclose(file);
-    assert_int_equal(backend_cpu_create(N, &backend), 0);
+    assert_int_equal(backend_cpu_create(N, PRECISION_FP32, &backend), 0);
     for (int i = 0; i < N; i++) p[i] = (real)p0[i];
     for (int step = 0; step < STEPS; step++) {
         struct adam_step adam = {

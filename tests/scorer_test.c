@@ -44,7 +44,7 @@ static void make_users(int64_t n_items) {
 
 static void make_model(const struct model_config *config, int64_t n_items, int on_grid) {
     uint64_t state = 1;
-    assert_int_equal(backend_cpu_create(n_items, &backend), 0);
+    assert_int_equal(backend_cpu_create(n_items, PRECISION_FP32, &backend), 0);
     assert_int_equal(model_create(config, n_items, &backend, 0, &model), 0);
     assert_int_equal(model_init(&model, 1), 0);
     for (size_t i = 0; i < model.n_params && on_grid; i++) {

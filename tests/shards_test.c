@@ -124,11 +124,11 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
     int64_t rows = -1, cols = -1, *sizes = malloc((size_t)n_shards * DATASET_PARTS * sizeof *sizes);
     assert_non_null(sizes);
     snprintf(name, sizeof name, "%s/dataset.h5", dir);
-    assert_int_equal(h5_open(name, &file), 0);
+    assert_int_equal(h5_open_sealed(name, &file), 0);
     check_text(file, "format", "vaecf-dataset");
     check_text(file, "fingerprint", fingerprint);
     check_text(file, "header", "auto");
-    check_int(file, "format_version", 1);
+    check_int(file, "format_version", 2);
     check_int(file, "n_users", split->n_users);
     check_int(file, "n_items", split->n_items);
     check_int(file, "n_interactions", split->n_interactions);
@@ -143,13 +143,12 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
     assert_int_equal(rows, n_shards);
     assert_int_equal(cols, DATASET_PARTS);
     assert_int_equal(h5_read(file, "/shards/rows", H5T_NATIVE_INT64, 0, n_shards, sizes), 0);
-    assert_int_equal(h5_close(file, name), 0);
+    assert_int_equal(H5Fclose(file), 0);
 
     int64_t part_first[DATASET_PARTS] = {0};
     for (int64_t shard = 0; shard < n_shards; shard++) {
         snprintf(name, sizeof name, "%s/shard-%05d-of-%05d.h5", dir, (int)shard, (int)n_shards);
-        assert_int_equal(h5_open(name, &file), 0);
-        assert_int_equal(h5_verify(file), 0);
+        assert_int_equal(h5_open_sealed(name, &file), 0);
         check_text(file, "format", "vaecf-shard");
         check_text(file, "fingerprint", fingerprint);
         check_int(file, "shard", shard);
@@ -179,7 +178,7 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
             snprintf(object, sizeof object, "/%s/user_id", split_name[s]);
             check_ids(file, object, &w->users, split->user[s] + first, count);
         }
-        assert_int_equal(h5_close(file, name), 0);
+        assert_int_equal(H5Fclose(file), 0);
     }
     for (int p = 0; p < DATASET_PARTS; p++) assert_int_equal(part_first[p], split->part[p].rows);
     assert_int_equal(count_files("shard-"), n_shards); /* and none of before */

@@ -47,7 +47,7 @@ static int measure(int64_t n_items, int64_t per_row, double *seconds) {
     struct backend b = {0};
     struct csr m = {0};
     real *w = NULL, *dw = NULL, *bias = NULL, *y = NULL, *dy = NULL;
-    int code = backend_cpu_create(n_items, &b);
+    int code = backend_cpu_create(n_items, PRECISION_FP32, &b);
     if (!code) code = make_batch(n_items, per_row, &m, users);
     if (code) goto cleanup;
     w = b.alloc(&b, (size_t)n_items * HIDDEN);

@@ -27,7 +27,7 @@ static int make(const char *path, int64_t n_items, int hidden, int latent) {
         snprintf(items.ids + i * WIDTH, WIDTH, "%lld", (long long)i + 1);
         items.count[i] = 1 + COUNT_MAX * 100 / (100 + i);
     }
-    if (!code) code = backend_cpu_create(n_items, &backend);
+    if (!code) code = backend_cpu_create(n_items, PRECISION_FP32, &backend);
     if (!code) code = model_create(&config.model, n_items, &backend, 0, &model);
     if (!code) code = model_init(&model, 1);
     if (!code) code = checkpoint_save(path, &config, &state, &model, NULL, NULL, &items, "0000000000000000");
