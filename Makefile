@@ -27,6 +27,7 @@ PYTHON ?= python3
 ifdef SANITIZE
 CUDA := no
 endif
+FUZZ_SECONDS ?= 20
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
@@ -41,11 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check
-all: $(COMMANDS)
-
-help:
-	@echo "make                 build the programs bin/vaecf-*"
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check all: $(COMMANDS) help: @echo "make build the programs bin/vaecf-*" bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"

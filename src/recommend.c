@@ -443,7 +443,7 @@ static int recommend(const struct options *o, const struct comm *comm) {
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
     started = told = now();
-    int code = checkpoint_read_info(o->checkpoint, &info);
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
     if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
     if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
         code = error_memory("the catalogue", (unsigned long long)info.n_items);
