@@ -16,7 +16,11 @@ namespace {
 
 constexpr int WARP = 32;
 constexpr unsigned ALL_LANES = 0xffffffffu;
-constexpr int ROW_THREADS = 512;    /* of a block that has a row of logits or scores */
+#ifdef VAECF_ROW_THREADS /* a test's */
+constexpr int ROW_THREADS = VAECF_ROW_THREADS;
+#else
+constexpr int ROW_THREADS = 512; /* of a block that has a row of logits or scores */
+#endif
 constexpr int COLUMN_THREADS = 128; /* of one that has columns of a layer */
 constexpr int FLAT_THREADS = 256;   /* of one that has a piece of an array */
 constexpr int FLAT_BLOCKS = 4096;   /* at most: each then takes several pieces */

@@ -177,11 +177,18 @@ else
     # as needed: vaecf-preprocess does without
     result+=("FOUND_CUDA_LIBS := -Wl,--as-needed $(with_rpath "$cuda_libs")-Wl,--no-as-needed")
 fi
+# NCCL, from the usual places or from CUDA's own; its header wants CUDA's.
+find_nccl() {
+    find NCCL nccl.h ncclCommInitRankConfig "-lnccl $cuda_cflags" nccl && return
+    cflags=$cuda_cflags libs="${cuda_libs%% *} -lnccl"
+    try "$cflags $libs" nccl.h ncclCommInitRankConfig
+}
 if [ -z "$nvcc" ] || [ "${NCCL:-}" = no ]; then
-    report+=("  → NCCL: left out$([ -n "$nvcc" ] && echo ' (NCCL=no)')")
-elif : "${NCCL_CFLAGS:=}" && { find NCCL nccl.h ncclCommInitRankConfig "-lnccl $cuda_cflags" nccl ||
-    { NCCL_LIBS="${cuda_libs%% *} -lnccl" NCCL_CFLAGS=$cuda_cflags && find NCCL nccl.h ncclCommInitRankConfig -lnccl; }; }; then
-    version=$(printf '#include <nccl.h>\nNCCL_MAJOR.NCCL_MINOR.NCCL_PATCH\n' | "$compiler" -E -P $cuda_cflags $cflags - 2>/dev/null | tail -n 1 | tr -d ' ')
+    report+=("  → NCCL: left out$([ -z "$nvcc" ] || echo ' (NCCL=no)')")
+elif find_nccl; then
+    # shellcheck disable=SC2086  # the flags are words
+    version=$(printf '#include <nccl.h>\nNCCL_MAJOR.NCCL_MINOR.NCCL_PATCH\n' |
+        "$compiler" -E -P $cuda_cflags $cflags - 2>/dev/null | tail -n 1 | tr -d ' ')
     report+=("  ✓ NCCL $version found (sums over GPUs)")
     result+=("FOUND_NCCL_CFLAGS := -DVAECF_NCCL ${cflags//-I/-isystem }")
     result+=("FOUND_NCCL_LIBS := -Wl,--as-needed $(with_rpath "${libs%%-I*}") -Wl,--no-as-needed")
