@@ -35,7 +35,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input lint format demo setup install clean found tests
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench-input bench-preprocess bench-preprocess-scale lint format demo setup install clean found tests
 all: $(COMMANDS)
 
 help:
@@ -48,6 +48,7 @@ help:
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
+	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -184,6 +185,15 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libvaecf.a
 bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
+
+# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G
+PYTHON ?= python3
+build/bench/ratings.csv: $(BIN)/vaecf-synthesize
+	@mkdir -p $(@D) && $< --output $@
+bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
+bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
