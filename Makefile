@@ -42,7 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check all: $(COMMANDS) help: @echo "make build the programs bin/vaecf-*" bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize"
+.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check all: $(COMMANDS) help: @echo "make build the programs bin/vaecf-*" bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize" bench-preprocess bench-preprocess-scale
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
@@ -56,6 +56,7 @@ endif
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
+	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -269,6 +270,14 @@ bench: all $(BUILD)/tests/bench/products
 # INPUT=ratings.csv of MovieLens-1M
 bench-parity: all
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
+
+# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G
+build/bench/ratings.csv: $(BIN)/vaecf-synthesize
+	@mkdir -p $(@D) && $< --output $@
+bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
+bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)

@@ -126,6 +126,7 @@ int h5_create(const char *path, hid_t *file) {
     *file = H5Fcreate(path, H5F_ACC_TRUNC, create, list);
     H5Pclose(create);
     H5Pclose(list);
+    H5Pclose(create);
     if (*file < 0) return fail_named(EX_CANTCREAT, path, "", "cannot create");
     return 0;
 }
@@ -264,6 +265,48 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate) {
     return write_typed(file, path, type, rows, cols, data, deflate);
+}
+
+int64_t h5_piece(hid_t type) {
+    return CHUNK_BYTES / (int64_t)H5Tget_size(type);
+}
+
+int h5_begin(hid_t file, const char *path, hid_t type, int64_t rows, hid_t *set) {
+    hsize_t dims = (hsize_t)rows, chunk = (hsize_t)h5_piece(type);
+    if (chunk > dims) chunk = dims;
+    int code = make_parents(file, path);
+    *set = H5I_INVALID_HID;
+    if (code) return code;
+    hid_t space = H5Screate_simple(1, &dims, NULL);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(create, false);
+    if (rows) {
+        H5Pset_chunk(create, 1, &chunk);
+        H5Pset_fletcher32(create);
+    }
+    *set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (*set < 0) code = fail(EX_IOERR, file, path, "cannot write");
+    H5Pclose(create);
+    H5Sclose(space);
+    return code;
+}
+
+int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t count, const void *data) {
+    if (!count) return 0;
+    hsize_t start = (hsize_t)first, size = (hsize_t)count;
+    hid_t in_file = H5Dget_space(set), in_memory = H5Screate_simple(1, &size, NULL);
+    int code = 0;
+    if (H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &start, NULL, &size, NULL) < 0 ||
+        H5Dwrite(set, type, in_memory, in_file, H5P_DEFAULT, data) < 0) {
+        code = fail(EX_IOERR, file, "", "cannot write");
+    }
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    return code;
+}
+
+int h5_end(hid_t file, hid_t set) {
+    return H5Dclose(set) < 0 ? fail(EX_IOERR, file, "", "cannot write") : 0;
 }
 
 /* Opens a dataset of one or two dimensions. */
