@@ -42,7 +42,12 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-parity bench-input lint format demo setup install clean found tests test-crash bench-recommend cuda-check gpu-check all: $(COMMANDS) help: @echo "make build the programs bin/vaecf-*" bin/vaecf-preprocess, -train, -evaluate, -recommend, -export, -synthesize" bench-preprocess bench-preprocess-scale
+.PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
+    fuzz cuda-check gpu-check bench bench-parity bench-input bench-recommend bench-preprocess bench-preprocess-scale
+all: $(COMMANDS)
+
+help:
+	@echo "make                 build the programs bin/vaecf-*"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
