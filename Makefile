@@ -54,6 +54,7 @@ help:
 	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
+	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -204,6 +205,9 @@ $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(
 ifneq ($(FOUND_CXX),)
 tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
+
+gpu-check: all tests
+	@BIN=$(BIN) BUILD=$(BUILD) tests/gpu_check.sh
 
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests
