@@ -62,6 +62,7 @@ help:
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
 	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
+	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -217,6 +218,9 @@ $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(
 ifneq ($(FOUND_CXX),)
 tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
+
+gpu-check: all tests
+	@BIN=$(BIN) BUILD=$(BUILD) tests/gpu_check.sh
 
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests

@@ -19,14 +19,26 @@ static int wanted(enum device asked, enum device *device) {
 
 #ifdef VAECF_CUDA
 
+/* The same for what sums over the ranks. */
+static int wanted_comm(enum comm_kind asked, enum comm_kind *kind) {
+    const char *text = getenv("VAECF_COMM");
+    *kind = asked;
+    if (asked != COMM_AUTO || !text || !*text || strcmp(text, "auto") == 0) return 0;
+    *kind = strcmp(text, "nccl") == 0 ? COMM_NCCL : COMM_MPI;
+    if (*kind == COMM_NCCL || strcmp(text, "mpi") == 0) return 0;
+    return error_set(EX_CONFIG, "VAECF_COMM=%s: want auto, nccl or mpi", text);
+}
+
 int backend_probe(enum device device) {
     int code = wanted(device, &device);
     return code || device != DEVICE_CUDA ? code : backend_cuda_probe();
 }
 
 int backend_create(const struct backend_options *options, struct backend *backend) {
+    struct backend_options chosen = *options;
     enum device device;
     int code = wanted(options->device, &device);
+    if (!code) code = wanted_comm(options->comm_kind, &chosen.comm_kind);
     if (options->comm) code = comm_agree(options->comm, code);
     if (code) return code;
     if (device == DEVICE_AUTO) {
@@ -34,7 +46,7 @@ int backend_create(const struct backend_options *options, struct backend *backen
         if (options->comm) missing = comm_max(options->comm, missing);
         device = missing ? DEVICE_CPU : DEVICE_CUDA;
     }
-    return device == DEVICE_CUDA ? backend_cuda_create(options, backend)
+    return device == DEVICE_CUDA ? backend_cuda_create(&chosen, backend)
                                  : backend_cpu_create(options->n_items, options->precision, backend);
 }
 

@@ -138,7 +138,8 @@ struct backend_options {
 int backend_probe(enum device device);
 
 /* The backend that the options ask for, collectively. DEVICE_AUTO is CUDA if every rank has a GPU, unless the
- * environment's VAECF_DEVICE says cpu or cuda. EX_OSERR, EX_CONFIG. */
+ * environment's VAECF_DEVICE says cpu or cuda; likewise VAECF_COMM, nccl or mpi, for COMM_AUTO. EX_OSERR,
+ * EX_CONFIG. */
 int backend_create(const struct backend_options *options, struct backend *backend);
 
 /* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. bf16: in training, operands of
