@@ -107,3 +107,30 @@ evaluate() {
     data=$(sed -nE "/^data:/,/^[^ d]/s/^  path: '(.*)'\$/\1/p" "$run/config.yaml" | sed "s/''/'/g")
     ranks vaecf-evaluate --checkpoint "$run/best.h5" --data "$data" --output "$run/test.csv" "$@"
 }
+
+# sweep SLOT SLOTS RESTARTED FILE OPTION...: trains the runs SLOT, SLOT + SLOTS, ... of a sweep (SLOTS = 0: that one
+# alone), each in its own directory; RUN/exit-code tells vaecf-collect how it ended. A failed run does not keep the
+# others from their turn; a job that went on by itself (RESTARTED > 0) leaves it as it is. Returns 75 if stopped, else
+# the last failure.
+sweep() {
+    local k=$1 step=$2 restarted=$3 file=$4 directories code status=0
+    shift 4
+    mapfile -t directories < <(vaecf-sweep "$file" --prepare "$@")
+    if [ ${#directories[@]} = 0 ]; then return 78; fi # vaecf-sweep has said why
+    if [ "$step" = 0 ]; then step=${#directories[@]}; fi
+    if [ "$k" -ge ${#directories[@]} ]; then echo "nothing to do: $file has runs 0 to $((${#directories[@]} - 1))"; fi
+    for (( ; k < ${#directories[@]}; k += step)); do
+        code=$(cat "${directories[k]}/exit-code" 2>/dev/null)
+        if [ "$restarted" = 0 ] || [ "${code:-75}" = 75 ]; then
+            say "run $k of ${#directories[@]}: ${directories[k]}"
+            rm -f "${directories[k]}/exit-code"
+            ranks vaecf-train --config "${directories[k]}/config.yaml" "$@" --resume auto
+            code=$?
+            echo $code >"${directories[k]}/exit-code"
+            say "run $k: exit code $code"
+        fi
+        if [ "$code" = 75 ]; then return 75; fi
+        if [ "$code" != 0 ]; then status=$code; fi
+    done
+    return "$status"
+}

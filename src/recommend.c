@@ -421,7 +421,6 @@ static int write_lists(const struct options *o, const struct comm *comm, const s
     struct lists *lists = NULL;
     struct recommender_totals totals;
     int code = 0;
-    started = told = now();
     if (comm->rank == 0) {
         code = lists_open(o->output, (enum lists_format)o->format, catalogue, score_names[o->score], &lists);
     }
@@ -443,7 +442,9 @@ static int recommend(const struct options *o, const struct comm *comm) {
     struct history *history = NULL;
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
-    int code = checkpoint_read_info(o->checkpoint, &info), is_network = model_is_network(&info.config.model);
+    started = told = now();
+    int code = checkpoint_share_info(o->checkpoint, comm, &info),
+        is_network = model_is_network(&info.config.model);
     if (!code && o->score && !is_network) {
         code = error_set(EX_USAGE, "--score probability: %s is of a model without probabilities; want logit",
                          o->checkpoint);

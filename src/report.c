@@ -79,9 +79,19 @@ static int begin_table(struct report *report, const struct config *config, int64
     return code ? code : open_file(report->table_path, "a", &report->table);
 }
 
+/* Open MPI's mpirun gives rank 0 a terminal of its own, wherever its own output goes: look at that. */
+static int is_terminal(void) {
+    char path[64], target[64] = "";
+    if (!isatty(STDOUT_FILENO)) return 0;
+    if (!getenv("OMPI_COMM_WORLD_RANK") && !getenv("PMIX_RANK") && !getenv("PMI_RANK")) return 1;
+    snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)getppid());
+    if (readlink(path, target, sizeof target - 1) < 0) return 0;
+    return strncmp(target, "/dev/pts/", 9) == 0 || strncmp(target, "/dev/tty", 8) == 0;
+}
+
 int report_open(struct report *report, const struct config *config, int64_t keep) {
     char name[NAME_SIZE];
-    *report = (struct report){0};
+    *report = (struct report){.is_live = is_terminal()};
     snprintf(name, sizeof name, "%s/checkpoints", config->output_path);
     int code = file_make_directory(config->output_path);
     if (!code) code = file_make_directory(name);
@@ -93,7 +103,13 @@ int report_open(struct report *report, const struct config *config, int64_t keep
     return code;
 }
 
+/* Back to the beginning of the line, and nothing on it. */
+static const char *clear(const struct report *report) {
+    return report->is_live ? "\r\033[K" : "";
+}
+
 void report_close(struct report *report) {
+    fputs(clear(report), stdout);
     if (report->log) fclose(report->log);
     if (report->table) fclose(report->table);
     *report = (struct report){0};
@@ -118,9 +134,20 @@ void report_line(struct report *report, const char *format, ...) {
     va_start(arguments, format);
     vsnprintf(text, sizeof text, format, arguments);
     va_end(arguments);
-    printf("%s\n", text);
+    printf("%s%s\n", clear(report), text);
     fflush(stdout);
     log_text(report, text);
+}
+
+void report_live(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
+    va_list arguments;
+    if (!report->is_live) return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    printf("%s%s", clear(report), text);
+    fflush(stdout);
 }
 
 void report_log(struct report *report, const char *format, ...) {
@@ -158,7 +185,9 @@ int report_sync(struct report *report) {
 
 void report_duration(double seconds, char text[32]) {
     long long s = seconds > 0 && seconds < 1e15 ? llround(seconds) : 0;
-    if (s >= 3600) {
+    if (!(seconds < 1e15)) {
+        snprintf(text, 32, "?");
+    } else if (s >= 3600) {
         snprintf(text, 32, "%lld h %02lld min", s / 3600, s % 3600 / 60);
     } else if (s >= 60) {
         snprintf(text, 32, "%lld min %02lld s", s / 60, s % 60);

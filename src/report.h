@@ -16,6 +16,7 @@ enum { REPORT_METRICS_MAX = 4 };
 struct report {
     FILE *log, *table;
     char table_path[CONFIG_PATH_MAX + 32];
+    int is_live; /* standard output is a terminal that somebody looks at */
 };
 
 /* A row of metrics.csv. */
@@ -44,6 +45,9 @@ void report_close(struct report *report);
 /* A line to the terminal and to train.log. */
 void report_line(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A line to the terminal that the next line takes the place of; nothing if is_live is not set. */
+void report_live(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* A line to train.log alone. */
 void report_log(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
@@ -54,7 +58,7 @@ int report_epoch(struct report *report, const struct report_row *row);
  */
 int report_sync(struct report *report);
 
-/* "1 h 05 min", "3 min 20 s", "12 s" */
+/* "1 h 05 min", "3 min 20 s", "12 s"; "?" if it is not a finite number. */
 void report_duration(double seconds, char text[32]);
 
 #endif

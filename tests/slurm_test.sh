@@ -1,7 +1,9 @@
 #!/bin/bash
 # jobs/slurm/ on a real Slurm of two emulated nodes (tests/slurm/cluster.sh), as an ordinary user, in a folder with a
 # space: preprocess -> train on 2 nodes x 2 ranks -> evaluate by dependency; a job that is preempted and one that meets
-# its time limit go back into the queue by themselves and end with the same bits as one that was left alone.
+# its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
+# 6 runs in 3 slots with a run that fails, is run again alone, and is collected. jobs/pbs/ by Slurm's qsub, as far as that
+# goes: it knows no -l select, and loses spaces in what -v carries.
 set -u
 if [ "${BUILD:-build}" != build ]; then echo "skipped: the plain build is what runs on the cluster" && exit 77; fi
 for tool in slurmctld slurmd munged sbatch srun; do
@@ -9,6 +11,7 @@ for tool in slurmctld slurmd munged sbatch srun; do
         { echo "skipped: no $tool (Debian: slurmctld slurmd slurm-client munge)" && exit 77; }
 done
 if [ "$(id -u)" != 0 ]; then echo "skipped: starting a Slurm wants root" && exit 77; fi
+qsub=$(command -v generate_pbs_nodefile || echo "skipped: no qsub (Debian: slurm-wlm-torque)" >&2)
 
 tmp=$(mktemp -d /tmp/vaecf-slurm.XXXX) || exit 71
 chmod 755 "$tmp"
@@ -35,14 +38,29 @@ wait_for() {
             tail -n 20 "$project"/*.out "$tmp"/log/*.log
             exit 1
         fi
-        sleep 0.1
+        sleep 0.2
     done
 }
 # shellcheck disable=SC2317  # called by wait_for and check
 {
-    over() { [ -z "$(squeue -h -o %A -j "$1" -t PD,CF,R,CG,S 2>/dev/null)" ]; }
+    over() { # over JOB...: have they ended? (A job on its way back into the queue is not in squeue for a moment.)
+        local job
+        for job; do
+            if scontrol show job "$job" | grep -E 'JobState=' | grep -qvE '=(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL) '; then
+                return 1
+            fi
+        done
+    }
     has_row() { grep -qs '^1,' "$project/results/$1/metrics.csv"; }
     log_has() { grep -qE -- "$2" "$project/$1" 2>/dev/null; }
+    # signalled NAME: has a stopped rank a signal waiting for it?
+    signalled() {
+        local pid
+        for pid in $(ranks_of "$1"); do
+            if grep -qsE '^(SigPnd|ShdPnd):.*[^0[:space:]]' "/proc/$pid/status"; then return 0; fi
+        done
+        return 1
+    }
     state() { scontrol show job "$1" | grep -q "JobState=$2 "; }
     same() { # the table but for the columns of time, and the best model's metrics
         cmp <(cut -d, -f1,2,5- "$project/results/$1/metrics.csv") <(cut -d, -f1,2,5- "$project/results/$2/metrics.csv") &&
@@ -50,6 +68,22 @@ wait_for() {
             { ! command -v h5diff >/dev/null ||
                 h5diff "$project/results/$1/best.h5" "$project/results/$2/best.h5" /model /model; }
     }
+}
+
+ranks_of() { pgrep -f "real/vaecf-train.*results/$1 "; }
+# stop_and_go NAME: stops the ranks of results/NAME after the first epoch, so that the job waits for what will end it without
+# using the cores, until they have a signal waiting, which a stopped process gets when it goes on.
+# shellcheck disable=SC2046,SC2317  # numbers; called by wait_for
+stop_and_go() {
+    has_begun() { has_row "$1" || has_ended "$1"; }
+    has_ended() {
+        if signalled "$1"; then kill -CONT $(ranks_of "$1"); fi
+        log_has "$1.out" "stopped with a checkpoint"
+    }
+    wait_for "the first epoch of results/$1" has_begun "$1"
+    kill -STOP $(ranks_of "$1") 2>/dev/null
+    touch "$tmp/$1.begun"
+    wait_for "the end of results/$1" has_ended "$1"
 }
 
 # ---- the project, with a vaecf-train that does not end before it was stopped once ----
@@ -88,6 +122,15 @@ model: {hidden: [16], latent: 8}
 train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
 output: {path: results/whole}
 E
+cat >"$project/sweep.yaml" <<E
+config: run.yaml
+output: results/a sweep
+seeds: [1, 2, 3]
+parameters: {train.learning_rate: [1.0e-3, 1.0e-2]}
+E
+# run 4 cannot make its checkpoints at first
+mkdir -p "$project/results/a sweep/run-0004"
+touch "$project/results/a sweep/run-0004/checkpoints"
 chown -R 65534:65534 "$project"
 export OMPI_MCA_mpi_yield_when_idle=1 # there are more ranks than cores
 if [ "$(nproc)" -lt 2 ]; then export VAECF_BIND=none; fi
@@ -99,35 +142,47 @@ preempted=$(ENDLESS=1 submit --dependency="afterok:$data" --partition=scavenge -
 limited=$(ENDLESS=1 VAECF_LAUNCH=mpirun submit --dependency="afterok:$data" --nodes=2 --time=1 --signal=B:USR1@50 \
     --output=limited.out jobs/slurm/train.sh run.yaml --set output.path=results/limited)
 
-wait_for "the first epoch of the job that is preempted" has_row preempted
+sweep=$(submit --dependency="afterok:$data" --array=0-2 --ntasks-per-node=1 --output=sweep-%a.out jobs/slurm/sweep.sh \
+    sweep.yaml --set train.epochs=2)
+# By qsub: its own timer ends it after 25 s, and it submits its continuation. Slurm's qstat tells no `nodes`, and -V has to
+# carry the settings, so a qsub of ours adds what is missing.
+if [ -n "$qsub" ]; then
+    ln -s "a project" "$tmp/project"
+    # shellcheck disable=SC2016
+    printf '#!/bin/bash\nexec qsub -V -j oe -o pbs-more.out -l nodes=2:ppn=2,walltime=01:00:00 "${!#}"\n' >"$tmp/qsub"
+    chmod 755 "$tmp/qsub"
+    ENDLESS=1 VAECF_ARGS='run.yaml --set output.path=results/pbs' VAECF_HOME="$tmp/project" VAECF_QSUB="$tmp/qsub" VAECF_THREADS=1 VAECF_AHEAD=35 \
+        as_user qsub -V -W "depend=afterok:$data" -l nodes=2:ppn=2,walltime=00:01:00 -j oe -o pbs.out "$tmp/project/jobs/pbs/train.sh" >/dev/null
+fi
+
+going=()
+for name in preempted limited ${qsub:+pbs}; do
+    stop_and_go "$name" &
+    going+=($!)
+done
+wait_for "the first epoch of the job that is preempted" test -e "$tmp/preempted.begun"
 urgent=$(submit --gpus-per-node=1 --nodes=2 --output=urgent.out --wrap=true)
-wait_for "the first epoch of the job with a limit" has_row limited
-# It waits for its limit without using the cores: a stopped process gets the signal when it goes on.
-pids=$(pgrep -f "real/vaecf-train.*results/limited")
-# shellcheck disable=SC2086  # numbers
-kill -STOP $pids
+wait "${going[@]}"
+scontrol update "jobid=$limited" timelimit=60 # once is enough
 wait_for "the job with precedence" over "$urgent"
 check "a job with precedence preempts" state "$urgent" COMPLETED
-wait_for "the requeue of the preempted job" log_has preempted.out "back into the queue"
-# shellcheck disable=SC2317
-signalled() {
-    local pid
-    for pid in $pids; do
-        if grep -qE '^(SigPnd|ShdPnd):.*[^0]' "/proc/$pid/status" 2>/dev/null; then return 0; fi
-    done
-    return 1
-}
-wait_for "the signal ahead of the time limit" signalled
-# shellcheck disable=SC2086
-kill -CONT $pids
-wait_for "the requeue at the time limit" log_has limited.out "back into the queue"
+
+# ---- the sweep ----
+wait_for "the sweep" over "$sweep"
+check "6 runs in 3 slots" log_has sweep-2.out '^....-..-.. ..:..:..  run 5 of 6: results/a sweep/run-0005'
+check "the run that was made to fail fails its slot" state "${sweep}_1" FAILED
+check "and no other" state "${sweep}_2" COMPLETED
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected with the failure" grep -q '^run-0004,failed,73,2,0.01,0,,' "$project/results/a sweep/runs.csv"
+rm "$project/results/a sweep/run-0004/checkpoints"
+again=$(submit --array=4 --ntasks-per-node=1 --output=again.out jobs/slurm/sweep.sh sweep.yaml --set train.epochs=2)
 
 # ---- and one that is left alone, of as many epochs ----
-epochs=$(($(cat "$project"/results/*/metrics.csv | wc -l) + 2))
+epochs=$(($(cat "$project"/results/{preempted,limited,pbs}/metrics.csv 2>/dev/null | cut -d, -f1 | sort -n | tail -n 1) + 2))
 echo $epochs >"$project/epochs"
 whole=$(submit --nodes=2 --output=whole.out jobs/slurm/train.sh run.yaml --set "train.epochs=$epochs")
 evaluation=$(submit --dependency="afterok:$whole" --nodes=2 --output=evaluation.out jobs/slurm/evaluate.sh results/whole --output evaluation.csv)
-wait_for "training and evaluation" over "$preempted,$limited,$evaluation"
+wait_for "training and evaluation" over "$preempted" "$limited" "$evaluation" "$again"
 for job in data preempted limited whole evaluation; do check "$job: completed" state "${!job}" COMPLETED; done
 check "srun with pmix" log_has whole.out '^srun --mpi=pmix .*rank.sh vaecf-train --config run.yaml'
 check "mpirun" log_has limited.out '^mpirun -n 4 .*rank.sh vaecf-train --config run.yaml'
@@ -135,9 +190,28 @@ check "2 nodes x 2 ranks" log_has whole.out 'job [0-9]+, start 1: 4 ranks of 1 t
 check "the GPU of the local rank" log_has preempted.out 'rank 3 on .*GPU 1$'
 check "the preempted job started twice" log_has preempted.out 'start 2: 4 ranks'
 check "the job with the limit started again" log_has limited.out 'start [2-9]: 4 ranks'
+if [ -n "$qsub" ]; then check "by qsub it goes on as another job" log_has pbs.out 'goes on as job [0-9]+'; fi
 check "preempted: the same bits as left alone" same preempted whole
 check "at the time limit: the same bits as left alone" same limited whole
 check "vaecf-evaluate says what vaecf-train did" cmp "$project/evaluation.csv" "$project/results/whole/test.csv"
+if [ -n "$qsub" ]; then
+    # shellcheck disable=SC2317
+    complete() { [ -s "$project/results/$1/test.csv" ] && [ -z "$(squeue -h -o %A -n train.sh,vaecf-train)" ]; }
+    wait_for "the job by qsub" complete pbs
+    check "by qsub: PBS_NODEFILE and PBS_O_WORKDIR" log_has pbs.out 'start 1: 4 ranks of 1 threads on 2 nodes'
+    check "and the same bits" same pbs whole
+    VAECF_THREADS=1 VAECF_ARGS="results/pbs --output pbs.csv" VAECF_HOME="$tmp/project" as_user qsub -V -l nodes=1:ppn=2 -j oe -o pbs-evaluation.out \
+        "$tmp/project/jobs/pbs/evaluate.sh" >"$tmp/id"
+    VAECF_THREADS=1 VAECF_ARGS=sweep.yaml VAECF_SLOTS=2 VAECF_HOME="$tmp/project" as_user qsub -V -J 0-1 -l nodes=1:ppn=1 -j oe -o pbs-sweep.out.%a \
+        "$tmp/project/jobs/pbs/sweep.sh" >"$tmp/array"
+    wait_for "evaluation and sweep by qsub" over "$(cat "$tmp/id")" "$(cat "$tmp/array")"
+    check "evaluate.sh by qsub" cmp "$project/pbs.csv" "$project/results/pbs/test.csv"
+    check "an array by qsub -J" log_has pbs-sweep.out.1 'run 5 of 6'
+fi
+check "the failed run again, alone" [ "$(grep -c 'run . of 6' "$project/again.out")" = 1 ]
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected: 6 complete runs" grep -q '^6 runs: 6 complete' "$project/collected.md"
+check "and means over 3 seeds" grep -qE '^3,3,0.001,0\.[0-9]+,' "$project/results/a sweep/means.csv"
 
 if [ $failed = 1 ]; then tail -n +1 "$project"/*.out; fi
 exit $failed

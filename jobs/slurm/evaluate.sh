@@ -12,7 +12,7 @@
 set -u
 # Slurm runs a copy of this script; scontrol knows where the original is, and with it the project.
 jobs=${VAECF_HOME:+$VAECF_HOME/jobs}
-: "${jobs:=$(scontrol show job "${SLURM_JOB_ID:?submit me with sbatch}" | sed -n 's|^ *Command=\(.*/jobs\)/slurm/.*|\1|p')}"
+: "${jobs:=$(scontrol show job "${SLURM_JOB_ID:?submit me with sbatch}" | sed -n 's|^ *Command=\(.*/jobs\)/slurm/.*|\1|;T;p;q')}"
 # shellcheck source=jobs/slurm/job.sh
 . "$jobs/slurm/job.sh" || exit 66
 
