@@ -43,6 +43,7 @@ struct model {
     size_t n_params; /* with the gaps */
     real *params;    /* [n_params], backend memory, owned */
     real *grads;     /* [n_params] or NULL when only scoring */
+    real *average;   /* [n_params] of the weights over steps, see optimizer.h, or NULL; owned */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
