@@ -40,8 +40,9 @@ struct train_config {
     double beta1, beta2, epsilon;
     double weight_decay; /* on weights, not biases; adam: added to the gradient, adamw: decoupled */
     int64_t warmup_steps;
-    int schedule;   /* enum schedule, of the learning rate after warm-up: falls to 0 at the end of `epochs` */
-    double average; /* of the weights, [0, 1): see optimizer.h; 0: none */
+    int schedule; /* enum schedule, of the learning rate after warm-up: falls to 0 at the end of `epochs` */
+    double label_smoothing; /* [0, 1), see output_train in backend.h */
+    double average;         /* of the weights, [0, 1): see optimizer.h; 0: none */
     struct {
         double cap;           /* largest weight of the KL term */
         int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */

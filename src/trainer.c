@@ -339,6 +339,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
     t->optimizer.total_steps = t->config->train.epochs * sampler_steps(&t->sampler);
+    t->model.smoothing = t->config->train.label_smoothing;
     if (!code && is_network && t->config->train.average > 0) {
         t->model.average = t->backend.alloc(&t->backend, t->model.n_params);
         if (!t->model.average) code = EX_OSERR;
