@@ -55,7 +55,7 @@ for data in ${DATA:-ml-100k ml-1m debian gowalla}; do
             echo "$data, $model, seed $seed: vaecf-train ${set[*]}"
             start=$SECONDS
             mpirun -n "${RANKS:-1}" "$bin/vaecf-train" "${set[@]}" --resume auto --set data.path="$work/data/$data" \
-                --set output.path="$run" --set train.checkpoint.keep=1 >"$run.log"
+                --set output.path="$run" --set train.checkpoint.every_epochs=20 --set train.checkpoint.keep=1 >"$run.log"
             epoch=$(sed -n 's/^best: .* in epoch //p' "$run.log")
             awk -F, -v row="$data,$model,$seed,$epoch,$((SECONDS - start))" -v command="vaecf-train ${set[*]}" '
                 { value[$3] = $4 }
