@@ -1,10 +1,11 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect, -synthesize. `make help` lists what else there is.
+# vaecf: builds the programs bin/vaecf-*. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
 #   make ARCH=x86-64-v3          instruction set (native: this machine's)
 #   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
 #   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
+#   make CUDA=no, NCCL=no        without them;  CUDA_HOME=/opt/cuda  another nvcc;  CUDA_ARCH="sm_80 sm_90"  other GPUs
 #   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
 #   make V=1                     shows the commands
 
@@ -20,13 +21,19 @@ BUILD ?= build
 BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
+SECONDS ?= 20
+PYTHON ?= python3
+# Sanitizers and the CUDA runtime do not go together: the CUDA code is checked on the host (tests/cuda_host).
+ifdef SANITIZE
+CUDA := no
+endif
 FUZZ_SECONDS ?= 20
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess synthesize train evaluate recommend sweep collect
+PROGRAMS := preprocess synthesize train evaluate recommend sweep collect export
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -35,20 +42,27 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help test test-suite test-asan test-valgrind fuzz bench bench-input lint format demo setup install clean found tests
+.PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
+    fuzz cuda-check gpu-check bench bench-parity bench-input bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, -train, -evaluate, -recommend, -sweep, -collect, -synthesize"
+	@echo "make                 build the programs bin/vaecf-*"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
-	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
+	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
+	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
+	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
+	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
+	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
+	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -58,7 +72,7 @@ help:
 
 ifneq ($(filter-out help clean setup lint format demo test,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
-FIND_VARIABLES := MPICC GEMM $(foreach n,HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
     $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
 include $(BUILD)/found.mk
@@ -86,8 +100,9 @@ OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-rec
 endif
 # += leaves what the user gives in CFLAGS last
 BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
-    $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) $(FOUND_GEMM_CFLAGS)
-LIBS := $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
+    $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) \
+    $(FOUND_GEMM_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
+LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
@@ -95,13 +110,33 @@ LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)
 # One of the two GEMM files is compiled; mains stay outside of the library.
 MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
-    $(wildcard src/gemm_$(FOUND_GEMM).c)
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o)
+    $(wildcard src/gemm_$(FOUND_GEMM).c) $(if $(FOUND_NVCC),$(wildcard cuda/*.c))
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(BUILD)/cuda/kernels.o)
+
+# Machine code for each of CUDA_ARCH, and PTX of the last, which later GPUs compile for themselves.
+CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
+NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
+    $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
+    $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
+$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h src/philox.h $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
+$(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')
+
+# The kernels for every generation that is supported; nothing is run.
+cuda-check:
+ifeq ($(FOUND_NVCC),)
+	@echo "cuda-check: there is no nvcc: the kernels are not compiled for the GPU"
+else
+	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="sm_80 sm_90a sm_100" build/cuda_check/cuda/kernels.o \
+	    $(patsubst %.c,build/cuda_check/%.o,$(wildcard cuda/*.c))
+	@echo "cuda-check: the CUDA code compiles without warnings for sm_80, sm_90a and sm_100"
+endif
 
 # Other options, another library: everything is compiled anew.
 $(BUILD)/flags: always
 	@mkdir -p $(@D)
-	@echo '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@echo '$(subst ','\'',$(COMPILE) $(LINK) $(LIBS) $(NVCC))' > $@.new; cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
 $(BUILD)/%.o: %.c $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
@@ -117,6 +152,7 @@ $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-sweep: $(BUILD)/src/sweep.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-collect: $(BUILD)/src/collect.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-export: $(BUILD)/src/export.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
@@ -134,7 +170,8 @@ always:
 # ---- tests ----
 
 C_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*_test.c))
-tests: $(C_TESTS)
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+tests: $(C_TESTS) $(FUZZERS:%_fuzz=$(BUILD)/tests/fuzz/%_replay)
 
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
@@ -150,6 +187,41 @@ $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
 
+# The CUDA backend on the host: tests/cuda_host stands in for CUDA, cuBLASLt and NCCL, and the objects here for those of
+# the same name in the library.
+HOST := $(BUILD)/cuda_host
+HOST_C := cuda/backend_cuda.c cuda/matmul.c cuda/comm_nccl.c src/backend.c src/program.c
+HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) \
+    $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
+HOST_FLAGS := -Itests/cuda_host -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
+HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -Wextra -Werror -Wno-unknown-pragmas \
+    -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
+$(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
+$(HOST)/cuda/kernels.o: cuda/kernels.cu $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $< (host emulation))$(HOST_CXX) -x c++ -c -o $@ $<
+# Whole runs take smaller blocks, which are faster there.
+$(HOST)/cuda/small_kernels.o: cuda/kernels.cu $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $< (host emulation, small blocks))$(HOST_CXX) -DVAECF_ROW_THREADS=32 -x c++ -c -o $@ $<
+$(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $<)$(HOST_CXX) -c -o $@ $<
+$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST)/cuda/small_kernels.o $(BUILD)/libvaecf.a
+	@mkdir -p $(@D)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
+$(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST)/cuda/kernels.o $(BUILD)/libvaecf.a
+	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
+	    -lstdc++ -lm
+ifneq ($(FOUND_CXX),)
+tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+endif
+
+gpu-check: all tests
+	@BIN=$(BIN) BUILD=$(BUILD) tests/gpu_check.sh
+
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests
 	@BIN=$(BIN) BUILD=$(BUILD) tests/run.sh $(TESTS)
@@ -163,22 +235,31 @@ test: setup
 	@$(MAKE) --no-print-directory $(ASAN) all tests
 	@tests/run.sh --both
 
+# half of them on 1 rank, half on 2
+KILLS ?= 200
+test-crash: all
+	@BIN=$(BIN) BUILD=$(BUILD) KILLS=$(KILLS) TEST_TIMEOUT=86400 tests/run.sh crash
+	@cat $(BUILD)/logs/crash.sh.log
+
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
-	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= all
+	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= CUDA=no all
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
-# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds.
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
-fuzz:
+# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
+fuzz: $(BIN)/vaecf-preprocess
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
-	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(FUZZ_SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
-	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$${f}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
-	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) \
-	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; done
-$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
+	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
+	    BIN=$(BIN) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -print_final_stats=1 \
+	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
+	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
+	    sed -n 's/^stat::number_of_executed_units: */    no finding; inputs: /p' build/fuzz/$$f.log; done
+FUZZ_COMMON := $(BUILD)/tests/fuzz/edit.o $(BUILD)/libvaecf.a
+$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(FUZZ_COMMON)
 	$(call say,LD $@)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(BUILD)/tests/fuzz/%_replay: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/fuzz/replay.o $(FUZZ_COMMON)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
 
 # ---- benchmarks ----
 
@@ -187,14 +268,27 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libvaecf.a
 bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
+bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench/random_checkpoint
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/recommend.sh results/bench/recommend.csv
 
 # PYTHON=... one with torch, scipy and h5py, for the comparison
-PYTHON ?= python3
 bench: all $(BUILD)/tests/bench/products
 	@echo "command: make bench PYTHON=$(PYTHON)"
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
 
-FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] tests/*.[ch] tests/*/*.[ch])
+# INPUT=ratings.csv of MovieLens-1M
+bench-parity: all
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
+
+# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G
+build/bench/ratings.csv: $(BIN)/vaecf-synthesize
+	@mkdir -p $(@D) && $< --output $@
+bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
+bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
+
+FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 lint:
 	clang-format --dry-run -Werror $(FORMATTED)
@@ -224,4 +318,4 @@ install: all
 clean:
 	rm -rf build bin
 
--include $(shell [ ! -d $(BUILD) ] || find $(BUILD)/src $(BUILD)/preprocess $(BUILD)/tests $(BUILD)/double -name '*.d' 2>/dev/null)
+-include $(shell [ ! -d $(BUILD) ] || find $(BUILD)/src $(BUILD)/preprocess $(BUILD)/tests $(BUILD)/double $(BUILD)/cuda $(BUILD)/cuda_host -name '*.d' 2>/dev/null)

@@ -6,7 +6,8 @@
 #
 # A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
 # NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
-# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, CMOCKA. GEMM=onednn or GEMM=cblas asks for one of the two.
+# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of the two;
+# CUDA=no and NCCL=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
 set -u
 out=$1
 
@@ -15,7 +16,7 @@ work=$(mktemp -d) || exit 71
 trap 'rm -rf "$work"' EXIT
 
 # The same environment as last time, and nothing was missing: the answer stands.
-signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA_HOME|NCCL|EBROOT|(HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|CMOCKA)_?[A-Z]*)=' |
+signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
 if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
     grep -qx 'FOUND_MISSING :=' "$out" && grep -q '^FOUND_CMOCKA_LIBS' "$out"; then
@@ -143,9 +144,67 @@ else
     report+=("  → OpenMP: the compiler has none; one thread a rank")
     result+=("FOUND_OPENMP := -Wno-unknown-pragmas")
 fi
-nvcc=$(command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || command -v nvcc || true)
-report+=("  → CUDA: ${nvcc:+$nvcc is there, but }not used by this version")
-report+=("  → NCCL: not used by this version")
+
+# CUDA, unless CUDA=no: nvcc with a toolkit around it that has cuBLASLt. CUDA_ARCH is make's to override.
+nvcc=
+[ "${CUDA:-}" = no ] || nvcc=$(command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" || command -v nvcc || true)
+cuda_works() {
+    local home place
+    home=$(dirname "$(dirname "$(readlink -f "$nvcc")")")
+    cuda_cflags="-I$home/include"
+    for place in lib64 lib targets/x86_64-linux/lib targets/sbsa-linux/lib; do
+        cuda_libs="-L$home/$place -lcublasLt -lcudart_static -ldl -lrt -lpthread -lstdc++"
+        if [ -e "$home/$place/libcudart_static.a" ] && try "$cuda_cflags $cuda_libs" cublasLt.h cublasLtMatmul; then
+            printf '__global__ void k(int *p) { *p = 1; }\nint main() { k<<<1, 1>>>(0); }\n' >"$work/try.cu"
+            "$nvcc" -c -o "$work/try.o" "$work/try.cu" >/dev/null 2>&1
+            return
+        fi
+    done
+    return 1
+}
+if [ -z "$nvcc" ]; then
+    report+=("  → CUDA: $([ "${CUDA:-}" = no ] && echo 'left out (CUDA=no)' || echo 'no nvcc (CUDA_HOME, PATH): CPU only')")
+elif ! cuda_works; then
+    report+=("  → CUDA: $nvcc is there, but cuBLASLt, libcudart_static.a or a compiler it works with is not: CPU only")
+    nvcc=
+else
+    version=$("$nvcc" --version | sed -nE 's/.*release ([0-9.]+).*/\1/p')
+    archs=
+    for arch in 80 90 100; do "$nvcc" --list-gpu-arch | grep -qx "compute_$arch" && archs+=" sm_$arch"; done
+    report+=("  ✓ CUDA $version found ($nvcc; for$archs)")
+    result+=("FOUND_NVCC := $nvcc" "FOUND_CUDA_ARCH :=$archs")
+    result+=("FOUND_CUDA_CFLAGS := -DVAECF_CUDA ${cuda_cflags/-I/-isystem }")
+    # as needed: vaecf-preprocess does without
+    result+=("FOUND_CUDA_LIBS := -Wl,--as-needed $(with_rpath "$cuda_libs")-Wl,--no-as-needed")
+fi
+# NCCL, from the usual places or from CUDA's own; its header wants CUDA's.
+find_nccl() {
+    find NCCL nccl.h ncclCommInitRankConfig "-lnccl $cuda_cflags" nccl && return
+    cflags=$cuda_cflags libs="${cuda_libs%% *} -lnccl"
+    try "$cflags $libs" nccl.h ncclCommInitRankConfig
+}
+if [ -z "$nvcc" ] || [ "${NCCL:-}" = no ]; then
+    report+=("  → NCCL: left out$([ -z "$nvcc" ] || echo ' (NCCL=no)')")
+elif find_nccl; then
+    # shellcheck disable=SC2086  # the flags are words
+    version=$(printf '#include <nccl.h>\nNCCL_MAJOR.NCCL_MINOR.NCCL_PATCH\n' |
+        "$compiler" -E -P $cuda_cflags $cflags - 2>/dev/null | tail -n 1 | tr -d ' ')
+    report+=("  ✓ NCCL $version found (sums over GPUs)")
+    result+=("FOUND_NCCL_CFLAGS := -DVAECF_NCCL ${cflags//-I/-isystem }")
+    result+=("FOUND_NCCL_LIBS := -Wl,--as-needed $(with_rpath "${libs%%-I*}") -Wl,--no-as-needed")
+else
+    report+=("  → NCCL: not there (NCCL_HOME): gradients go over MPI, through the host's memory")
+fi
+
+# The tests run the CUDA code on the host, which takes a C++ compiler.
+cxx=$(command -v "${CXX:-c++}" || command -v g++ || true)
+printf '#include <functional>\nint main() { return std::function<int()>([] { return 0; })(); }\n' >"$work/try.cc"
+if [ -n "$cxx" ] && "$cxx" -std=c++17 -o "$work/try" "$work/try.cc" 2>/dev/null; then
+    report+=("  ✓ C++ compiler found ($cxx; for tests of the CUDA code without a GPU)")
+    result+=("FOUND_CXX := $cxx")
+else
+    report+=("  → C++ compiler: none; no tests of the CUDA code without a GPU")
+fi
 needed=${#missing[@]} # cmocka is for the tests alone: without it the programs are still built
 take CMOCKA "cmocka (for the tests)" libcmocka-dev cmocka cmocka cmocka \
     'stdio.h>

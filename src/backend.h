@@ -26,6 +26,7 @@ struct adam_step {
     double weight_decay;
     int decoupled;                   /* AdamW */
     double correction1, correction2; /* 1 - beta^step */
+    double unscale;                  /* the gradients come times 1 / this */
 };
 
 struct backend {
@@ -98,7 +99,7 @@ struct backend {
     void (*top_k)(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit);
 
-    /* Sum of the dense gradients over the ranks, in place. */
+    /* Sum of the dense gradients over the ranks, in place; waits for what gradient_ready began of them. */
     void (*all_reduce)(struct backend *backend, const struct comm *comm, real *values, size_t n);
     /* The same for dw[I, h] of the input layer: afterwards every row is valid on every rank (rows of items
      * that no rank had are zero). Cost: the rows that some rank had. */
@@ -107,11 +108,53 @@ struct backend {
     /* One update of n parameters p with gradient g and moments m, v. */
     void (*adam)(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v);
+
+    /* Are all of the n gradients finite? If not, adam does nothing until the next call; so the step is
+     * skipped without waiting for the answer, which overflowed gives. */
+    void (*guard)(struct backend *backend, const real *g, size_t n);
+    int (*overflowed)(struct backend *backend);
+
+    /* ---- NULL where a backend does without ---- */
+
+    /* Of an asynchronous backend, whose output_train and latent_backward return 0: their sums for the loaded
+     * batch. Waits for these alone. 0 or EX_OSERR. */
+    int (*losses)(struct backend *backend, double *nll, double *kl);
+    /* These gradients are final: their sum over the ranks may begin. Every rank calls it for the same ones in
+     * the same order. */
+    void (*gradient_ready)(struct backend *backend, real *values, size_t n);
 };
+
+struct backend_options {
+    int64_t n_items;
+    enum device device;
+    enum precision precision;
+    const struct comm *comm;  /* the ranks that train together; NULL: this one alone */
+    enum comm_kind comm_kind; /* how the backend sums over them */
+    enum comm_type comm_type; /* in the type of the precision, or in fp32 */
+};
+
+/* Can this process have the device? Not collective. EX_OSERR: no GPU; EX_CONFIG: the program is built
+ * without. */
+int backend_probe(enum device device);
+
+/* The backend that the options ask for, collectively. DEVICE_AUTO is CUDA if every rank has a GPU, unless the
+ * environment's VAECF_DEVICE says cpu or cuda; likewise VAECF_COMM, nccl or mpi, for COMM_AUTO. EX_OSERR,
+ * EX_CONFIG. */
+int backend_create(const struct backend_options *options, struct backend *backend);
 
 /* The CPU backend for a catalogue of n_items: OpenMP and oneDNN or a CBLAS. bf16: in training, operands of
  * products are rounded to bf16 where processor and library multiply it in hardware; sums, weights, moments
- * and scores stay fp32. Every other precision, or a processor without, is fp32. EX_OSERR. */
+ * and scores stay fp32. fp16: the same, rounded by program and multiplied in fp32: to test loss scaling
+ * without a GPU. tf32, or bf16 on a processor without, is fp32. EX_OSERR. */
 int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend);
+
+/* The CUDA backend, on the GPU with the number of the rank on its machine (only in a program with
+ * VAECF_CUDA). In training, operands of products are rounded to the precision's type; the sparse input layer,
+ * sums, weights, moments and scores stay fp32. Collective. EX_OSERR with what is wrong: no GPU, driver or GPU
+ * too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI. */
+int backend_cuda_create(const struct backend_options *options, struct backend *backend);
+
+/* Is there a GPU that works? 0, or EX_OSERR with a message. Not collective. */
+int backend_cuda_probe(void);
 
 #endif

@@ -11,6 +11,7 @@
 #include "backend.h"
 #include "comm.h"
 #include "error.h"
+#include "fp16.h"
 #include "gemm.h"
 #include "philox.h"
 #include "vector.h"
@@ -55,8 +56,12 @@ struct cpu {
     int64_t half_room[HALVES];
     const real *weights; /* of the output layer, that half[HALF_WEIGHTS] holds as they are now; NULL: none */
     int use_bf16;        /* asked for, and there */
-    int is_training;     /* the loaded batch is for training */
-    double *nll;         /* [rows] */
+    int use_fp16;        /* the same by program: operands rounded to fp16, as `real` */
+    real *in_fp16[2];    /* [fp16_room] each */
+    int64_t fp16_room[2];
+    int overflow;    /* of the gradients, as guard has found */
+    int is_training; /* the loaded batch is for training */
+    double *nll;     /* [rows] */
     int64_t block, rows_room;
     struct candidate {
         real score;
@@ -280,6 +285,26 @@ static const bf16 *rounded_weights(struct cpu *cpu, const real *w, int64_t n) {
     return to;
 }
 
+static void round_all(int64_t n, const real *from, real *to) {
+#pragma omp parallel for simd schedule(static)
+    for (int64_t i = 0; i < n; i++) to[i] = (real)fp16_round((float)from[i]);
+}
+
+/* from[n] rounded to fp16, in in_fp16[which]; NULL and a fault if there is no memory. */
+static const real *round_to_fp16(struct cpu *cpu, int which, const real *from, int64_t n) {
+    if (n > cpu->fp16_room[which]) {
+        cpu->fp16_room[which] = 0;
+        int code = make_room(&cpu->in_fp16[which], n, sizeof **cpu->in_fp16);
+        if (code) {
+            keep_fault(cpu, code);
+            return NULL;
+        }
+        cpu->fp16_room[which] = n;
+    }
+    round_all(n, from, cpu->in_fp16[which]);
+    return cpu->in_fp16[which];
+}
+
 /* c = op(a) op(b) as gemm.h says, in the precision of the loaded batch's work. */
 static void product(struct cpu *cpu, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
                     const real *a, const real *b, real *c) {
@@ -287,6 +312,10 @@ static void product(struct cpu *cpu, int transpose_a, int transpose_b, int64_t m
     if (cpu->use_bf16 && cpu->is_training) {
         const bf16 *a16 = rounded(cpu, HALF_A, a, m * k), *b16 = rounded(cpu, HALF_B, b, k * n);
         if (a16 && b16) code = gemm_bf16(transpose_a, transpose_b, m, n, k, a16, b16, 0, c);
+    } else if (cpu->use_fp16 && cpu->is_training) {
+        a = round_to_fp16(cpu, 0, a, m * k);
+        b = round_to_fp16(cpu, 1, b, k * n);
+        if (a && b) code = gemm(transpose_a, transpose_b, m, n, k, a, b, 0, c);
     } else {
         code = gemm(transpose_a, transpose_b, m, n, k, a, b, 0, c);
     }
@@ -501,10 +530,13 @@ static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const re
 static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
                         const real *b, real scale, real *dx, real *dw, real *db) {
     int64_t n = cpu->n_items;
+    if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
+    if (!x) return cpu->fault;
     int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
     if (code) return code;
     softmax_rows(cpu, first, count, b, scale, NULL);
     sum_rows(cpu->logits, count, n, first > 0, db);
+    if (cpu->use_fp16) round_all(count * n, cpu->logits, cpu->logits);
     code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
     return code ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
 }
@@ -527,6 +559,8 @@ static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int 
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
+    if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
+    if (cpu->fault) return 0;
     for (int64_t first = 0; first < rows; first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
         int code = (cpu->use_bf16 ? output_block_half : output_block)(cpu, first, count, h, x + first * h, w,
@@ -716,15 +750,27 @@ static void input_all_reduce(struct backend *backend, const struct comm *comm, i
     memcpy(cpu->filled, cpu->all, bytes);
 }
 
+static void guard(struct backend *backend, const real *g, size_t n) {
+    struct cpu *cpu = backend->state;
+    int overflow = 0;
+#pragma omp parallel for simd schedule(static) reduction(| : overflow)
+    for (size_t i = 0; i < n; i++) overflow |= !isfinite(g[i]);
+    cpu->overflow = overflow;
+}
+
+static int overflowed(struct backend *backend) {
+    return ((struct cpu *)backend->state)->overflow;
+}
+
 /* What adam computes an element with. */
 struct rates {
-    real b1, b2, c1, c2, eps, rate, unbias, coupled, shrink;
+    real b1, b2, c1, c2, eps, rate, unbias, coupled, shrink, unscale;
 };
 
 static void adam_piece(const struct rates *k, size_t n, real *restrict p, const real *restrict g,
                        real *restrict m, real *restrict v) {
     for (size_t i = 0; i < n; i++) {
-        real gradient = g[i] + k->coupled * p[i];
+        real gradient = k->unscale * g[i] + k->coupled * p[i];
         m[i] = k->b1 * m[i] + k->c1 * gradient;
         v[i] = k->b2 * v[i] + k->c2 * gradient * gradient;
         p[i] = k->shrink * p[i] - k->rate * m[i] / ((real)sqrt(v[i]) * k->unbias + k->eps);
@@ -737,6 +783,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
                  real *m, real *v) {
     enum { PIECE = 4096 };
     struct cpu *cpu = backend->state;
+    if (cpu->overflow) return;
     const struct rates rates = {
         .b1 = (real)step->beta1,
         .b2 = (real)step->beta2,
@@ -746,6 +793,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
         .rate = (real)(step->learning_rate / step->correction1),
         .unbias = (real)(1 / sqrt(step->correction2)),
         .coupled = step->decoupled ? 0 : (real)step->weight_decay,
+        .unscale = (real)step->unscale,
         .shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1),
     };
     /* where the rounded weights are among p */
@@ -781,6 +829,7 @@ static void destroy(struct backend *backend) {
     free(cpu->exchange);
     free(cpu->logits);
     for (int i = 0; i < HALVES; i++) free(cpu->half[i]);
+    for (int i = 0; i < 2; i++) free(cpu->in_fp16[i]);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -825,6 +874,8 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
         .all_reduce = all_reduce,
         .input_all_reduce = input_all_reduce,
         .adam = adam,
+        .guard = guard,
+        .overflowed = overflowed,
     };
     struct cpu *cpu = calloc(1, sizeof *cpu);
     backend->state = cpu;
@@ -841,11 +892,15 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
                             words * 3 * sizeof *cpu->all + (size_t)n_items * sizeof *cpu->place);
     }
     cpu->use_bf16 = precision == PRECISION_BF16 && gemm_has_bf16();
-    backend->precision = cpu->use_bf16 ? PRECISION_BF16 : PRECISION_FP32;
+    cpu->use_fp16 = precision == PRECISION_FP16;
+    backend->precision = cpu->use_bf16 ? PRECISION_BF16 : cpu->use_fp16 ? PRECISION_FP16 : PRECISION_FP32;
     char library[128];
     gemm_describe(library, sizeof library);
     int threads = omp_get_max_threads();
     snprintf(backend->describe, sizeof backend->describe, "%s%s, %d thread%s, %s", library,
-             cpu->use_bf16 ? " in bf16" : "", threads, threads == 1 ? "" : "s", instruction_set());
+             cpu->use_bf16   ? " in bf16"
+             : cpu->use_fp16 ? " rounding to fp16"
+                             : "",
+             threads, threads == 1 ? "" : "s", instruction_set());
     return 0;
 }

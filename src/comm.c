@@ -40,12 +40,17 @@ struct comm comm_start(int *argc, char ***argv) {
     return comm;
 }
 
-void comm_share_threads(const struct comm *comm) {
+void comm_machine(const struct comm *comm, int *rank, int *ranks) {
     MPI_Comm machine;
-    int ranks, bound = omp_get_num_procs();
     MPI_Comm_split_type(comm->mpi, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &machine);
-    MPI_Comm_size(machine, &ranks);
+    MPI_Comm_rank(machine, rank);
+    MPI_Comm_size(machine, ranks);
     MPI_Comm_free(&machine);
+}
+
+void comm_share_threads(const struct comm *comm) {
+    int rank, ranks, bound = omp_get_num_procs();
+    comm_machine(comm, &rank, &ranks);
     if (getenv("OMP_NUM_THREADS")) return;
     int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks;
     if (share > bound) share = bound;
@@ -68,6 +73,7 @@ void comm_abort(const struct comm *comm, int code) {
 
 int comm_agree(const struct comm *comm, int code) {
     char message[MESSAGE_MAX] = "";
+    if (comm->size == 1) return code;
     int first = code ? comm->rank : comm->size;
     MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi);
     if (first == comm->size) return 0;
@@ -109,6 +115,7 @@ int64_t comm_max(const struct comm *comm, int64_t value) {
 }
 
 void comm_broadcast(const struct comm *comm, void *data, size_t bytes) {
+    if (comm->size == 1) return;
     for (size_t i = 0; i < bytes; i += PIECE) {
         size_t n = bytes - i < PIECE ? bytes - i : PIECE;
         MPI_Bcast((char *)data + i, (int)n, MPI_BYTE, 0, comm->mpi);

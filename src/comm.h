@@ -21,6 +21,9 @@ struct comm {
  * world. */
 struct comm comm_start(int *argc, char ***argv);
 
+/* This rank's number among those on the same machine, and how many they are. */
+void comm_machine(const struct comm *comm, int *rank, int *ranks);
+
 /* Gives each rank's OpenMP as many threads as it has cores for itself on its machine, unless OMP_NUM_THREADS
  * says how many. */
 void comm_share_threads(const struct comm *comm);

@@ -56,6 +56,8 @@ static const struct key keys[] = {
     {"train.checkpoint.every_minutes", REAL, FIELD(train.checkpoint.every_minutes), "[0, 1e9]", 0},
     {"train.checkpoint.keep", INTEGER64, FIELD(train.checkpoint.keep), "[1, 1e6]", 0},
     {"device", WORD, FIELD(device), "auto, cpu, cuda", DEVICE_AUTO},
+    {"comm", WORD, FIELD(comm), "auto, nccl, mpi", COMM_AUTO},
+    {"comm_type", WORD, FIELD(comm_type), "fp32, compute", COMM_FP32},
     {"output", SECTION, 0, NULL, 0},
     {"output.path", PATH, FIELD(output_path), NULL, 0},
 };
@@ -103,6 +105,8 @@ void config_defaults(struct config *config) {
     train->checkpoint.every_minutes = 10;
     train->checkpoint.keep = 3;
     config->device = DEVICE_AUTO;
+    config->comm = COMM_AUTO;
+    config->comm_type = COMM_FP32;
 }
 
 /* "FILE:LINE: KEY: ..." on one line, whatever the values contain. key NULL: none. */

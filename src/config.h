@@ -17,6 +17,8 @@ enum activation { ACTIVATION_NONE, ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_
 enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum comm_kind { COMM_AUTO, COMM_NCCL, COMM_MPI };
+enum comm_type { COMM_FP32, COMM_COMPUTE };
 
 struct model_config {
     int type;                      /* enum model_type */
@@ -59,6 +61,8 @@ struct config {
     struct model_config model;
     struct train_config train;
     int device;                        /* enum device */
+    int comm;                          /* enum comm_kind: what sums gradients over GPUs */
+    int comm_type;                     /* enum comm_type: their type meanwhile, over GPUs */
     char output_path[CONFIG_PATH_MAX]; /* output.path */
 };
 

@@ -143,7 +143,9 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     } else {
         code = choose_metrics(o->metrics, dataset.n_items, &metrics);
     }
-    if (!code) code = backend_cpu_create(dataset.n_items, PRECISION_FP32, &backend);
+    const struct backend_options options = {.n_items = dataset.n_items, .comm_kind = COMM_MPI, .comm = comm};
+    code = comm_agree(comm, code);
+    if (!code) code = backend_create(&options, &backend);
     if (!code) code = model_create(&info.config.model, dataset.n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
     if (!code) code = read_part(&dataset, comm, input_part, &input);

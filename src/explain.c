@@ -126,11 +126,8 @@ static void print_history(const struct catalogue *c, const struct users *u, int6
     if (!n) return;
     int ids = id_width(c, items, shown);
     putchar('\n');
-    print_head(c, "                      ", ids);
-    for (int64_t i = 0; i < shown; i++) {
-        printf("%22s", "");
-        print_item(c, items[i], 22, ids, columns);
-    }
+    print_head(c, "", ids);
+    for (int64_t i = 0; i < shown; i++) print_item(c, items[i], 0, ids, columns);
 }
 
 static void print_list(const struct recommender *r, const struct catalogue *c, const int32_t *top,

@@ -29,18 +29,30 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *text) {
     return 0;
 }
 
-static int fail_named(int code, const char *file, const char *object, const char *what) {
-    char reason[NAME_SIZE] = "";
+/* What HDF5 says of its failure: to be asked before the next call to it, which forgets. */
+static void get_reason(char reason[NAME_SIZE]) {
+    reason[0] = '\0';
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
     H5Eclear2(H5E_DEFAULT);
+}
+
+static int fail_because(int code, const char *file, const char *object, const char *what,
+                        const char *reason) {
     return error_set(code, "%s: %s%s%s%s%s", file, object, *object ? ": " : "", what, *reason ? ": " : "",
                      reason);
 }
 
+static int fail_named(int code, const char *file, const char *object, const char *what) {
+    char reason[NAME_SIZE];
+    get_reason(reason);
+    return fail_because(code, file, object, what, reason);
+}
+
 static int fail(int code, hid_t file, const char *object, const char *what) {
-    char name[NAME_SIZE] = "?";
+    char name[NAME_SIZE] = "?", reason[NAME_SIZE];
+    get_reason(reason);
     H5Fget_name(file, name, sizeof name);
-    return fail_named(code, name, object, what);
+    return fail_because(code, name, object, what, reason);
 }
 
 /* ---- files ---- */
@@ -63,6 +75,13 @@ static hid_t access_list(void) {
     /* Locks fail on many parallel file systems; files are written under another name anyway. */
     H5Pset_file_locking(list, 0, 1);
 #endif
+    return list;
+}
+
+/* A list to create with, which keeps no time: the same content is the same file. */
+static hid_t timeless(hid_t class) {
+    hid_t list = H5Pcreate(class);
+    H5Pset_obj_track_times(list, 0);
     return list;
 }
 
@@ -103,9 +122,11 @@ int h5_open(const char *path, hid_t *file) {
 
 int h5_create(const char *path, hid_t *file) {
     start();
-    hid_t list = access_list();
-    *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    hid_t list = access_list(), create = timeless(H5P_FILE_CREATE);
+    *file = H5Fcreate(path, H5F_ACC_TRUNC, create, list);
+    H5Pclose(create);
     H5Pclose(list);
+    H5Pclose(create);
     if (*file < 0) return fail_named(EX_CANTCREAT, path, "", "cannot create");
     return 0;
 }
@@ -192,9 +213,23 @@ int h5_close(hid_t file, const char *path, int code) {
 }
 
 int h5_make_group(hid_t file, const char *path) {
-    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t create = timeless(H5P_GROUP_CREATE);
+    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, create, H5P_DEFAULT);
+    H5Pclose(create);
     if (group < 0) return fail(EX_IOERR, file, path, "cannot write");
     return H5Gclose(group) < 0 ? fail(EX_IOERR, file, path, "cannot write") : 0;
+}
+
+/* Makes the groups on the way to an object, where they are not there yet. */
+static int make_parents(hid_t file, const char *path) {
+    char parent[NAME_SIZE];
+    for (const char *end = path + 1; (end = strchr(end, '/')); end++) {
+        snprintf(parent, sizeof parent, "%.*s", (int)(end - path), path);
+        htri_t exists = H5Lexists(file, parent, H5P_DEFAULT);
+        int code = exists > 0 ? 0 : h5_make_group(file, parent);
+        if (code) return code;
+    }
+    return 0;
 }
 
 /* ---- datasets ---- */
@@ -202,11 +237,10 @@ int h5_make_group(hid_t file, const char *path) {
 static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
                        int deflate) {
     hsize_t dims[2] = {(hsize_t)rows, (hsize_t)cols}, chunk[2] = {1, cols ? (hsize_t)cols : 1};
-    int rank = cols ? 2 : 1, code = 0;
+    int rank = cols ? 2 : 1, code = make_parents(file, path);
+    if (code) return code;
     hid_t space = H5Screate_simple(rank, dims, NULL);
-    hid_t create = H5Pcreate(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(link, 1);
-    H5Pset_obj_track_times(create, 0); /* the same content is the same file */
+    hid_t create = timeless(H5P_DATASET_CREATE);
     if (rows) {
         hsize_t row_bytes = (hsize_t)H5Tget_size(type) * chunk[1];
         chunk[0] = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
@@ -218,12 +252,11 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
         }
         H5Pset_fletcher32(create);
     }
-    hid_t set = H5Dcreate2(file, path, type, space, link, create, H5P_DEFAULT);
+    hid_t set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     if (set < 0 || (rows && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
         code = fail(EX_IOERR, file, path, "cannot write");
     }
     if (set >= 0 && H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
-    H5Pclose(link);
     H5Pclose(create);
     H5Sclose(space);
     return code;
@@ -232,6 +265,48 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate) {
     return write_typed(file, path, type, rows, cols, data, deflate);
+}
+
+int64_t h5_piece(hid_t type) {
+    return CHUNK_BYTES / (int64_t)H5Tget_size(type);
+}
+
+int h5_begin(hid_t file, const char *path, hid_t type, int64_t rows, hid_t *set) {
+    hsize_t dims = (hsize_t)rows, chunk = (hsize_t)h5_piece(type);
+    if (chunk > dims) chunk = dims;
+    int code = make_parents(file, path);
+    *set = H5I_INVALID_HID;
+    if (code) return code;
+    hid_t space = H5Screate_simple(1, &dims, NULL);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(create, false);
+    if (rows) {
+        H5Pset_chunk(create, 1, &chunk);
+        H5Pset_fletcher32(create);
+    }
+    *set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (*set < 0) code = fail(EX_IOERR, file, path, "cannot write");
+    H5Pclose(create);
+    H5Sclose(space);
+    return code;
+}
+
+int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t count, const void *data) {
+    if (!count) return 0;
+    hsize_t start = (hsize_t)first, size = (hsize_t)count;
+    hid_t in_file = H5Dget_space(set), in_memory = H5Screate_simple(1, &size, NULL);
+    int code = 0;
+    if (H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &start, NULL, &size, NULL) < 0 ||
+        H5Dwrite(set, type, in_memory, in_file, H5P_DEFAULT, data) < 0) {
+        code = fail(EX_IOERR, file, "", "cannot write");
+    }
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    return code;
+}
+
+int h5_end(hid_t file, hid_t set) {
+    return H5Dclose(set) < 0 ? fail(EX_IOERR, file, "", "cannot write") : 0;
 }
 
 /* Opens a dataset of one or two dimensions. */

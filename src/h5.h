@@ -39,6 +39,14 @@ int h5_make_group(hid_t file, const char *path);
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate);
 
+/* The same piece by piece: a one-dimensional dataset of `rows` elements, none written yet; then the elements
+ * from `first` on (in whole pieces of h5_piece(type) elements, best); then its end. The pieces are part of
+ * how the file's bytes come out. */
+int h5_begin(hid_t file, const char *path, hid_t type, int64_t rows, hid_t *set);
+int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t count, const void *data);
+int h5_end(hid_t file, hid_t set);
+int64_t h5_piece(hid_t type);
+
 /* The shape of a dataset: rows and cols (0 if one-dimensional). EX_DATAERR if it is missing or of another
  * rank. */
 int h5_shape(hid_t file, const char *path, int64_t *rows, int64_t *cols);

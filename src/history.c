@@ -246,6 +246,7 @@ static int compare_items(const struct history *h) {
 static int open_dataset(struct history *h) {
     const struct comm alone = {MPI_COMM_SELF, 0, 1};
     int code = dataset_open(h->options.dataset, &alone, &h->dataset);
+    if (!code) code = dataset_verify(&h->dataset, &alone);
     if (!code) code = compare_items(h);
     h->part = strcmp(h->options.split, "test") == 0         ? DATASET_TEST_INPUT
               : strcmp(h->options.split, "validation") == 0 ? DATASET_VALIDATION_INPUT

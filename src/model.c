@@ -9,7 +9,10 @@
 #include "error.h"
 #include "philox.h"
 
-enum { INIT_PIECE = 1 << 20 /* numbers drawn at a time */ };
+enum {
+    INIT_PIECE = 1 << 20 /* numbers drawn at a time */,
+    ALIGNED = 64 /* numbers: a tensor begins there */
+};
 
 /* ---- layout ---- */
 
@@ -22,7 +25,7 @@ static void add_tensor(struct model *m, const char *half, int layer, int is_bias
     t->size = (size_t)rows * (size_t)cols;
     t->offset = m->n_params;
     t->is_bias = is_bias;
-    m->n_params += t->size;
+    m->n_params += (t->size + ALIGNED - 1) / ALIGNED * ALIGNED;
 }
 
 /* Numbers that layer l puts out for a user. */
@@ -199,24 +202,35 @@ static void forward(struct model *m, int64_t rows, const struct draw *draw) {
     }
 }
 
+/* The gradients of layer l are set; those of the first weight go by rows: input_all_reduce. */
+static void tell_ready(struct model *m, int l) {
+    const struct tensor *first = &m->tensor[l > 0 ? 2 * l : 1];
+    size_t end = 2 * l + 2 < m->n_tensors ? m->tensor[2 * l + 2].offset : m->n_params;
+    if (m->backend->gradient_ready) {
+        m->backend->gradient_ready(m->backend, m->grads + first->offset, end - first->offset);
+    }
+}
+
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss) {
     struct backend *b = model->backend;
     int64_t n = rows->rows;
     int last = model->n_layers - 1;
     *loss = (struct loss){0};
-    int code = reserve(model, n);
-    if (!code) code = b->load(b, rows, users, 1);
+    int code = b->load(b, rows, users, 1);
+    if (!code) code = reserve(model, n);
     if (code) return code;
     if (n == 0) { /* a rank without a part in this batch */
         b->zero(b, model->grads, model->n_params);
-        return 0;
+        for (int l = last; l >= 0; l--) tell_ready(model, l);
+        return b->check(b);
     }
     forward(model, n, draw);
     real *dy = model->grad_a, *dx = model->grad_b;
     loss->nll =
         b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
                         bias(model, last), scale, dy, weight_grad(model, last), bias_grad(model, last));
+    tell_ready(model, last);
     for (int l = last - 1; l >= 0; l--) {
         real *swap = dy;
         if (is_stats(model, l)) {
@@ -236,15 +250,16 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
             dy = dx;
             dx = swap;
         }
+        tell_ready(model, l);
     }
-    return b->check(b);
+    return b->losses ? b->losses(b, &loss->nll, &loss->kl) : b->check(b);
 }
 
 int model_score(struct model *model, const struct csr *rows, real *scores) {
     struct backend *b = model->backend;
     int last = model->n_layers - 1;
-    int code = reserve(model, rows->rows);
-    if (!code) code = b->load(b, rows, NULL, 0);
+    int code = b->load(b, rows, NULL, 0);
+    if (!code) code = reserve(model, rows->rows);
     if (code || rows->rows == 0) return code;
     forward(model, rows->rows, NULL);
     b->output_scores(b, rows->rows, model->width[last], input_of(model, last), weight(model, last),

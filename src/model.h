@@ -5,7 +5,8 @@
  * (scoring). DAE: the latent layer has the activation too. The decoder mirrors the encoder's widths.
  *
  * All parameters are one block of memory (gradients and Adam's moments likewise), cut into tensors: the first
- * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. */
+ * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. Each begins at a
+ * multiple of 64 numbers; the gap before it stays zero. */
 #ifndef VAECF_MODEL_H
 #define VAECF_MODEL_H
 
@@ -35,9 +36,9 @@ struct model {
     int width[MODEL_LAYERS_MAX + 1]; /* of layer l's input; [0] and [n_layers] unused: n_items */
     int n_tensors;
     struct tensor tensor[MODEL_TENSORS_MAX];
-    size_t n_params;
-    real *params; /* [n_params], backend memory, owned */
-    real *grads;  /* [n_params] or NULL when only scoring */
+    size_t n_params; /* with the gaps */
+    real *params;    /* [n_params], backend memory, owned */
+    real *grads;     /* [n_params] or NULL when only scoring */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
@@ -60,7 +61,8 @@ struct loss {
 };
 
 /* Gradients of scale * sum over the batch of (nll + beta * kl) into model->grads (all but untouched rows of
- * encoder/0/weight are set), and the unscaled sums. EX_OSERR. */
+ * encoder/0/weight are set), and the unscaled sums. Of an asynchronous backend the gradients may still be
+ * under way. EX_OSERR. */
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss);
 

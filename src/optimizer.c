@@ -9,6 +9,7 @@ int optimizer_create(const struct model *model, struct optimizer *optimizer) {
     struct backend *b = model->backend;
     optimizer->m = b->alloc(b, model->n_params);
     optimizer->v = optimizer->m ? b->alloc(b, model->n_params) : NULL;
+    optimizer->unscale = 1;
     if (optimizer->v) return 0;
     optimizer_free(model, optimizer);
     return EX_OSERR;
@@ -36,12 +37,17 @@ void optimizer_update(const struct optimizer *optimizer, struct model *model,
         .decoupled = config->optimizer == OPTIMIZER_ADAMW,
         .correction1 = 1 - pow(config->beta1, (double)step),
         .correction2 = 1 - pow(config->beta2, (double)step),
+        .unscale = optimizer->unscale,
     };
-    for (int t = 0; t < model->n_tensors; t++) {
-        const struct tensor *tensor = &model->tensor[t];
-        size_t at = tensor->offset;
-        adam.weight_decay = tensor->is_bias ? 0 : config->weight_decay;
-        model->backend->adam(model->backend, &adam, tensor->size, model->params + at, model->grads + at,
+    const struct tensor *tensor = model->tensor;
+    for (int t = 0, next; t < model->n_tensors; t = next) {
+        /* tensors that decay alike are updated in one go */
+        for (next = t + 1; next < model->n_tensors; next++) {
+            if (config->weight_decay != 0 && tensor[next].is_bias != tensor[t].is_bias) break;
+        }
+        size_t at = tensor[t].offset, end = next < model->n_tensors ? tensor[next].offset : model->n_params;
+        adam.weight_decay = tensor[t].is_bias ? 0 : config->weight_decay;
+        model->backend->adam(model->backend, &adam, end - at, model->params + at, model->grads + at,
                              optimizer->m + at, optimizer->v + at);
     }
 }

@@ -6,7 +6,8 @@
 #include "model.h"
 
 struct optimizer {
-    real *m, *v; /* [n_params] first and second moments, backend memory, owned */
+    real *m, *v;    /* [n_params] first and second moments, backend memory, owned */
+    double unscale; /* the model's gradients come times 1 / this: 1, or for fp16 1 / the loss scale */
 };
 
 /* Zero moments. EX_OSERR. */

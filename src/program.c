@@ -12,6 +12,12 @@
 #ifdef VAECF_ONEDNN
 #include <dnnl.h>
 #endif
+#ifdef VAECF_CUDA
+#include <cuda_runtime_api.h>
+#endif
+#ifdef VAECF_NCCL
+#include <nccl.h>
+#endif
 
 #include "error.h"
 #include "version.h" /* written by make */
@@ -39,7 +45,16 @@ void program_version(const char *program) {
 #else
     printf(", OpenMP: no");
 #endif
-    printf(", CUDA: no, NCCL: no\n");
+#ifdef VAECF_CUDA
+    printf(", CUDA %d.%d (%s)", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, VAECF_CUDA_ARCH);
+#else
+    printf(", CUDA: no");
+#endif
+#ifdef VAECF_NCCL
+    printf(", NCCL %d.%d.%d\n", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
+#else
+    printf(", NCCL: no\n");
+#endif
 }
 
 int program_fail(const char *program, int code) {

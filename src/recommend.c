@@ -421,7 +421,6 @@ static int write_lists(const struct options *o, const struct comm *comm, const s
     struct lists *lists = NULL;
     struct recommender_totals totals;
     int code = 0;
-    started = told = now();
     if (comm->rank == 0) {
         code = lists_open(o->output, (enum lists_format)o->format, catalogue, score_names[o->score], &lists);
     }
@@ -443,7 +442,8 @@ static int recommend(const struct options *o, const struct comm *comm) {
     struct history *history = NULL;
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
-    int code = checkpoint_read_info(o->checkpoint, &info);
+    started = told = now();
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
     if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
     if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
         code = error_memory("the catalogue", (unsigned long long)info.n_items);

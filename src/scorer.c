@@ -11,6 +11,10 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 #include "error.h"
 #include "vector.h"
 
@@ -25,9 +29,17 @@ enum { LANES = 4, BLOCK = 12 };
 enum { LANES = 4, BLOCK = 6 };
 #endif
 
+/* Makes the compiler hold a vector in a register, where it would rather load it again for each use. */
+#if defined(__x86_64__) && defined(__AVX__)
+#define KEEP(vector) __asm__("" : "+v"(vector))
+#else
+#define KEEP(vector) (void)(vector)
+#endif
+
 enum {
     PANEL = 2 * LANES,
-    ROWS = 192,          /* users that share a panel in the cache: a multiple of BLOCK */
+    ROWS = 144,          /* users that share a panel in the cache, at most: a multiple of BLOCK */
+    AHEAD = 16,          /* inputs for which a panel is fetched ahead */
     SPLIT_ROWS = 128,    /* with fewer rows than that a thread, threads split the catalogue instead */
     PARTS = 4,           /* into so many parts a thread, */
     HEAPS_MAX = 1 << 22, /* but not so many that there would be more candidates than that */
@@ -132,6 +144,11 @@ static inline __attribute__((always_inline)) vec load(enum precision precision, 
     if (precision == PRECISION_FP32) return *(const vec *)((const float *)weight + at);
     words w = __builtin_convertvector(*(const halves *)((const uint16_t *)weight + at), words);
     if (precision == PRECISION_BF16) return (vec)(w << 16);
+#if defined(__AVX512F__)
+    return (vec)_mm512_cvtph_ps(*(const __m256i *)((const uint16_t *)weight + at));
+#elif defined(__F16C__)
+    return (vec)_mm256_cvtph_ps(*(const __m128i *)((const uint16_t *)weight + at));
+#endif
     vec size = (vec)((w & 0x7fff) << 13) * 0x1p112f; /* exponents differ by 112; subnormal ones come right */
     return (vec)((words)size | (w & 0x8000) << 16);
 }
@@ -304,6 +321,7 @@ static inline __attribute__((always_inline)) void multiply_as(enum precision pre
                                                               int64_t n_in, const float *x, int64_t x_stride,
                                                               const void *panel, const float *bias, float *y,
                                                               int64_t y_stride) {
+    const int64_t width = precision == PRECISION_FP32 ? sizeof(float) : sizeof(uint16_t);
     vec sum[BLOCK][2];
 #pragma GCC unroll 16
     for (int r = 0; r < rows; r++) {
@@ -312,6 +330,10 @@ static inline __attribute__((always_inline)) void multiply_as(enum precision pre
     }
     for (int64_t k = 0; k < n_in; k++) {
         vec low = load(precision, panel, k * PANEL), high = load(precision, panel, k * PANEL + LANES);
+        KEEP(low);
+        KEEP(high);
+        __builtin_prefetch((const char *)panel + (k + AHEAD) * PANEL * width);
+        __builtin_prefetch((const char *)panel + (k + AHEAD) * PANEL * width + LANES * sizeof(float));
 #pragma GCC unroll 16
         for (int r = 0; r < rows; r++) {
             sum[r][0] += x[r * x_stride + k] * low;
@@ -443,7 +465,7 @@ static void search(const struct scorer *s, const struct csr *m, const float *x, 
     for (; p < end; p++) {
         const void *panel = panel_of(s, last, p);
         enum precision precision = s->precision;
-        if (precision != PRECISION_FP32 && rows > BLOCK) { /* once for all of them */
+        if (precision != PRECISION_FP32 && rows > 4) { /* once for all of them */
             for (int64_t i = 0; i < last->n_in * PANEL; i += LANES) {
                 *(vec *)(scratch + i) = precision == PRECISION_BF16 ? load(PRECISION_BF16, panel, i)
                                                                     : load(PRECISION_FP16, panel, i);
@@ -528,10 +550,13 @@ static int reserve(struct scorer *s, int64_t rows, int64_t parts, int k) {
 int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_t *top, float *scores) {
     const struct layer *last = &s->layer[s->n_layers - 1];
     const int64_t rows = m->rows, threads = omp_get_max_threads();
-    int64_t share = round_up((rows + threads - 1) / threads, BLOCK);
-    const int64_t step = share < ROWS && rows >= SPLIT_ROWS * threads ? share : ROWS;
+    /* a thread's rows, or all of them, in blocks of the same size */
+    const int split_rows = rows >= SPLIT_ROWS * threads;
+    const int64_t share = split_rows ? (rows + threads - 1) / threads : rows;
+    const int64_t pieces = (share + ROWS - 1) / ROWS;
+    const int64_t step = pieces ? round_up((share + pieces - 1) / pieces, BLOCK) : BLOCK;
     const int64_t blocks = (rows + step - 1) / step;
-    int64_t parts = rows >= SPLIT_ROWS * threads ? 1 : PARTS * threads;
+    int64_t parts = split_rows ? 1 : PARTS * threads;
     if (rows == 0) return 0;
     if (parts > HEAPS_MAX / (rows * k)) parts = HEAPS_MAX / (rows * k);
     if (parts > last->panels) parts = last->panels;
@@ -590,23 +615,4 @@ size_t scorer_bytes(const struct scorer *s) {
         bytes += (size_t)(s->layer[l].panels * PANEL * s->layer[l].n_in) * s->width;
     }
     return bytes;
-}
-
-float scorer_stream(const struct scorer *s) {
-    float total = 0;
-#pragma omp parallel reduction(+ : total)
-    for (int l = 0; l < s->n_layers; l++) {
-        const struct layer *layer = &s->layer[l];
-        int64_t n = layer->panels * PANEL * layer->n_in * (int64_t)s->width / (int64_t)sizeof(vec);
-        const vec *from = layer->weight;
-        vec sum[8] = {{0}};
-#pragma omp for schedule(static) nowait
-        for (int64_t i = 0; i < n / 8; i++) {
-            for (int v = 0; v < 8; v++) sum[v] += from[i * 8 + v];
-        }
-        for (int v = 0; v < 8; v++) {
-            for (int j = 0; j < LANES; j++) total += sum[v][j];
-        }
-    }
-    return total;
 }

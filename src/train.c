@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend.h"
 #include "comm.h"
 #include "config.h"
 #include "error.h"
@@ -31,6 +32,8 @@ static const char help[] =
     "with the best validation value) and test.csv. SIGTERM, SIGUSR1 or SIGINT: the step ends, a checkpoint "
     "is\n"
     "saved, exit 75. OMP_NUM_THREADS: threads of a rank; default: the ranks on a machine share its cores.\n"
+    "VAECF_HANG_SECONDS: a rank that is silent so long is taken for dead, which ends the job (40; 0: "
+    "never).\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 70 the loss is not finite, 71 no memory, 73 cannot "
     "create,\n"
     "74 I/O error, 75 stopped: run me again with --resume auto, 78 bad configuration.\n";
@@ -94,12 +97,10 @@ static int read_config(const struct options *o, const struct comm *comm, struct 
     int code = 0;
     memset(config, 0, sizeof *config);
     if (comm->rank == 0) code = config_load(o->config, o->sets, o->n_sets, config);
-    if (!code && comm->rank == 0 && config->device == DEVICE_CUDA) {
-        code = error_set(EX_CONFIG, "device: cuda: this program was built without CUDA; want auto or cpu");
-    }
     code = comm_agree(comm, code);
-    if (!code) comm_broadcast(comm, config, sizeof *config);
-    return code;
+    if (code) return code;
+    comm_broadcast(comm, config, sizeof *config);
+    return comm_agree(comm, backend_probe((enum device)config->device));
 }
 
 int main(int argc, char **argv) {

@@ -17,6 +17,7 @@
 #include "dataset.h"
 #include "error.h"
 #include "file.h"
+#include "loss_scale.h"
 #include "metrics.h"
 #include "model.h"
 #include "optimizer.h"
@@ -137,12 +138,20 @@ static int save(struct trainer *t) {
     return comm_agree(t->comm, code);
 }
 
+static void clear_epoch(struct train_state *s) {
+    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
+    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+}
+
+/* At the end of an epoch, whose sums are still wanted for the report. */
 static int save_best(struct trainer *t) {
+    struct train_state state = t->state;
     char path[PATH_SIZE];
     int code = 0;
+    clear_epoch(&state);
     if (t->comm->rank == 0) {
         snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
-        code = checkpoint_save(path, t->config, &t->state, &t->model, NULL, NULL, &t->items,
+        code = checkpoint_save(path, t->config, &state, &t->model, NULL, NULL, &t->items,
                                t->dataset.fingerprint);
     }
     return comm_agree(t->comm, code);
@@ -226,7 +235,10 @@ static int resume(struct trainer *t, const char *path) {
     if (code) return code;
     code = check_checkpoint(t, path, &info);
     if (!code) code = checkpoint_read_model(path, &t->model, t->optimizer.m, t->optimizer.v);
-    if (!code) t->state = info.state;
+    if (!code) {
+        t->state = info.state;
+        loss_scale_resume(&info.config.train, &t->config->train, &t->state);
+    }
     return comm_agree(t->comm, code);
 }
 
@@ -274,7 +286,15 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     int code = load_data(t);
     if (code) return code;
     t->n_metrics = report_metrics(t->config, metric, &t->chosen);
-    code = backend_cpu_create(t->dataset.n_items, (enum precision)t->config->train.precision, &t->backend);
+    const struct backend_options options = {
+        .n_items = t->dataset.n_items,
+        .device = (enum device)t->config->device,
+        .precision = (enum precision)t->config->train.precision,
+        .comm = t->comm,
+        .comm_kind = (enum comm_kind)t->config->comm,
+        .comm_type = (enum comm_type)t->config->comm_type,
+    };
+    code = backend_create(&options, &t->backend);
     if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, 1, &t->model);
     if (!code) code = optimizer_create(&t->model, &t->optimizer);
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
@@ -284,7 +304,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     if (*checkpoint) {
         code = resume(t, checkpoint);
     } else {
-        t->state = (struct train_state){.loss_scale = 1, .best_value = NAN};
+        t->state = (struct train_state){.loss_scale = loss_scale_start(&t->config->train), .best_value = NAN};
         code = comm_agree(t->comm, model_init(&t->model, (uint64_t)t->config->train.seed));
     }
     if (code) return code;
@@ -333,6 +353,22 @@ static void show_progress(struct trainer *t) {
     t->shown = now();
 }
 
+/* Sums the gradients over the ranks and updates the weights, unless fp16 has overflowed. */
+static int update(struct trainer *t) {
+    struct backend *b = &t->backend;
+    const struct tensor *first = &t->model.tensor[0], *rest = &t->model.tensor[1];
+    int is_guarded = t->config->train.precision == PRECISION_FP16, is_skipped = 0;
+    b->input_all_reduce(b, t->comm, (int)first->cols, t->model.grads + first->offset);
+    b->all_reduce(b, t->comm, t->model.grads + rest->offset, t->model.n_params - rest->offset);
+    if (is_guarded) b->guard(b, t->model.grads, t->model.n_params);
+    t->optimizer.unscale = 1 / t->state.loss_scale;
+    optimizer_update(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
+    if (is_guarded) is_skipped = b->overflowed(b);
+    int code = is_guarded ? loss_scale_update(&t->config->train, is_skipped, &t->state) : 0;
+    t->state.step += !is_skipped;
+    return code;
+}
+
 /* What the ranks tell each other in every step. */
 enum { SUM_NLL, SUM_KL, SUM_FAILED, SUM_STOP, SUM_SAVE, SUMS };
 
@@ -347,7 +383,7 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     const int64_t *row_users;
     struct loss loss;
     sampler_batch(&t->sampler, s->epoch_step, &rows, &row_users);
-    int code = model_train_batch(&t->model, &rows, row_users, &draw, beta, 1 / users, &loss);
+    int code = model_train_batch(&t->model, &rows, row_users, &draw, beta, s->loss_scale / users, &loss);
     double sums[SUMS] = {
         [SUM_NLL] = loss.nll,
         [SUM_KL] = loss.kl,
@@ -364,12 +400,8 @@ static int train_step(struct trainer *t, int *stop, int *due) {
             "more train.warmup_steps may help; the last checkpoint is from before",
             (long long)s->epoch + 1, (long long)s->step + 1);
     }
-    const struct tensor *first = &t->model.tensor[0];
-    t->backend.input_all_reduce(&t->backend, t->comm, (int)first->cols, t->model.grads + first->offset);
-    t->backend.all_reduce(&t->backend, t->comm, t->model.grads + first->size,
-                          t->model.n_params - first->size);
-    optimizer_update(&t->optimizer, &t->model, c, s->step + 1);
-    s->step++;
+    code = update(t);
+    if (code) return code;
     s->epoch_step++;
     s->epoch_users += (int64_t)users;
     s->epoch_nll += sums[SUM_NLL];
@@ -479,8 +511,7 @@ static int end_epoch(struct trainer *t) {
     if (t->comm->rank == 0) code = report(t, validated, is_best);
     code = comm_agree(t->comm, code);
     if (code) return code;
-    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
-    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+    clear_epoch(s);
     int is_due = c->checkpoint.every_epochs > 0 && s->epoch % c->checkpoint.every_epochs == 0;
     return is_due || is_finished(t) ? save(t) : 0;
 }

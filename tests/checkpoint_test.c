@@ -43,10 +43,13 @@ static int set_up(void **state) {
     snprintf(path, sizeof path, "%s/checkpoints", dir);
     if (mkdir(path, 0700) || model_create(&config.model, 3, &backend, 0, &model)) return -1;
     for (int i = 0; i < 2; i++) moments[i] = backend.alloc(&backend, model.n_params);
-    for (size_t i = 0; i < model.n_params; i++) {
-        model.params[i] = (real)sin((double)i);
-        moments[0][i] = (real)(1e-30 * cos((double)i));
-        moments[1][i] = (real)(1 + (double)i);
+    for (int t = 0; t < model.n_tensors; t++) {
+        size_t first = model.tensor[t].offset;
+        for (size_t i = first; i < first + model.tensor[t].size; i++) {
+            model.params[i] = (real)sin((double)i);
+            moments[0][i] = (real)(1e-30 * cos((double)i));
+            moments[1][i] = (real)(1 + (double)i);
+        }
     }
     checkpoint_path(dir, 123, path, sizeof path);
     return 0;

@@ -10,7 +10,7 @@ check() { if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1;
 
 make -s install DESTDIR="$tmp" PREFIX=/opt/vaecf >"$tmp/log" 2>&1
 check "make install" [ $? = 0 ]
-for program in preprocess synthesize train evaluate recommend sweep collect; do
+for program in preprocess synthesize train evaluate recommend sweep collect export; do
     (cd / && "$tmp/opt/vaecf/bin/vaecf-$program" --version) >"$tmp/version" 2>&1
     check "vaecf-$program --version" grep -q "^vaecf-$program 0\.1\.0" "$tmp/version"
 done

@@ -34,7 +34,7 @@ static void compare(const char *group, int decoupled) {
     for (int i = 0; i < N; i++) p[i] = (real)p0[i];
     for (int step = 0; step < STEPS; step++) {
         struct adam_step adam = {
-            rate, 0.9, 0.999, 1e-8, decay, decoupled, 1 - pow(0.9, step + 1), 1 - pow(0.999, step + 1)};
+            rate, 0.9, 0.999, 1e-8, decay, decoupled, 1 - pow(0.9, step + 1), 1 - pow(0.999, step + 1), 1};
         for (int i = 0; i < N; i++) gradient[i] = (real)g[step][i];
         backend.adam(&backend, &adam, N, p, gradient, m, v);
         for (int i = 0; i < N; i++) {

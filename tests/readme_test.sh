@@ -3,7 +3,7 @@
 set -u
 bin=${BIN:-bin}
 failed=0
-for program in preprocess synthesize train evaluate recommend sweep collect; do
+for program in preprocess synthesize train evaluate recommend sweep collect export; do
     options=$("$bin/vaecf-$program" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u)
     if [ -z "$options" ]; then echo "not ok - vaecf-$program --help lists no options" && failed=1; fi
     for option in $options; do

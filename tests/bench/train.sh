@@ -3,12 +3,12 @@
 #
 #   BIN=bin BUILD=build PYTHON=python3 tests/bench/train.sh [OUT_DIR]      make bench
 #
-# Prints the machine, the commands and a table; writes OUT_DIR/train.csv and growth.csv (default results/bench).
-# SHAPES="ml-20m ml-1m gowalla" chooses; GROWTH=no leaves the growth series out. A PyTorch that PYTHON does not find
-# is told and its columns stay empty.
+# Prints the machine, the commands and tables; writes OUT_DIR/train.csv, ranks.csv and growth.csv (default
+# results/bench). SHAPES="ml-20m ml-1m gowalla" chooses; RANKS=no and GROWTH=no leave those tables out. A PyTorch that
+# PYTHON does not find is told and its columns stay empty.
 set -euo pipefail
 bin=${BIN:-bin} build=${BUILD:-build} python=${PYTHON:-python3} out=${1:-results/bench}
-shapes=${SHAPES:-ml-20m ml-1m gowalla}
+shapes=${SHAPES-ml-20m ml-1m gowalla}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
@@ -33,7 +33,8 @@ data() {
 
 # train DATA HIDDEN LATENT BATCH PRECISION EPOCHS: "users_per_second,megabytes" of the fastest epoch
 train() {
-    "$bin/vaecf-train" --config jobs/configs/ml-20m.yaml --overwrite --set data.path="$work/$1" \
+    # shellcheck disable=SC2086 # a launcher is a command with arguments
+    ${LAUNCH:-} "$bin/vaecf-train" --config jobs/configs/ml-20m.yaml --overwrite --set data.path="$work/$1" \
         --set output.path="$work/run" --set "model.hidden=[$2]" --set model.latent="$3" --set train.batch_size="$4" \
         --set train.precision="$5" --set train.epochs="$6" --set train.validate_every=0 --set device=cpu \
         --set train.checkpoint.every_epochs=0 --set train.checkpoint.every_minutes=0 > "$work/log" 2>&1 ||
@@ -61,32 +62,51 @@ for shape in $shapes; do
     *) echo "SHAPES: no shape \"$shape\"; there are ml-20m, ml-1m, gowalla" >&2; exit 64 ;;
     esac
     data "$shape" $users $items $interactions
-    items=$(sed -n 's/.*, \([0-9]*\) items.*/\1/p' <("$bin/vaecf-train" --config jobs/configs/ml-20m.yaml \
-        --set data.path="$work/$shape" --set output.path="$work/look" --set train.epochs=0 --overwrite 2>&1) | head -n 1)
     for batch in 500 4096; do
         for precision in fp32 bf16; do
             [ $precision = fp32 ] || [ $has_bf16 = yes ] || continue
             epochs=3
             [ "$shape" != ml-1m ] || epochs=10
-            # the ceiling before and after: the faster one counts
-            before=$("$build/tests/bench/products" "$items" 600 200 $batch $precision | cut -d, -f3)
             ours=$(train "$shape" 600 200 $batch $precision $epochs)
-            after=$("$build/tests/bench/products" "$items" 600 200 $batch $precision | cut -d, -f3)
-            ceiling=$((before > after ? before : after))
+            items=$(sed -n 's/^data .* users, \([0-9]*\) items.*/\1/p' "$work/log") # that someone has
+            ceiling=$(for _ in 1 2; do "$build/tests/bench/products" "$items" 600 200 $batch $precision; done |
+                cut -d, -f3 | sort -n | tail -n 1)
             dense=$(torch "$shape" $batch $precision dense)
             sparse=$(torch "$shape" $batch $precision sparse)
             compiled=$(torch "$shape" $batch $precision compiled)
             fastest=$(printf '%s\n' "${dense%,*}" "${sparse%,*}" "${compiled%,*}" | sort -n | tail -n 1)
-            fraction=$(ratio "${ours%,*}" $ceiling)
+            fraction=$(ratio "${ours%,*}" "$ceiling")
             times=$(ratio "${ours%,*}" "${fastest:-0}")
             printf '%-8s %6s %5s %9s %10s %9s %7s |         %6s %7s %9s %7s\n' "$shape" $batch $precision "${ours%,*}" \
-                $ceiling "$fraction" "${ours#*,}" "${dense%,*}" "${sparse%,*}" "${compiled%,*}" "$times"
+                "$ceiling" "$fraction" "${ours#*,}" "${dense%,*}" "${sparse%,*}" "${compiled%,*}" "$times"
             echo "$machine,$OMP_NUM_THREADS,$shape,$items,$batch,$precision,${ours%,*},$ceiling,$fraction,${ours#*,},${dense%,*},${sparse%,*},${compiled%,*},${dense#*,},$times" >> "$csv"
         done
     done
     rm -rf "${work:?}/$shape"
 done
 echo "written: $csv"
+
+if [ "${RANKS:-yes}" = yes ]; then
+    # the same work by ranks x threads: seconds of an epoch, relative to one rank with all threads and to one thread
+    csv=$out/ranks.csv
+    echo "ranks,threads_each,users_per_second,speedup,efficiency,megabytes_a_rank" > "$csv"
+    printf '\n%-5s %12s %9s %9s %11s %10s\n' ranks 'threads each' users/s 'x 1 core' efficiency 'MB a rank'
+    data ranks 30000 20108 2200000
+    cores=$OMP_NUM_THREADS one=
+    for ranks in 1 "$cores"; do
+        for threads in 1 "$cores"; do
+            [ $((ranks * threads)) -le "$cores" ] || continue
+            ours=$(LAUNCH="mpirun --bind-to none -n $ranks" OMP_NUM_THREADS=$threads train ranks 600 200 500 fp32 2)
+            one=${one:-${ours%,*}}
+            speedup=$(ratio "${ours%,*}" "$one")
+            efficiency=$(ratio "$speedup" $((ranks * threads)))
+            printf '%-5s %12s %9s %9s %11s %10s\n' "$ranks" "$threads" "${ours%,*}" "$speedup" "$efficiency" "${ours#*,}"
+            echo "$ranks,$threads,${ours%,*},$speedup,$efficiency,${ours#*,}" >> "$csv"
+        done
+    done
+    rm -rf "$work/ranks"
+    echo "written: $csv"
+fi
 [ "${GROWTH:-yes}" = yes ] || exit 0
 
 # growth SERIES USERS ITEMS BATCH: a row of cost by size

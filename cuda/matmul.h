@@ -1,0 +1,47 @@
+/* Matrix products on the GPU by cuBLASLt: row-major, sums in fp32.
+ *
+ * What cuBLASLt chooses for a product (a "plan") is kept, so that the same product gives the same bits all
+ * through a run and is looked for once. */
+#ifndef VAECF_MATMUL_H
+#define VAECF_MATMUL_H
+
+#include <cuda_runtime_api.h>
+#include <stdint.h>
+
+#include "kernels.h"
+
+struct matmul;
+
+/* EX_OSERR. */
+int matmul_create(struct matmul **matmul);
+void matmul_destroy(struct matmul *matmul);
+
+/* "cuBLASLt 13.0.2". */
+void matmul_describe(char *text, int size);
+
+/* What is done to c besides. */
+enum epilogue {
+    EPILOGUE_NONE,
+    EPILOGUE_BIAS /* c += bias[n] */,
+    EPILOGUE_BIAS_RELU /* c = max(c + bias, 0) */
+};
+
+/* c[m, n] = op(a) op(b), or c += that: op(a) is [m, k] and op(b) is [k, n]; a transposed one is stored as [k,
+ * m], [n, k]. c is fp32. */
+struct product {
+    enum number type; /* of a and b */
+    int use_tf32;     /* of fp32 */
+    int transpose_a, transpose_b;
+    int64_t m, n, k;
+    int accumulate;
+    enum epilogue epilogue;
+    const float *bias; /* device memory */
+};
+
+/* Puts the product on the stream. 0; EX_UNAVAILABLE (and nothing done) if cuBLASLt has none with this
+ * epilogue; EX_OSERR.
+ */
+int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
+               const void *b, float *c);
+
+#endif

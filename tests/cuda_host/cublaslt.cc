@@ -1,0 +1,168 @@
+/* cuBLASLt on the host, by the CPU's own matrix products. Column-major; shapes, types and alignments that
+ * would be an error on the GPU are one here. VAECF_HOST_NO_EPILOGUE: it has none. */
+#include <stdlib.h>
+#include <vector>
+
+#include "cublasLt.h"
+#include "cuda_runtime.h"
+
+extern "C" {
+#include "../../src/gemm.h"
+}
+#include "../../src/fp16.h"
+
+struct cublasLtContext {};
+struct cublasLtMatmulDesc {
+    cublasOperation_t a, b;
+    cublasLtEpilogue_t epilogue;
+    const float *bias;
+};
+struct cublasLtMatrixLayout {
+    cudaDataType_t type;
+    int64_t rows, cols, ld;
+};
+struct cublasLtMatmulPreference {
+    uint32_t align[4];
+};
+
+namespace {
+
+std::vector<float> widened(const void *from, const cublasLtMatrixLayout &layout) {
+    size_t n = (size_t)(layout.rows * layout.cols);
+    std::vector<float> to(n);
+    for (size_t i = 0; i < n; i++) {
+        if (layout.type == CUDA_R_32F) to[i] = static_cast<const float *>(from)[i];
+        if (layout.type == CUDA_R_16F) to[i] = fp16_to_float(static_cast<const fp16 *>(from)[i]);
+        if (layout.type == CUDA_R_16BF) to[i] = bf16_to_float(static_cast<const bf16 *>(from)[i]);
+    }
+    return to;
+}
+
+bool fits(const cublasLtMatmulDesc &what, const cublasLtMatrixLayout &a, const cublasLtMatrixLayout &b,
+          const cublasLtMatrixLayout &c) {
+    int64_t m = what.a == CUBLAS_OP_T ? a.cols : a.rows, k = what.a == CUBLAS_OP_T ? a.rows : a.cols;
+    int64_t n = what.b == CUBLAS_OP_T ? b.rows : b.cols, kb = what.b == CUBLAS_OP_T ? b.cols : b.rows;
+    return m == c.rows && n == c.cols && k == kb && a.type == b.type && c.type == CUDA_R_32F &&
+           a.ld == a.rows && b.ld == b.rows && c.ld == c.rows;
+}
+
+} // namespace
+
+cublasStatus_t cublasLtCreate(cublasLtHandle_t *handle) {
+    *handle = new cublasLtContext();
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtDestroy(cublasLtHandle_t handle) {
+    delete handle;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+size_t cublasLtGetVersion(void) {
+    return 130000;
+}
+
+const char *cublasLtGetStatusString(cublasStatus_t status) {
+    return status == CUBLAS_STATUS_NOT_SUPPORTED ? "not supported" : "invalid value";
+}
+
+cublasStatus_t cublasLtMatmulDescCreate(cublasLtMatmulDesc_t *desc, cublasComputeType_t, cudaDataType_t) {
+    *desc = new cublasLtMatmulDesc{CUBLAS_OP_N, CUBLAS_OP_N, CUBLASLT_EPILOGUE_DEFAULT, nullptr};
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescDestroy(cublasLtMatmulDesc_t desc) {
+    delete desc;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t desc, cublasLtMatmulDescAttributes_t name,
+                                              const void *value, size_t size) {
+    void *to = name == CUBLASLT_MATMUL_DESC_TRANSA     ? (void *)&desc->a
+               : name == CUBLASLT_MATMUL_DESC_TRANSB   ? (void *)&desc->b
+               : name == CUBLASLT_MATMUL_DESC_EPILOGUE ? (void *)&desc->epilogue
+                                                       : (void *)&desc->bias;
+    if (size != (name == CUBLASLT_MATMUL_DESC_BIAS_POINTER ? sizeof desc->bias : sizeof(int))) {
+        return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    memcpy(to, value, size);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatrixLayoutCreate(cublasLtMatrixLayout_t *layout, cudaDataType_t type, uint64_t rows,
+                                          uint64_t cols, int64_t ld) {
+    *layout = new cublasLtMatrixLayout{type, (int64_t)rows, (int64_t)cols, ld};
+    return ld >= (int64_t)rows ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+}
+
+cublasStatus_t cublasLtMatrixLayoutDestroy(cublasLtMatrixLayout_t layout) {
+    delete layout;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *preference) {
+    *preference = new cublasLtMatmulPreference();
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t preference) {
+    delete preference;
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t preference,
+                                                    cublasLtMatmulPreferenceAttributes_t name,
+                                                    const void *value, size_t size) {
+    if (name == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) {
+        return size == sizeof(size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    }
+    if (size != sizeof(uint32_t)) return CUBLAS_STATUS_INVALID_VALUE;
+    memcpy(&preference->align[name - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, size);
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+/* The algorithm remembers the alignments that it was chosen for. */
+cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
+                                              cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
+                                              cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
+                                              cublasLtMatmulPreference_t preference, int,
+                                              cublasLtMatmulHeuristicResult_t result[], int *found) {
+    *found = 0;
+    if (!fits(*desc, *a, *b, *c)) return CUBLAS_STATUS_INVALID_VALUE;
+    if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT && getenv("VAECF_HOST_NO_EPILOGUE")) {
+        return CUBLAS_STATUS_NOT_SUPPORTED;
+    }
+    *found = 1;
+    result[0] = {};
+    for (int i = 0; i < 4; i++) result[0].algo.data[i] = preference->align[i];
+    return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
+                              cublasLtMatrixLayout_t a_layout, const void *b, cublasLtMatrixLayout_t b_layout,
+                              const void *beta, const void *c, cublasLtMatrixLayout_t c_layout, void *d,
+                              cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *algorithm, void *, size_t,
+                              cudaStream_t stream) {
+    cublasLtMatmulDesc what = *desc;
+    cublasLtMatrixLayout la = *a_layout, lb = *b_layout, lc = *c_layout;
+    float add = *static_cast<const float *>(beta), times = *static_cast<const float *>(alpha);
+    const void *of[4] = {a, b, c, d};
+    if (!fits(what, la, lb, lc) || c != d || times != 1) return CUBLAS_STATUS_INVALID_VALUE;
+    if (what.epilogue != CUBLASLT_EPILOGUE_DEFAULT && !what.bias) return CUBLAS_STATUS_INVALID_VALUE;
+    for (int i = 0; i < 4; i++) {
+        if ((uintptr_t)of[i] % algorithm->data[i]) return CUBLAS_STATUS_INVALID_VALUE;
+    }
+    cuda_host_put(stream, [=] {
+        std::vector<float> x = widened(a, la), y = widened(b, lb);
+        float *to = static_cast<float *>(d);
+        int64_t k = what.a == CUBLAS_OP_T ? la.rows : la.cols;
+        /* row-major: the transpose of all that */
+        gemm(what.b == CUBLAS_OP_T, what.a == CUBLAS_OP_T, lc.cols, lc.rows, k, y.data(), x.data(), add, to);
+        for (int64_t i = 0; i < lc.rows * lc.cols && what.epilogue != CUBLASLT_EPILOGUE_DEFAULT; i++) {
+            to[i] += what.bias[i % lc.rows];
+            if (what.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS && to[i] < 0) to[i] = 0;
+        }
+        return true;
+    });
+    return CUBLAS_STATUS_SUCCESS;
+}

@@ -1,0 +1,86 @@
+/* What kernels.cu is written in, as C++ for the host: see runtime.cc. */
+#ifndef CUDA_HOST_RUNTIME_H
+#define CUDA_HOST_RUNTIME_H
+
+#include <functional>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "cuda_runtime_api.h"
+
+struct dim3 {
+    unsigned x, y, z;
+    dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
+};
+
+#define __global__
+#define __device__
+#define __host__
+#define __shared__ static /* blocks run one after the other */
+
+/* ---- where the running thread is ---- */
+
+extern dim3 cuda_host_thread, cuda_host_block, cuda_host_block_size, cuda_host_grid_size;
+#define threadIdx cuda_host_thread
+#define blockIdx cuda_host_block
+#define blockDim cuda_host_block_size
+#define gridDim cuda_host_grid_size
+
+/* ---- threads that wait for each other ---- */
+
+void __syncthreads(void);
+
+/* Every thread of the warp gives a value of at most 16 bytes; afterwards slots[lane] has them all. */
+typedef unsigned char cuda_host_slots[32][16];
+const cuda_host_slots *cuda_host_exchange(const void *value, size_t size);
+
+template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {
+    unsigned lane = (threadIdx.y * blockDim.x + threadIdx.x) % 32;
+    const cuda_host_slots *slots = cuda_host_exchange(&value, sizeof value);
+    memcpy(&value, (*slots)[lane ^ (unsigned)mask], sizeof value);
+    return value;
+}
+
+static inline unsigned __ballot_sync(unsigned, int predicate) {
+    const cuda_host_slots *slots = cuda_host_exchange(&predicate, sizeof predicate);
+    unsigned ballot = 0;
+    for (int lane = 0; lane < 32; lane++) {
+        int of_lane;
+        memcpy(&of_lane, (*slots)[lane], sizeof of_lane);
+        ballot |= (unsigned)(of_lane != 0) << lane;
+    }
+    return ballot;
+}
+
+static inline int __popc(unsigned x) {
+    return __builtin_popcount(x);
+}
+static inline int atomicAdd(int *p, int x) {
+    return (*p += x) - x;
+}
+static inline uint32_t __float_as_uint(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+/* ---- starting kernels ---- */
+
+/* Puts work on the stream: it returns whether it is done, and is asked again if not. */
+void cuda_host_put(cudaStream_t stream, std::function<bool()> work);
+/* Does what is on the stream now; false if something is not to be done yet. */
+bool cuda_host_drain(cudaStream_t stream);
+void cuda_host_grid(dim3 grid, dim3 block, const std::function<void()> &thread);
+
+template <typename... P, typename... A>
+void cuda_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, A... args) {
+    cuda_host_put(stream, [=] {
+        cuda_host_grid(grid, block, [&] { kernel(args...); });
+        return true;
+    });
+}
+#define LAUNCH(kernel, grid, block, stream, ...)                                                             \
+    cuda_host_launch((kernel), (grid), (block), (stream), __VA_ARGS__)
+
+#endif

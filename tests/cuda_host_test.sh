@@ -1,0 +1,160 @@
+#!/bin/bash
+# The CUDA code without a GPU, on the host emulation of tests/cuda_host: every function against the CPU backend, then
+# whole runs: CPU and GPU agree, the same bits again, ranks over MPI and over a stand-in of NCCL agree, lost ranks and
+# missing or unfit GPUs are told. What needs nvcc compiles for every generation of GPUs, if nvcc is there.
+# shellcheck disable=SC2317  # functions that check calls
+set -u
+build=${BUILD:-build}
+host=$build/cuda_host
+if [ ! -x "$host/cuda_backend_test" ]; then echo "skipped: no C++ compiler, so no host emulation of CUDA"; exit 77; fi
+tmp=$(mktemp -d) || exit 71
+trap 'rm -rf "$tmp"' EXIT
+failed=0
+
+ok() { echo "ok - $1"; }
+not_ok() { echo "not ok - $1"; failed=1; }
+check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
+export OMP_NUM_THREADS=1
+
+# ---- every function ----
+functions() {
+    local name=$1
+    shift
+    if env "$@" "$host/cuda_backend_test" >"$tmp/functions.log" 2>&1; then
+        ok "$name: $(grep -c '^\[       OK' "$tmp/functions.log") cases"
+    else
+        not_ok "$name: $(grep -E 'ERROR|fail|barrier|Sanitizer|runtime error' "$tmp/functions.log" | head -n 5)"
+    fi
+}
+functions "functions"
+functions "functions, threads and blocks in the reverse order" VAECF_HOST_ORDER=reverse
+if [ "$build" = build ]; then functions "functions, without epilogues" VAECF_HOST_NO_EPILOGUE=1; fi
+
+# ---- whole runs ----
+gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"
+"${BIN:-bin}/vaecf-preprocess" --input "$tmp/part.csv" --min-item-users 3 --heldout-users 60 --output "$tmp/data" \
+    >/dev/null || exit 1
+cat >"$tmp/run.yaml" <<E
+data: {path: $tmp/data}
+model: {hidden: [40], latent: 12}
+train: {epochs: 3, batch_size: 130, learning_rate: 3.0e-3, kl: {cap: 0.2, anneal_steps: 30}}
+output: {path: $tmp/run}
+E
+# train RANKS NAME OPTION...: on the emulated GPU, unless the options say otherwise
+train() {
+    local ranks=$1 name=$2 run=()
+    shift 2
+    if [ "$ranks" -gt 1 ]; then run=(mpirun -n "$ranks"); fi
+    VAECF_HOST_GPUS=${VAECF_HOST_GPUS:-$ranks} timeout 200 "${run[@]}" "$host/bin/vaecf-train" \
+        --config "$tmp/run.yaml" --set output.path="$tmp/$name" --set device=cuda "$@" >"$tmp/$name.out" 2>"$tmp/$name.err"
+}
+# untimed NAME [FIELDS]: the table, but for what tells the time
+untimed() { cut -d, -f"${2:-1,2,5-}" "$tmp/$1/metrics.csv"; }
+# agree TOLERANCE A B [FIELDS]: every number of the two tables, relative
+agree() {
+    paste -d, <(untimed "$2" "${4:-}") <(untimed "$3" "${4:-}") | awk -F, -v tolerance="$1" '
+        NR > 1 { for (i = 1; i <= NF / 2; i++) { a = $i; b = $(i + NF / 2); d = a - b; if (d < 0) d = -d
+                 if (d > tolerance * (a < 0 ? -a : a)) { print "row " NR ", column " i ": " a " and " b; bad = 1 } } }
+        END { exit bad || NR != 4 }'
+}
+identical() { cmp <(untimed "$1") <(untimed "$2") && cmp "$tmp/$1/test.csv" "$tmp/$2/test.csv"; }
+# short FILE: four digits of its numbers
+short() { sed 's/\(\.[0-9]\{4\}\)[0-9]*/\1/g' "$1"; }
+
+train 1 cpu --set device=cpu || not_ok "cpu: $(tail -n 3 "$tmp/cpu.err")"
+train 1 gpu || not_ok "gpu: $(tail -n 3 "$tmp/gpu.err")"
+check "says what it runs on" grep -q 'cuda: host emulation (sm_90, 4 GB), CUDA 13.0.*fp32' "$tmp/gpu.out"
+check "GPU and CPU agree" agree 1e-4 cpu gpu
+check "and test alike" cmp <(short "$tmp/cpu/test.csv") <(short "$tmp/gpu/test.csv")
+train 1 again
+check "the same bits again" identical gpu again
+train 1 resumed --set train.epochs=2
+train 1 resumed --resume auto
+check "stopped and resumed: the same bits" identical gpu resumed
+train 1 over --resume "$(find "$tmp/cpu/checkpoints" -name '*.h5' | sort | head -n 1)"
+check "a checkpoint of the CPU goes on on the GPU" [ -s "$tmp/over/test.csv" ]
+for precision in tf32 bf16 fp16; do
+    train 1 $precision --set train.precision=$precision
+    check "$precision: losses near those of fp32" agree 5e-3 gpu $precision 1,2,5,6,8
+done
+train 1 cpu16 --set device=cpu --set train.precision=fp16
+check "fp16: losses on CPU and GPU agree" agree 1e-3 cpu16 fp16 1,2,5-8,10,11
+train 1 overflow --set train.precision=fp16 --set train.loss_scale=1e9
+check "fp16 at a scale of 1e9: all steps are skipped" [ "$(tail -n 1 "$tmp/overflow/metrics.csv" | cut -d, -f2)" = 0 ]
+
+# ---- ranks ----
+for ranks in 2 3; do
+    VAECF_HOST_GPUS=1 train $ranks mpi$ranks --set comm=mpi
+    check "$ranks ranks on a GPU with comm: mpi agree with one" agree 1e-4 gpu mpi$ranks
+    train $ranks nccl$ranks
+    check "$ranks ranks with NCCL agree with one" agree 1e-4 gpu nccl$ranks
+done
+check "says that it uses NCCL" grep -q 'NCCL 2.28.9' "$tmp/nccl2.out"
+train 2 again2
+check "2 ranks with NCCL: the same bits again" identical nccl2 again2
+train 1 one --set comm=nccl
+check "one rank with NCCL" agree 1e-6 gpu one
+train 2 compute --set train.precision=bf16 --set comm_type=compute
+check "gradients that travel in bf16" agree 5e-3 bf16 compute 1,2,5,6,8
+train 2 scaled --set train.precision=fp16 --set comm_type=compute
+check "gradients that travel in fp16, scaled" agree 5e-3 fp16 scaled 1,2,5,6,8
+# a batch of fewer users than ranks: one of them has nothing in it
+train 1 few1 --set train.batch_size=2 --set train.epochs=1
+train 3 few3 --set train.batch_size=2 --set train.epochs=1
+check "a rank without a part in a batch" cmp <(untimed few1 1,2,5 | cut -c 1-11) <(untimed few3 1,2,5 | cut -c 1-11)
+
+# ends NAME CODE TEXT COMMAND...: it ends with the code and one line that has the text
+ends() {
+    local name=$1 code=$2 text=$3
+    shift 3
+    "$@"
+    local status=$?
+    if [ $status = "$code" ] && grep -q "^vaecf-train: error: .*$text" "$tmp/ends.err"; then ok "$name"; else
+        not_ok "$name: $status, $(grep -v '^---' "$tmp/ends.err" | head -n 3)"
+    fi
+    rm -rf "$tmp/ends"
+}
+# with NAME=VALUE COMMAND...
+with() { (export "${1?}" && "${@:2}"); }
+export VAECF_NCCL_PATIENCE=2
+ends "NCCL: a rank is lost" 71 'a rank is lost' with VAECF_HOST_NCCL=lost train 2 ends
+ends "NCCL: a sum fails" 71 'remote process exited' with VAECF_HOST_NCCL=error train 2 ends
+ends "NCCL: it is never ready" 71 'the start is not done after 2 s' with VAECF_HOST_NCCL=late train 2 ends
+unset VAECF_NCCL_PATIENCE
+
+# ---- GPUs that are not there, or do not fit ----
+ends "no GPU" 71 'no GPU on this machine' with VAECF_HOST_GPUS=0 train 1 ends
+ends "the driver is too old" 71 'too old: it is for CUDA 12.2, this program for 13.0' with VAECF_HOST_GPU=driver train 1 ends
+ends "the GPU is too old" 71 'compute capability 7.0' with VAECF_HOST_GPU=old train 1 ends
+ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GPU=unknown train 1 ends
+ends "several ranks on a GPU" 78 'comm: mpi to share' with VAECF_HOST_GPUS=1 train 2 ends
+ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
+ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends
+with VAECF_HOST_GPUS=0 train 1 auto --set device=auto
+check "device: auto without a GPU is the CPU" agree 1e-9 cpu auto
+with VAECF_DEVICE=cuda train 1 wish --set device=auto --set train.epochs=1
+check "VAECF_DEVICE=cuda" grep -q 'cuda: host emulation' "$tmp/wish.out"
+ends "VAECF_DEVICE=gpu" 78 'VAECF_DEVICE=gpu: want auto, cpu or cuda' with VAECF_DEVICE=gpu train 1 ends --set device=auto
+
+# ---- evaluating and recommending ----
+"$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --data "$tmp/data" --output "$tmp/gpu.csv" 2>"$tmp/err"
+check "vaecf-evaluate on the GPU" cmp "$tmp/gpu.csv" "$tmp/gpu/test.csv"
+for device in cpu cuda; do
+    VAECF_DEVICE=$device "$host/bin/vaecf-recommend" --checkpoint "$tmp/gpu/best.h5" --input "$tmp/part.csv" \
+        --output "$tmp/$device-recs.csv" 2>"$tmp/err"
+done
+# scores may differ in the last digit, and with them the order of two items
+different=$(paste -d, "$tmp/cpu-recs.csv" "$tmp/cuda-recs.csv" | awk -F, '$3 != $8' | wc -l)
+check "vaecf-recommend on GPU and CPU" [ "$different" -lt $(($(wc -l <"$tmp/cpu-recs.csv") / 100)) ]
+
+# ---- for the GPU ----
+if [ "$build" = build ]; then
+    unset MAKEFLAGS MAKELEVEL MFLAGS
+    message=$(make --no-print-directory cuda-check 2>&1)
+    case $message in
+    *"there is no nvcc"*) echo "skipped: no nvcc: the CUDA code is not compiled for the GPU" ;;
+    *"compiles without warnings"*) ok "make cuda-check" ;;
+    *) not_ok "make cuda-check: $(tail -n 5 <<<"$message")" ;;
+    esac
+fi
+exit $failed
