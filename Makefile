@@ -1,4 +1,4 @@
-# vaecf: builds bin/vaecf-preprocess, -train, -evaluate, -recommend. `make help` lists what else there is.
+# vaecf: builds the programs bin/vaecf-*. `make help` lists what else there is.
 #
 # jobs/find.sh looks for the libraries and tells what it found; build/found.mk keeps the answer. Set on the command
 # line what should be otherwise:
@@ -21,17 +21,19 @@ BUILD ?= build
 BIN ?= $(if $(SANITIZE),$(BUILD)/bin,bin)
 PREFIX ?= /usr/local
 INPUT ?= preprocess/debian-build-depends.csv.gz
-FUZZ_SECONDS ?= 20
+SECONDS ?= 20
+PYTHON ?= python3
 # Sanitizers and the CUDA runtime do not go together: the CUDA code is checked on the host (tests/cuda_host).
 ifdef SANITIZE
 CUDA := no
 endif
+FUZZ_SECONDS ?= 20
 
 ifeq ($(MAKELEVEL)$(filter -j% --jobserver%,$(MAKEFLAGS)),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 endif
 
-PROGRAMS := preprocess train evaluate recommend
+PROGRAMS := preprocess synthesize train evaluate recommend sweep collect export
 COMMANDS := $(PROGRAMS:%=$(BIN)/vaecf-%)
 
 # Running MPI programs as root is the container's habit; Open MPI wants to be told.
@@ -40,21 +42,27 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help cuda-check gpu-check test test-suite test-asan test-valgrind fuzz bench-input lint format demo setup install clean found tests
+.PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
+    fuzz cuda-check gpu-check bench bench-parity bench-input bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
 help:
-	@echo "make                 build bin/vaecf-preprocess, vaecf-train, vaecf-evaluate, vaecf-recommend"
+	@echo "make                 build the programs bin/vaecf-*"
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
-	@echo "make fuzz            fuzzes the readers for FUZZ_SECONDS (20) each, with clang"
+	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
+	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
+	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
+	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
+	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
 	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
+	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -91,16 +99,16 @@ ifdef SANITIZE
 OPTIMISE := -O1 -fno-omit-frame-pointer -fsanitize=$(SANITIZE) -fno-sanitize-recover=all
 endif
 # += leaves what the user gives in CFLAGS last
-BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP \
+BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) \
     $(FOUND_GEMM_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
 LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
-LINK = $(MPICC) $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
+LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)
 
 # One of the two GEMM files is compiled; mains stay outside of the library.
-MAINS := preprocess/preprocess.c $(filter-out src/preprocess.c,$(PROGRAMS:%=src/%.c))
+MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
     $(wildcard src/gemm_$(FOUND_GEMM).c) $(if $(FOUND_NVCC),$(wildcard cuda/*.c))
 OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(BUILD)/cuda/kernels.o)
@@ -138,9 +146,13 @@ $(BUILD)/libvaecf.a: $(OBJECTS)
 	$(call say,AR $@)rm -f $@ && $(AR) rcs $@ $^
 
 $(BIN)/vaecf-preprocess: $(BUILD)/preprocess/preprocess.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-synthesize: $(BUILD)/preprocess/synthesize.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-train: $(BUILD)/src/train.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-evaluate: $(BUILD)/src/evaluate.o $(BUILD)/libvaecf.a
 $(BIN)/vaecf-recommend: $(BUILD)/src/recommend.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-sweep: $(BUILD)/src/sweep.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-collect: $(BUILD)/src/collect.o $(BUILD)/libvaecf.a
+$(BIN)/vaecf-export: $(BUILD)/src/export.o $(BUILD)/libvaecf.a
 $(COMMANDS):
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
@@ -158,7 +170,8 @@ always:
 # ---- tests ----
 
 C_TESTS := $(patsubst tests/%.c,$(BUILD)/tests/%,$(wildcard tests/*_test.c))
-tests: $(C_TESTS)
+FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+tests: $(C_TESTS) $(FUZZERS:%_fuzz=$(BUILD)/tests/fuzz/%_replay)
 
 $(BUILD)/tests/%_test: $(BUILD)/tests/%_test.o $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(LIBS)
@@ -203,7 +216,7 @@ $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate)
 endif
 
 gpu-check: all tests
@@ -222,22 +235,31 @@ test: setup
 	@$(MAKE) --no-print-directory $(ASAN) all tests
 	@tests/run.sh --both
 
+# half of them on 1 rank, half on 2
+KILLS ?= 200
+test-crash: all
+	@BIN=$(BIN) BUILD=$(BUILD) KILLS=$(KILLS) TEST_TIMEOUT=86400 tests/run.sh crash
+	@cat $(BUILD)/logs/crash.sh.log
+
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
 	@$(MAKE) --no-print-directory BUILD=build/valgrind BIN=build/valgrind/bin ARCH= CUDA=no all
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
-# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds.
-FUZZERS := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/*_fuzz.c))
+# Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
 fuzz:
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
-	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(FUZZ_SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
-	    ASAN_OPTIONS=detect_leaks=0 build/fuzz/$${f}_fuzz -max_total_time=$(FUZZ_SECONDS) -timeout=10 \
-	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f $$(ls -d tests/fuzz/corpus/$$f 2>/dev/null) \
-	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; done
-$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/libvaecf.a
+	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
+	    OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -print_final_stats=1 \
+	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
+	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
+	    sed -n 's/^stat::number_of_executed_units: */    no finding; inputs: /p' build/fuzz/$$f.log; done
+FUZZ_COMMON := $(BUILD)/tests/fuzz/edit.o $(BUILD)/libvaecf.a
+$(BUILD)/%_fuzz: $(BUILD)/tests/fuzz/%_fuzz.o $(FUZZ_COMMON)
 	$(call say,LD $@)$(LINK) -fsanitize=fuzzer -o $@ $^ $(LIBS)
+$(BUILD)/tests/fuzz/%_replay: $(BUILD)/tests/fuzz/%_fuzz.o $(BUILD)/tests/fuzz/replay.o $(FUZZ_COMMON)
+	$(call say,LD $@)$(LINK) -o $@ $^ $(LIBS)
 
 # ---- benchmarks ----
 
@@ -246,6 +268,25 @@ $(BUILD)/tests/bench/%: $(BUILD)/tests/bench/%.o $(BUILD)/libvaecf.a
 bench-input: $(BUILD)/tests/bench/input_layer
 	@lscpu | sed -n 's/^Model name: */machine: /p'; echo "command: $< results/bench/input-layer.csv"
 	@mkdir -p results/bench && $< results/bench/input-layer.csv
+bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench/random_checkpoint
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/recommend.sh results/bench/recommend.csv
+
+# PYTHON=... one with torch, scipy and h5py, for the comparison
+bench: all $(BUILD)/tests/bench/products
+	@echo "command: make bench PYTHON=$(PYTHON)"
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
+
+# INPUT=ratings.csv of MovieLens-1M
+bench-parity: all
+	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
+
+# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G
+build/bench/ratings.csv: $(BIN)/vaecf-synthesize
+	@mkdir -p $(@D) && $< --output $@
+bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
+bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
@@ -264,12 +305,15 @@ demo: setup
 	@$(MAKE) --no-print-directory all
 	@jobs/demo.sh "$(INPUT)"
 
+SHARE = $(DESTDIR)$(PREFIX)/share/vaecf
 install: all
-	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/vaecf/configs $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -d $(DESTDIR)$(PREFIX)/bin $(SHARE)/jobs/configs $(SHARE)/jobs/slurm $(SHARE)/jobs/pbs
 	install $(COMMANDS) $(DESTDIR)$(PREFIX)/bin
-	install -m 644 jobs/configs/*.yaml $(DESTDIR)$(PREFIX)/share/vaecf/configs
-	install -m 644 README.md LICENSE $(DESTDIR)$(PREFIX)/share/vaecf
-	install jobs/slurm/*.sh $(DESTDIR)$(PREFIX)/share/vaecf/slurm
+	install -m 644 README.md LICENSE $(SHARE)
+	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
+	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
+	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
+	install jobs/pbs/*.sh $(SHARE)/jobs/pbs
 
 clean:
 	rm -rf build bin

@@ -1,8 +1,10 @@
 /* Interactions from delimited text.
  *
- * The buffer is refilled so that it always holds a whole record of the largest size from `position` on, or
- * all that is left of the file; so a record is parsed in place, and rows ahead can be looked at. */
-#define _GNU_SOURCE /* memmem */
+ * A chunk is cut where a row ends: at a line end, or, where there are quotes, at the end of a record found by
+ * going through them. Behind the cut the chunk holds what is needed to judge its last record, so that every
+ * record is parsed in place, whatever the sizes of chunks. Ordinary rows take the fast way through
+ * parse_fast; whatever is unusual about a row is left to parse. */
+#define _GNU_SOURCE /* memmem, memrchr */
 #include "csv.h"
 
 #include <ctype.h>
@@ -11,17 +13,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __SSE2__
+#include <immintrin.h>
+#endif
 
 #include "error.h"
 #include "stream.h"
 
-enum { BUFFER_SIZE = 4 * CSV_RECORD_MAX, FIELDS_MAX = 1024, ROWS_AHEAD = 100, TEXT_MAX = 512 };
+enum { START_SIZE = 4 * CSV_RECORD_MAX, FIELDS_MAX = 1024, ROWS_AHEAD = 100, TEXT_MAX = 512, BLOCK = 64 };
 enum column { USER, ITEM, RATING, COLUMNS };
 
 static const char nul_byte[] = "a NUL byte; want text in UTF-8 or another extension of ASCII";
 static const char *const column_name[COLUMNS] = {"user", "item", "rating"};
 
-struct record {
+struct csv_record {
     int n; /* fields; as many as were asked for if there are more */
     const char *field[FIELDS_MAX];
     size_t length[FIELDS_MAX];
@@ -37,28 +42,18 @@ struct csv {
     bool skip_bad_rows;
     char delimiter[CSV_DELIMITER_MAX + 1];
     size_t delimiter_length;
-    int column[COLUMNS]; /* from 0; -1: none */
-    int n_needed;        /* fields of a row that matter */
-    int64_t skipped, line;
-    bool end; /* the buffer holds the last of the file */
-    size_t position, filled;
-    struct record record;
-    char columns[TEXT_MAX], first_skipped[TEXT_MAX];
-    char unquoted[CSV_RECORD_MAX]; /* fields of the record that had doubled quotes */
-    char buffer[BUFFER_SIZE];
+    int column[COLUMNS];   /* from 0; -1: none */
+    int n_needed;          /* fields of a row that matter */
+    int64_t skipped, line; /* line: of the first chunk */
+    size_t chunk_size;
+    char *pending; /* text that was read and is in no chunk yet, owned */
+    size_t pending_begin, pending_end, pending_capacity;
+    int64_t offset, first_offset,
+        end_offset;         /* of pending; of the first row; rows from there on are not ours */
+    bool end;               /* pending is the last of the file */
+    struct csv_chunk chunk; /* of csv_next; at first the beginning of the file */
+    char columns[TEXT_MAX], first_skipped[TEXT_MAX + 256];
 };
-
-static int refill(struct csv *csv) {
-    if (csv->end || csv->filled - csv->position >= CSV_RECORD_MAX) return 0;
-    memmove(csv->buffer, csv->buffer + csv->position, csv->filled - csv->position);
-    csv->filled -= csv->position;
-    csv->position = 0;
-    size_t got, wanted = BUFFER_SIZE - csv->filled;
-    int code = stream_read(csv->stream, csv->buffer + csv->filled, wanted, &got);
-    csv->filled += got;
-    csv->end = got < wanted;
-    return code;
-}
 
 /* Parsing: [at, limit) is what the record may take up. */
 
@@ -78,7 +73,7 @@ static const char *trim_line_end(const char *start, const char *end) {
     return end > start && end[-1] == '\r' ? end - 1 : end;
 }
 
-static void add_field(struct record *r, int n_wanted, const char *text, size_t length) {
+static void add_field(struct csv_record *r, int n_wanted, const char *text, size_t length) {
     if (r->n == n_wanted) return;
     r->field[r->n] = text;
     r->length[r->n++] = length;
@@ -86,7 +81,7 @@ static void add_field(struct record *r, int n_wanted, const char *text, size_t l
 
 /* A quoted field whose opening quote is at `at`. Returns what follows the closing one, NULL if there is none.
  */
-static const char *parse_quoted(struct record *r, int n_wanted, const char *at, const char *limit,
+static const char *parse_quoted(struct csv_record *r, int n_wanted, const char *at, const char *limit,
                                 char **room) {
     const char *start = ++at;
     char *copy = *room, *out = copy;
@@ -112,9 +107,10 @@ static const char *parse_quoted(struct record *r, int n_wanted, const char *at, 
 
 /* A record with a quote in its first line; it may go on over several lines. Returns what is wrong, or NULL.
  */
-static const char *parse_with_quotes(struct csv *csv, struct record *r, int n_wanted, const char *at,
-                                     const char *limit, bool last) {
-    char *room = csv->unquoted;
+static const char *parse_with_quotes(const struct csv *csv, const struct csv_chunk *chunk, int n_wanted,
+                                     const char *at, const char *limit, bool last) {
+    struct csv_record *r = chunk->record;
+    char *room = chunk->unquoted;
     const char *start = at;
     for (;;) {
         bool quoted = at < limit && *at == '"';
@@ -140,16 +136,17 @@ static const char *parse_with_quotes(struct csv *csv, struct record *r, int n_wa
             return "text follows a closing quote; double the quotes within a field";
         if (memchr(start, '\0', (size_t)(at - start))) return nul_byte;
         for (const char *p = start; (p = memchr(p, '\n', (size_t)(at - p))); p++) r->lines++;
-        r->next = (size_t)(at - csv->buffer) + (at < limit);
+        r->next = (size_t)(at - chunk->text) + (at < limit);
         return NULL;
     }
 }
 
-/* The record at a position of the buffer, its first n_wanted fields. One that is bad takes up its first line.
- */
-static void parse(struct csv *csv, size_t position, int n_wanted, struct record *r) {
-    const char *start = csv->buffer + position, *limit = csv->buffer + csv->filled;
-    bool last = csv->end;
+/* Puts the record at a position of the chunk into chunk->record, its first n_wanted fields. One that is bad
+ * takes up its first line. */
+static void parse(const struct csv *csv, const struct csv_chunk *chunk, size_t position, int n_wanted) {
+    struct csv_record *r = chunk->record;
+    const char *start = chunk->text + position, *limit = chunk->text + chunk->filled;
+    bool last = chunk->last;
     if (limit - start > CSV_RECORD_MAX) {
         limit = start + CSV_RECORD_MAX;
         last = false;
@@ -158,12 +155,12 @@ static void parse(struct csv *csv, size_t position, int n_wanted, struct record 
     const char *end = newline ? newline : limit;
     r->n = 0;
     r->lines = 1;
-    r->next = (size_t)(end - csv->buffer) + (newline != NULL);
+    r->next = (size_t)(end - chunk->text) + (newline != NULL);
     r->overlong = !newline && !last;
     r->bad = r->overlong ? "the line is longer than 1 MiB" : NULL;
     if (r->bad) return;
     if (memchr(start, '"', (size_t)(end - start))) {
-        r->bad = parse_with_quotes(csv, r, n_wanted, start, limit, last);
+        r->bad = parse_with_quotes(csv, chunk, n_wanted, start, limit, last);
         return;
     }
     if (memchr(start, '\0', (size_t)(end - start))) {
@@ -179,54 +176,47 @@ static void parse(struct csv *csv, size_t position, int n_wanted, struct record 
     }
 }
 
-/* Moves past the record. */
-static int consume(struct csv *csv, const struct record *r) {
-    bool in_line = r->overlong;
-    csv->position = r->next;
-    csv->line += r->lines;
-    while (in_line) {
-        int code = refill(csv);
-        if (code) return code;
-        const char *at = csv->buffer + csv->position;
-        const char *newline = memchr(at, '\n', csv->filled - csv->position);
-        csv->position = newline ? (size_t)(newline - csv->buffer) + 1 : csv->filled;
-        in_line = !newline && !csv->end;
-    }
-    return 0;
+/* Where the record after chunk->record starts; with an overlong line, where that ends in the chunk. */
+static size_t next_record(const struct csv_chunk *chunk) {
+    const struct csv_record *r = chunk->record;
+    if (!r->overlong) return r->next;
+    const char *newline = memchr(chunk->text + r->next, '\n', chunk->filled - r->next);
+    return newline ? (size_t)(newline - chunk->text) + 1 : chunk->filled;
 }
 
-/* Moves to the next line that is not blank. */
-static int skip_blank_lines(struct csv *csv) {
+static void consume(struct csv_chunk *chunk) {
+    chunk->position = next_record(chunk);
+    chunk->lines += chunk->record->lines;
+}
+
+/* Moves past blank lines. */
+static void skip_blank_lines(struct csv_chunk *chunk) {
+    bool last = chunk->last && chunk->size == chunk->filled;
     for (;;) {
-        int code = refill(csv);
-        if (code) return code;
-        const char *start = csv->buffer + csv->position, *end = csv->buffer + csv->filled, *at = start;
+        const char *start = chunk->text + chunk->position, *end = chunk->text + chunk->size, *at = start;
         while (at < end && at - start < CSV_RECORD_MAX && *at == ' ') at++;
-        if (at < end && *at == '\r' && (at + 1 < end ? at[1] == '\n' : csv->end)) at++;
+        if (at < end && *at == '\r' && (at + 1 < end ? at[1] == '\n' : last)) at++;
         bool newline = at < end && *at == '\n';
-        if (newline || (at == end && csv->end)) csv->position = (size_t)(at - csv->buffer) + newline;
-        if (!newline) return 0;
-        csv->line++;
+        if (newline || (at == end && last)) chunk->position = (size_t)(at - chunk->text) + newline;
+        if (!newline) return;
+        chunk->lines++;
     }
 }
 
-static bool at_end(const struct csv *csv) {
-    return csv->position == csv->filled;
-}
-
-/* "FILE:LINE: message" becomes the error, or, if bad rows are skipped, is counted. */
-__attribute__((format(printf, 3, 4))) static int bad_row(struct csv *csv, int64_t line, const char *format,
-                                                         ...) {
+/* Counts a bad row that starts in the chunk's current line; fails, unless bad rows are skipped. */
+__attribute__((format(printf, 3, 4))) static int bad_row(const struct csv *csv, struct csv_chunk *chunk,
+                                                         const char *format, ...) {
     char text[TEXT_MAX];
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (!csv->skip_bad_rows) return error_set(EX_DATAERR, "%s:%lld: %s", csv->name, (long long)line, text);
-    if (!csv->skipped++) {
-        snprintf(csv->first_skipped, sizeof csv->first_skipped, "%s:%lld: %s", csv->name, (long long)line,
-                 text);
+    if (!*chunk->bad || !csv->skip_bad_rows) {
+        snprintf(chunk->bad, sizeof chunk->bad, "%s", text);
+        chunk->bad_line = chunk->lines;
     }
+    if (!csv->skip_bad_rows) return error_set(EX_DATAERR, "%s", text);
+    chunk->skipped++;
     return 0;
 }
 
@@ -323,7 +313,8 @@ int csv_check_options(const struct csv_options *o) {
 /* Takes the delimiter from the first line at the position; false if it has none. */
 static bool detect_delimiter(struct csv *csv) {
     static const char *const candidates[] = {"\t", ",", "::"};
-    const char *at = csv->buffer + csv->position, *limit = csv->buffer + csv->filled;
+    const struct csv_chunk *chunk = &csv->chunk;
+    const char *at = chunk->text + chunk->position, *limit = chunk->text + chunk->filled;
     if (limit - at > CSV_RECORD_MAX) limit = at + CSV_RECORD_MAX;
     if (*at == '"') { /* after the first field */
         do {
@@ -341,22 +332,48 @@ static bool detect_delimiter(struct csv *csv) {
     return false;
 }
 
-/* Moves to the first record that can be read, with the delimiter known from there on. */
+/* "FILE:LINE: what is wrong" with the first bad row of csv's own chunk. */
+static int fail_at_row(const struct csv *csv) {
+    const struct csv_chunk *chunk = &csv->chunk;
+    return error_set(EX_DATAERR, "%s:%lld: %s", csv->name, (long long)(csv->line + chunk->bad_line),
+                     chunk->bad);
+}
+
+/* Adds up what the own chunk has come across. */
+static void settle(struct csv *csv) {
+    struct csv_chunk *chunk = &csv->chunk;
+    if (chunk->skipped && !csv->skipped) {
+        snprintf(csv->first_skipped, sizeof csv->first_skipped, "%s:%lld: %s", csv->name,
+                 (long long)(csv->line + chunk->bad_line), chunk->bad);
+    }
+    csv->skipped += chunk->skipped;
+    csv->line += chunk->lines;
+    chunk->skipped = chunk->lines = chunk->bad_line = 0;
+    chunk->bad[0] = '\0';
+}
+
+/* Moves the chunk to the first record that can be read, with the delimiter known from there on. */
 static int find_first_record(struct csv *csv, const char *delimiter) {
+    struct csv_chunk *chunk = &csv->chunk;
     if (delimiter) strcpy(csv->delimiter, strcmp(delimiter, "\\t") == 0 ? "\t" : delimiter);
     csv->delimiter_length = strlen(csv->delimiter);
     for (;;) {
-        int code = skip_blank_lines(csv);
-        if (code || at_end(csv)) return code;
+        skip_blank_lines(chunk);
+        if (chunk->position >= chunk->size) {
+            settle(csv);
+            int code = csv_read(csv, chunk);
+            if (code || !chunk->size) return code;
+            continue;
+        }
         bool found = delimiter || detect_delimiter(csv);
-        parse(csv, csv->position, FIELDS_MAX, &csv->record);
-        if (found && !csv->record.bad) return 0;
-        code = bad_row(csv, csv->line, "%s",
-                       csv->record.bad
-                           ? csv->record.bad
-                           : "no tab, ',' or '::' between fields; name the delimiter with --delimiter");
-        if (!code) code = consume(csv, &csv->record);
-        if (code) return code;
+        parse(csv, chunk, chunk->position, FIELDS_MAX);
+        if (found && !chunk->record->bad) return 0;
+        int code = bad_row(csv, chunk, "%s",
+                           chunk->record->bad
+                               ? chunk->record->bad
+                               : "no tab, ',' or '::' between fields; name the delimiter with --delimiter");
+        if (code) return fail_at_row(csv);
+        consume(chunk);
     }
 }
 
@@ -385,9 +402,10 @@ static bool is_usual_name(enum column column, const char *field, size_t length) 
 
 /* Is the record at the position a header? columns: where user, item and rating would be, -1 for none. */
 static bool looks_like_header(struct csv *csv, const int columns[COLUMNS]) {
-    struct record *r = &csv->record;
+    const struct csv_chunk *chunk = &csv->chunk;
+    const struct csv_record *r = chunk->record;
     bool text[COLUMNS] = {false};
-    parse(csv, csv->position, FIELDS_MAX, r);
+    parse(csv, chunk, chunk->position, FIELDS_MAX);
     for (int c = 0; c < COLUMNS; c++) {
         if (columns[c] < 0 || columns[c] >= r->n) continue;
         const char *field = r->field[columns[c]];
@@ -397,8 +415,8 @@ static bool looks_like_header(struct csv *csv, const int columns[COLUMNS]) {
     }
     size_t position = r->next;
     int rows = 0;
-    while (rows < ROWS_AHEAD && position < csv->filled) {
-        parse(csv, position, FIELDS_MAX, r);
+    while (rows < ROWS_AHEAD && position < chunk->filled) {
+        parse(csv, chunk, position, FIELDS_MAX);
         if (r->overlong) break;
         position = r->next;
         if (r->bad || r->n < 2) continue;
@@ -410,9 +428,9 @@ static bool looks_like_header(struct csv *csv, const int columns[COLUMNS]) {
     return rows && (text[USER] || text[ITEM] || text[RATING]);
 }
 
-/* The column of that name in the header that csv->record holds; -1 if there is none. */
+/* The column of that name in the header that the record holds; -1 if there is none. */
 static int find_name(const struct csv *csv, const char *name) {
-    const struct record *r = &csv->record;
+    const struct csv_record *r = csv->chunk.record;
     for (int i = 0; i < r->n; i++) {
         if (r->length[i] == strlen(name) && memcmp(r->field[i], name, r->length[i]) == 0) return i;
     }
@@ -420,7 +438,7 @@ static int find_name(const struct csv *csv, const char *name) {
 }
 
 static int unknown_column(const struct csv *csv, enum column column, const char *name) {
-    const struct record *r = &csv->record;
+    const struct csv_record *r = csv->chunk.record;
     char names[TEXT_MAX] = "";
     size_t used = 0;
     for (int i = 0; i < r->n && used < sizeof names - 64; i++) {
@@ -428,11 +446,11 @@ static int unknown_column(const struct csv *csv, enum column column, const char 
                                  quote(r->field[i], r->length[i]).text);
     }
     return error_set(EX_DATAERR, "%s:%lld: --%s-column %s: no such column; there are: %s", csv->name,
-                     (long long)csv->line, column_name[column], name, names);
+                     (long long)(csv->line + csv->chunk.lines), column_name[column], name, names);
 }
 
 static void describe_columns(struct csv *csv, bool header) {
-    const struct record *r = &csv->record;
+    const struct csv_record *r = csv->chunk.record;
     size_t used = 0;
     for (int c = 0; c < COLUMNS; c++) {
         char *at = csv->columns + used;
@@ -453,7 +471,8 @@ static void describe_columns(struct csv *csv, bool header) {
 /* With the position at the first record: sets the columns and moves past a header. */
 static int find_columns(struct csv *csv, const struct csv_options *o) {
     const char *given[COLUMNS] = {o->user_column, o->item_column, o->rating_column};
-    struct record *r = &csv->record;
+    struct csv_chunk *chunk = &csv->chunk;
+    const struct csv_record *r = chunk->record;
     int columns[COLUMNS] = {0, 1, -1};
     bool named = false, usual = true; /* usual: user and item are columns 1 and 2 */
     for (int c = 0; c < COLUMNS; c++) {
@@ -464,7 +483,7 @@ static int find_columns(struct csv *csv, const struct csv_options *o) {
     if (!given[RATING] && usual) columns[RATING] = 2;
     bool header = named || o->header == CSV_HEADER_YES ||
                   (o->header == CSV_HEADER_AUTO && looks_like_header(csv, columns));
-    parse(csv, csv->position, FIELDS_MAX, r);
+    parse(csv, chunk, chunk->position, FIELDS_MAX);
     for (int c = 0; c < COLUMNS; c++) {
         if (!is_name(given[c])) continue;
         columns[c] = find_name(csv, given[c]);
@@ -488,26 +507,207 @@ static int find_columns(struct csv *csv, const struct csv_options *o) {
         }
     }
     describe_columns(csv, header);
-    return header ? consume(csv, r) : 0;
+    if (header) consume(chunk);
+    return 0;
 }
+
+/* Chunks */
+
+/* Up to size bytes of the text. */
+static int take(struct csv *csv, char *to, size_t size, size_t *got) {
+    size_t n = csv->pending_end - csv->pending_begin;
+    if (n > size) n = size;
+    if (n) memcpy(to, csv->pending + csv->pending_begin, n);
+    csv->pending_begin += n;
+    *got = n;
+    if (n == size || csv->end) return 0;
+    size_t more;
+    int code = stream_read(csv->stream, to + n, size - n, &more);
+    *got += more;
+    csv->end = *got < size;
+    return code;
+}
+
+/* Puts bytes before what is pending. */
+static int put_back(struct csv *csv, const char *text, size_t size) {
+    if (size > csv->pending_begin) {
+        size_t left = csv->pending_end - csv->pending_begin;
+        if (size + left > csv->pending_capacity) {
+            char *grown = realloc(csv->pending, size + left);
+            if (!grown) return error_memory("a file's buffer", size + left);
+            csv->pending = grown;
+            csv->pending_capacity = size + left;
+        }
+        if (left) memmove(csv->pending + size, csv->pending + csv->pending_begin, left);
+        csv->pending_begin = size;
+        csv->pending_end = size + left;
+    }
+    csv->pending_begin -= size;
+    if (size) memcpy(csv->pending + csv->pending_begin, text, size);
+    return 0;
+}
+
+/* Makes the chunk `size` bytes long, or as long as the text is. */
+static int fill(struct csv *csv, struct csv_chunk *chunk, size_t size) {
+    if (size + BLOCK > chunk->capacity) {
+        char *grown = realloc(chunk->text, size + BLOCK);
+        if (!grown) return error_memory("a file's buffer", size);
+        chunk->text = grown;
+        chunk->capacity = size + BLOCK;
+    }
+    size_t got = 0;
+    int code = size > chunk->filled ? take(csv, chunk->text + chunk->filled, size - chunk->filled, &got) : 0;
+    chunk->filled += got;
+    chunk->last = csv->end && csv->pending_begin == csv->pending_end;
+    return code;
+}
+
+/* The end of the last row that is whole within the chunk, or of the first one that ends at `room` or later; 0
+ * if there is none yet. */
+static size_t find_cut(const struct csv *csv, const struct csv_chunk *chunk, size_t room) {
+    const char *text = chunk->text, *newline;
+    size_t filled = chunk->filled, position = 0;
+    if (!filled) return 0;
+    if (!csv->delimiter_length || !memchr(text, '"', filled)) { /* not known yet: by lines */
+        newline = memrchr(text, '\n', filled);
+        size_t cut = chunk->last ? filled : newline ? (size_t)(newline - text) + 1 : 0;
+        if (room >= cut) return cut;
+        newline = memchr(text + room - 1, '\n', cut - (room - 1));
+        return newline ? (size_t)(newline - text) + 1 : cut;
+    }
+    while (position < filled && position < room && (chunk->last || filled - position >= CSV_RECORD_MAX)) {
+        parse(csv, chunk, position, 0);
+        size_t next = next_record(chunk);
+        if (next == filled && text[next - 1] != '\n' && !chunk->last) break; /* an overlong line goes on */
+        position = next;
+    }
+    return position;
+}
+
+/* Of an overlong line that fills the chunk what the chunk needs to tell that, and its end. */
+static int cut_line_short(struct csv *csv, struct csv_chunk *chunk) {
+    int64_t dropped = 0;
+    size_t got = 1;
+    while (got) {
+        char piece[4096], *newline;
+        int code = take(csv, piece, sizeof piece, &got);
+        if (code) return code;
+        newline = memchr(piece, '\n', got);
+        dropped += (int64_t)got;
+        if (!newline) continue;
+        size_t after = got - (size_t)(newline + 1 - piece);
+        code = put_back(csv, newline + 1, after);
+        if (code) return code;
+        csv->offset = chunk->offset + (int64_t)chunk->filled + dropped - (int64_t)after;
+        chunk->filled = CSV_RECORD_MAX + 1;
+        chunk->text[chunk->filled++] = '\n';
+        break;
+    }
+    if (!got) {
+        csv->offset = chunk->offset + (int64_t)chunk->filled + dropped;
+        chunk->filled = CSV_RECORD_MAX + 1; /* the file ends in it */
+    }
+    chunk->last = csv->end && csv->pending_begin == csv->pending_end;
+    chunk->size = chunk->filled;
+    return 0;
+}
+
+int csv_read(struct csv *csv, struct csv_chunk *chunk) {
+    if (!chunk->record) chunk->record = malloc(sizeof *chunk->record);
+    if (!chunk->unquoted) chunk->unquoted = malloc(CSV_RECORD_MAX);
+    if (!chunk->record || !chunk->unquoted) return error_memory("a file's buffer", CSV_RECORD_MAX);
+    chunk->offset = csv->offset;
+    chunk->size = chunk->filled = chunk->position = 0;
+    chunk->block = SIZE_MAX - BLOCK;
+    chunk->lines = chunk->skipped = chunk->bad_line = 0;
+    chunk->bad[0] = '\0';
+    if (csv->offset >= csv->end_offset) return 0;
+    size_t want = csv->chunk_size;
+    uint64_t room = (uint64_t)(csv->end_offset - csv->offset);
+    for (;;) {
+        int code = fill(csv, chunk, want);
+        if (code) return code;
+        chunk->size = find_cut(csv, chunk, room < SIZE_MAX ? (size_t)room : SIZE_MAX);
+        if (chunk->size || chunk->last) break;
+        if (chunk->filled > CSV_RECORD_MAX + 1 && !memchr(chunk->text, '\n', chunk->filled)) {
+            code = cut_line_short(csv, chunk);
+            memset(chunk->text + chunk->filled, 0, BLOCK);
+            return code;
+        }
+        want += CSV_RECORD_MAX;
+    }
+    csv->offset += (int64_t)chunk->size;
+    memset(chunk->text + chunk->filled, 0, BLOCK);
+    return put_back(csv, chunk->text + chunk->size, chunk->filled - chunk->size);
+}
+
+void csv_chunk_free(struct csv_chunk *chunk) {
+    free(chunk->text);
+    free(chunk->record);
+    free(chunk->unquoted);
+    *chunk = (struct csv_chunk){0};
+}
+
+bool csv_is_plain(const struct csv *csv, int64_t *size) {
+    return stream_is_plain(csv->stream, size);
+}
+
+int csv_seek(struct csv *csv, int64_t begin, int64_t end, bool exact, int64_t *first) {
+    if (begin <= csv->first_offset) {
+        begin = csv->first_offset;
+        exact = true;
+    }
+    csv->pending_begin = csv->pending_end = 0;
+    csv->end = false;
+    csv->end_offset = end;
+    csv->offset = exact ? begin : begin - 1;
+    int code = stream_seek(csv->stream, csv->offset);
+    size_t got = exact ? 0 : 1;
+    while (!code && got) {
+        char piece[4096];
+        code = take(csv, piece, sizeof piece, &got);
+        if (code || !got) break;
+        const char *newline = memchr(piece, '\n', got);
+        size_t line = newline ? (size_t)(newline + 1 - piece) : got;
+        csv->offset += (int64_t)line;
+        if (!newline) continue;
+        code = put_back(csv, piece + line, got - line);
+        break;
+    }
+    *first = csv->offset;
+    return code;
+}
+
+/* Opening */
 
 int csv_open(const char *path, const struct csv_options *options, struct csv **result) {
     int code = csv_check_options(options);
     *result = NULL;
     if (code) return code;
-    struct csv *csv = malloc(sizeof *csv);
+    struct csv *csv = calloc(1, sizeof *csv);
     if (!csv) return error_memory("a file's buffer", sizeof *csv);
-    memset(csv, 0, offsetof(struct csv, unquoted));
+    struct csv_chunk *chunk = &csv->chunk;
     csv->line = 1;
     csv->skip_bad_rows = options->skip_bad_rows;
     csv->column[RATING] = -1;
+    csv->end_offset = INT64_MAX;
+    csv->chunk_size = START_SIZE;
     code = stream_open(path, &csv->stream);
     if (code) goto cleanup;
     csv->name = stream_name(csv->stream);
-    code = refill(csv);
-    if (!code && csv->filled >= 3 && memcmp(csv->buffer, "\xef\xbb\xbf", 3) == 0) csv->position = 3;
-    if (!code) code = find_first_record(csv, options->delimiter);
-    if (!code && !at_end(csv)) code = find_columns(csv, options);
+    code = csv_read(csv, chunk);
+    if (!code && chunk->size >= 3 && memcmp(chunk->text, "\xef\xbb\xbf", 3) == 0) chunk->position = 3;
+    if (!code && chunk->size) code = find_first_record(csv, options->delimiter);
+    if (!code && chunk->size) code = find_columns(csv, options);
+    if (code) goto cleanup;
+    settle(csv);
+    if (chunk->position < chunk->size) { /* the rest is to be read once more */
+        code = put_back(csv, chunk->text + chunk->position, chunk->size - chunk->position);
+        csv->offset -= (int64_t)(chunk->size - chunk->position);
+    }
+    csv->first_offset = csv->offset;
+    csv->chunk_size = options->chunk_size ? options->chunk_size : CSV_CHUNK;
+    chunk->size = chunk->position = 0;
 cleanup:
     if (code) {
         csv_close(csv);
@@ -517,22 +717,103 @@ cleanup:
     return code;
 }
 
-/* Takes the row from csv->record; calls bad_row and leaves row->user NULL if it is bad. */
-static int read_row(struct csv *csv, struct csv_row *row) {
-    const struct record *r = &csv->record;
+/* Rows */
+
+/* Which of 64 bytes are the delimiter, a line end, a quote or NUL. */
+static uint64_t find_special(const char *text, char delimiter) {
+    uint64_t mask = 0;
+#if defined __AVX2__
+    const __m256i d = _mm256_set1_epi8(delimiter), n = _mm256_set1_epi8('\n'), q = _mm256_set1_epi8('"');
+    for (int i = 0; i < 2; i++) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(text + 32 * i));
+        __m256i any = _mm256_or_si256(
+            _mm256_or_si256(_mm256_cmpeq_epi8(x, d), _mm256_cmpeq_epi8(x, n)),
+            _mm256_or_si256(_mm256_cmpeq_epi8(x, q), _mm256_cmpeq_epi8(x, _mm256_setzero_si256())));
+        mask |= (uint64_t)(uint32_t)_mm256_movemask_epi8(any) << 32 * i;
+    }
+#elif defined __SSE2__
+    const __m128i d = _mm_set1_epi8(delimiter), n = _mm_set1_epi8('\n'), q = _mm_set1_epi8('"');
+    for (int i = 0; i < 4; i++) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
+        __m128i any =
+            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, d), _mm_cmpeq_epi8(x, n)),
+                         _mm_or_si128(_mm_cmpeq_epi8(x, q), _mm_cmpeq_epi8(x, _mm_setzero_si128())));
+        mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(any) << 16 * i;
+    }
+#else
+    for (int i = 0; i < 64; i++) {
+        char c = text[i];
+        mask |= (uint64_t)(c == delimiter || c == '\n' || c == '"' || c == '\0') << i;
+    }
+#endif
+    return mask;
+}
+
+/* Sets the record to the row at the position, if it is an ordinary one: one line, no quote, no NUL, enough
+ * fields. Else false, and nothing has changed. */
+static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
+    struct csv_record *r = chunk->record;
+    const char *text = chunk->text;
+    const size_t start = chunk->position, limit = chunk->size, more = csv->delimiter_length;
+    const char delimiter = csv->delimiter[0];
+    const int n_needed = csv->n_needed;
+    size_t block = chunk->block, field = start;
+    uint64_t mask = chunk->mask;
+    int n = 0;
+    if (start < block || start >= block + BLOCK) { /* not where the last ordinary row ended */
+        block = start & ~(size_t)(BLOCK - 1);
+        mask = find_special(text + block, delimiter) & ~UINT64_C(0) << (start - block);
+    }
+    for (;;) {
+        while (!mask) {
+            block += BLOCK;
+            if (block >= limit) return false;
+            mask = find_special(text + block, delimiter);
+        }
+        size_t at = block + (size_t)__builtin_ctzll(mask);
+        if (at >= limit) return false;
+        mask &= mask - 1;
+        char c = text[at];
+        if (c == delimiter) {
+            if (more > 1 && (at < field || memcmp(text + at, csv->delimiter, more) != 0)) continue;
+            if (n < n_needed) {
+                r->field[n] = text + field;
+                r->length[n++] = at - field;
+            }
+            field = at + more;
+        } else if (c == '\n') {
+            size_t end = at > field && text[at - 1] == '\r' ? at - 1 : at;
+            if (n < n_needed) {
+                if (end < field) return false;
+                r->field[n] = text + field;
+                r->length[n++] = end - field;
+            }
+            if (n < n_needed || at - start > CSV_RECORD_MAX - 1) return false;
+            chunk->block = block;
+            chunk->mask = mask;
+            chunk->position = at + 1;
+            chunk->lines++;
+            return true;
+        } else {
+            return false;
+        }
+    }
+}
+
+/* Takes the row from the record; calls bad_row and leaves row->user NULL if it is bad. */
+static int read_row(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    const struct csv_record *r = chunk->record;
     const int *column = csv->column;
-    row->line = csv->line;
-    row->rating = 1;
-    if (r->bad) return bad_row(csv, csv->line, "%s", r->bad);
+    if (r->bad) return bad_row(csv, chunk, "%s", r->bad);
     if (r->n < csv->n_needed) {
-        return bad_row(csv, csv->line, "fields: %d, needed: at least %d; the delimiter is '%s'", r->n,
+        return bad_row(csv, chunk, "fields: %d, needed: at least %d; the delimiter is '%s'", r->n,
                        csv->n_needed, csv->delimiter[0] == '\t' ? "tab" : csv->delimiter);
     }
     for (int c = USER; c <= ITEM; c++) {
-        if (!r->length[column[c]]) return bad_row(csv, csv->line, "the %s is empty", column_name[c]);
+        if (!r->length[column[c]]) return bad_row(csv, chunk, "the %s is empty", column_name[c]);
         if (r->length[column[c]] > CSV_ID_MAX) {
-            return bad_row(csv, csv->line, "the %s's id has %zu bytes, at most %d are allowed",
-                           column_name[c], r->length[column[c]], CSV_ID_MAX);
+            return bad_row(csv, chunk, "the %s's id has %zu bytes, at most %d are allowed", column_name[c],
+                           r->length[column[c]], CSV_ID_MAX);
         }
     }
     if (column[RATING] >= 0) {
@@ -540,7 +821,7 @@ static int read_row(struct csv *csv, struct csv_row *row) {
         size_t length = r->length[column[RATING]];
         row->rating = parse_number(text, length);
         if (isnan(row->rating)) {
-            return bad_row(csv, csv->line,
+            return bad_row(csv, chunk,
                            "the rating '%s' in column %d is not a finite number; give --rating-column, or "
                            "--rating-column none if there are no ratings",
                            quote(text, length).text, column[RATING] + 1);
@@ -553,16 +834,82 @@ static int read_row(struct csv *csv, struct csv_row *row) {
     return 0;
 }
 
-int csv_next(struct csv *csv, struct csv_row *row) {
-    *row = (struct csv_row){0};
-    for (;;) {
-        int code = skip_blank_lines(csv);
-        if (code || at_end(csv)) return code;
-        parse(csv, csv->position, csv->n_needed, &csv->record);
-        int row_code = read_row(csv, row);
-        code = consume(csv, &csv->record);
-        if (row_code || code || row->user) return row_code ? row_code : code;
+/* The row in the record, if there is nothing to say about it. */
+static bool read_fast(const struct csv *csv, const struct csv_chunk *chunk, struct csv_row *row) {
+    const struct csv_record *r = chunk->record;
+    const int user = csv->column[USER], item = csv->column[ITEM], rating = csv->column[RATING];
+    if (r->length[user] - 1 >= CSV_ID_MAX || r->length[item] - 1 >= CSV_ID_MAX) return false;
+    if (rating >= 0) {
+        const char *text = r->field[rating];
+        if (r->length[rating] == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' &&
+            text[2] <= '9') {
+            row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
+        } else {
+            row->rating = parse_number(text, r->length[rating]);
+            if (isnan(row->rating)) return false;
+        }
     }
+    row->user = r->field[user];
+    row->user_length = r->length[user];
+    row->item = r->field[item];
+    row->item_length = r->length[item];
+    return true;
+}
+
+int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    *row = (struct csv_row){.rating = 1};
+    while (chunk->position < chunk->size) {
+        size_t start = chunk->position;
+        row->line = chunk->lines;
+        if (parse_fast(csv, chunk)) {
+            if (read_fast(csv, chunk, row)) return 0;
+            chunk->position = start;
+            chunk->lines--;
+        }
+        chunk->block = SIZE_MAX - BLOCK; /* its mask is of no use any more */
+        skip_blank_lines(chunk);
+        if (chunk->position >= chunk->size) break;
+        parse(csv, chunk, chunk->position, csv->n_needed);
+        row->line = chunk->lines;
+        int code = read_row(csv, chunk, row);
+        consume(chunk);
+        if (code || row->user) return code;
+    }
+    return 0;
+}
+
+int csv_next(struct csv *csv, struct csv_row *row) {
+    for (;;) {
+        int code = csv_parse(csv, &csv->chunk, row);
+        if (code) return fail_at_row(csv);
+        if (row->user) {
+            row->line += csv->line;
+            return 0;
+        }
+        settle(csv);
+        code = csv_read(csv, &csv->chunk);
+        if (code || !csv->chunk.size) return code;
+    }
+}
+
+int64_t csv_first_offset(const struct csv *csv) {
+    return csv->first_offset;
+}
+
+int64_t csv_first_line(const struct csv *csv) {
+    return csv->line;
+}
+
+int64_t csv_offset(const struct csv *csv) {
+    return csv->offset;
+}
+
+void csv_progress(const struct csv *csv, int64_t *done, int64_t *total) {
+    stream_progress(csv->stream, done, total);
+}
+
+const char *csv_name(const struct csv *csv) {
+    return csv->name;
 }
 
 bool csv_has_ratings(const struct csv *csv) {
@@ -570,7 +917,7 @@ bool csv_has_ratings(const struct csv *csv) {
 }
 
 int64_t csv_skipped(const struct csv *csv) {
-    return csv->skipped;
+    return csv->skipped + csv->chunk.skipped;
 }
 
 const char *csv_first_skipped(const struct csv *csv) {
@@ -581,8 +928,14 @@ const char *csv_columns(const struct csv *csv) {
     return csv->columns;
 }
 
+double csv_fraction(const struct csv *csv) {
+    return stream_fraction(csv->stream);
+}
+
 void csv_close(struct csv *csv) {
     if (!csv) return;
     stream_close(csv->stream);
+    csv_chunk_free(&csv->chunk);
+    free(csv->pending);
     free(csv);
 }

@@ -2,25 +2,31 @@
 #include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
+#include <malloc.h>
 #include <math.h>
+#include <omp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <time.h>
+#include <unistd.h>
 
+#include "comm.h"
 #include "csv.h"
 #include "error.h"
-#include "ids.h"
-#include "interactions.h"
 #include "program.h"
+#include "read.h"
+#include "scratch.h"
 #include "shards.h"
 #include "split.h"
 
 static const char program[] = "vaecf-preprocess";
 
 static const char help[] =
-    "vaecf-preprocess --input FILE... --output DIR [options]\n"
+    "[mpirun -n RANKS] vaecf-preprocess --input FILE... --output DIR [options]\n"
     "vaecf-preprocess --train FILE [--validation-input FILE --validation-target FILE]\n"
     "                 --test-input FILE --test-target FILE --output DIR [options]\n"
     "\n"
@@ -54,11 +60,19 @@ static const char help[] =
     "  --shards N                number of files that the users are laid over (default 1)\n"
     "  --force                   replace the dataset that is there\n"
     "\n"
+    "Resources (the dataset is the same, byte for byte, whatever they are):\n"
+    "  --memory SIZE             of each rank, for example 2G (default: half of the machine's, shared by its "
+    "ranks);\n"
+    "                            what goes beyond it is on disk in the meantime\n"
+    "  --tmp DIR                 where (default: $TMPDIR, or else the output directory)\n"
+    "  OMP_NUM_THREADS           threads of a rank (default: the ranks on a machine share its cores)\n"
+    "\n"
     "  --help, --version\n"
     "\n"
+    "Beside the dataset there is report.csv: what was read, skipped, kept, and how long it took.\n"
     "Exit codes: 0 done, 64 wrong usage, 65 bad input data, 66 input not found, 71 no memory, 73 cannot "
     "create\n"
-    "output, 74 I/O error.\n";
+    "output, 74 I/O error. After SIGINT or SIGTERM nothing is written.\n";
 
 /* The input of one part; that of --input counts as --train's. */
 struct files {
@@ -74,14 +88,23 @@ struct options {
     double min_rating;
     struct split_options split;
     const char *output;
-    int64_t n_shards;
     bool force;
+    int64_t memory;  /* bytes of a rank, 0: not given */
+    const char *tmp; /* NULL: not given */
 };
 
-struct counts {
-    int64_t rows, skipped, duplicates, unwanted;
-    char first_skipped[1024];
-    double start, last_progress; /* seconds */
+enum stage { STAGE_READ, STAGE_SPLIT, STAGE_WRITE, STAGES };
+static const char *const stage_name[STAGES] = {"read", "split", "write"};
+
+/* All that the steps share. */
+struct job {
+    struct comm comm;
+    struct options options;
+    struct scratch scratch;
+    struct spool interactions, rows;
+    struct reader reader;
+    struct split split;
+    double start, seconds[STAGES];
 };
 
 static double seconds(void) {
@@ -97,6 +120,21 @@ static int parse_integer(const char *name, const char *text, int64_t low, int64_
     if (*text && !*end && !errno && *value >= low && *value <= high) return 0;
     return error_set(EX_USAGE, "--%s %s: want a whole number from %" PRId64 " to %" PRId64, name, text, low,
                      high);
+}
+
+/* "2G", "500M", "1048576". */
+static int parse_size(const char *name, const char *text, int64_t *value) {
+    static const char units[] = "KMGT";
+    char *end;
+    double number = strtod(text, &end);
+    const char *unit = *end ? strchr(units, *end) : NULL;
+    if (unit) {
+        for (const char *u = units; u <= unit; u++) number *= 1024;
+        end++;
+    }
+    *value = number >= 1 && number < 0x1p60 ? (int64_t)number : 0;
+    if (*text && !*end && *value >= 64 << 20) return 0;
+    return error_set(EX_USAGE, "--%s %s: want a size of at least 64M, for example 2G", name, text);
 }
 
 static int parse_number(const char *name, const char *text, double *value) {
@@ -142,6 +180,8 @@ enum {
     OPTION_HELDOUT,
     OPTION_FRACTION,
     OPTION_SEED,
+    OPTION_MEMORY,
+    OPTION_TMP,
     OPTION_HELP,
     OPTION_VERSION
 };
@@ -168,6 +208,8 @@ static const struct option long_options[] = {
     {"heldout-users", required_argument, NULL, OPTION_HELDOUT},
     {"target-fraction", required_argument, NULL, OPTION_FRACTION},
     {"seed", required_argument, NULL, OPTION_SEED},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"tmp", required_argument, NULL, OPTION_TMP},
     {"help", no_argument, NULL, OPTION_HELP},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
@@ -187,7 +229,12 @@ static int set_option(struct options *o, int option, const char *name, const cha
         o->output = text;
         break;
     case OPTION_SHARDS:
-        return parse_integer(name, text, 1, SHARDS_MAX, &o->n_shards);
+        return parse_integer(name, text, 1, SHARDS_MAX, &o->split.n_shards);
+    case OPTION_MEMORY:
+        return parse_size(name, text, &o->memory);
+    case OPTION_TMP:
+        o->tmp = text;
+        break;
     case OPTION_FORCE:
         o->force = true;
         break;
@@ -291,66 +338,78 @@ static int parse_options(int argc, char **argv, struct options *o) {
     return check_options(o);
 }
 
-static void progress(struct counts *counts, const char *path) {
-    double now = seconds();
-    if (now - counts->last_progress < 2) return;
-    counts->last_progress = now;
-    fprintf(stderr, "%s: %s: %.1f million rows, %.0f rows/s\n", program, path, 1e-6 * (double)counts->rows,
-            (double)counts->rows / (now - counts->start));
-}
-
-static int read_file(const char *path, const struct options *o, struct ids *users, struct ids *items,
-                     struct interactions *interactions, struct counts *counts) {
-    struct csv *csv;
-    struct csv_row row;
-    int32_t user, item;
-    int code = csv_open(path, &o->csv, &csv);
-    if (code) return code;
-    printf("%s: %s\n", path, csv_columns(csv));
-    if (!csv_has_ratings(csv) && isfinite(o->min_rating)) {
-        printf("%s: has no ratings: --min-rating does not count for it\n", path);
-    }
-    while (!(code = csv_next(csv, &row)) && row.user) {
-        bool wanted = !csv_has_ratings(csv) || row.rating >= o->min_rating;
-        code = ids_add(users, row.user, row.user_length, &user);
-        if (!code) code = ids_add(items, row.item, row.item_length, &item);
-        if (!code) code = interactions_add(interactions, user, item, wanted);
-        if (code) break;
-        if (++counts->rows % (1 << 16) == 0) progress(counts, path);
-    }
-    if (!counts->skipped)
-        snprintf(counts->first_skipped, sizeof counts->first_skipped, "%s", csv_first_skipped(csv));
-    counts->skipped += csv_skipped(csv);
-    csv_close(csv);
-    return code;
-}
-
-/* Reads all files of all parts into matrices over the same users and items. */
-static int read_parts(const struct options *o, struct ids *users, struct ids *items,
-                      struct csr matrix[DATASET_PARTS], struct counts *counts) {
-    int code = 0;
-    struct interactions interactions[DATASET_PARTS] = {0};
+/* Bytes of all input files; 0 if that is not known. */
+static int64_t input_bytes(const struct options *o) {
+    int64_t bytes = 0;
     for (int p = 0; p < DATASET_PARTS; p++) {
-        for (int i = 0; i < o->files[p].n && !code; i++) {
-            code = read_file(o->files[p].path[i], o, users, items, &interactions[p], counts);
+        for (int i = 0; i < o->files[p].n; i++) {
+            struct stat status;
+            if (stat(o->files[p].path[i], &status) || !S_ISREG(status.st_mode)) return 0;
+            bytes += status.st_size;
         }
     }
-    if (!code && !counts->rows) {
-        code = error_set(EX_DATAERR, "%s: %s%s", o->files[DATASET_TRAIN].path[0],
-                         counts->skipped ? "no row can be read; the first: " : "there are no rows",
-                         counts->first_skipped);
+    return bytes;
+}
+
+/* Makes the spools: their bins, and the memory they may use. */
+static int prepare(struct job *job) {
+    struct options *o = &job->options;
+    const struct comm *comm = &job->comm;
+    int64_t bytes = input_bytes(o), ranks = comm->size, threads = omp_get_max_threads();
+    comm_sum_int(comm, &bytes, 1); /* all ranks mean the same */
+    bytes /= ranks;
+    int64_t expected = bytes ? bytes / 10 : INT64_C(1) << 26; /* rows, generously */
+    int n_bins = 16;
+    while (n_bins < 512 && (n_bins < expected >> 19 || n_bins < 4 * ranks)) n_bins *= 2;
+    while (n_bins < 4 * ranks) n_bins *= 2;
+    int64_t memory = o->memory;
+    if (!memory) memory = (int64_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE) / 2 / ranks;
+    int64_t fixed = (INT64_C(48) << 20) + threads * (INT64_C(56) << 20); /* buffers, tables */
+    if (bytes > INT64_C(1) << 32) fixed += threads * bytes / n_bins * 3; /* a bin's work */
+    job->scratch = (struct scratch){.dir = o->tmp, .budget = memory > fixed ? memory - fixed : 0};
+    if (!o->tmp) job->scratch.dir = getenv("TMPDIR") ? getenv("TMPDIR") : o->output;
+    if (access(job->scratch.dir, W_OK)) {
+        return error_set(EX_CANTCREAT, "%s: cannot write temporary data: %s; --tmp names another directory",
+                         job->scratch.dir, strerror(errno));
     }
-    for (int p = 0; p < DATASET_PARTS && !code; p++) {
-        code = interactions_matrix(&interactions[p], users->n, items->n, &matrix[p], &counts->duplicates,
-                                   &counts->unwanted);
+    spool_open(&job->interactions, n_bins, &job->scratch, 0.5);
+    spool_open(&job->rows, SPLITS * (int)o->split.n_shards, &job->scratch, 1);
+    job->reader = (struct reader){.comm = comm,
+                                  .csv = o->csv,
+                                  .min_rating = o->min_rating,
+                                  .seed = o->split.seed,
+                                  .spool = &job->interactions,
+                                  .total_bytes = bytes};
+    return read_start(&job->reader);
+}
+
+/* Reads all files of all parts. */
+static int read_parts(struct job *job) {
+    const struct files *files = job->options.files;
+    struct reader *r = &job->reader;
+    int code = 0;
+    for (int p = 0; p < DATASET_PARTS; p++) {
+        for (int i = 0; i < files[p].n && !code; i++)
+            code = read_file(r, files[p].path[i], (enum dataset_part)p);
     }
-    if (!code && !csr_nonzeros(&matrix[DATASET_TRAIN])) {
+    if (!code && !r->rows) {
         code =
-            counts->unwanted
+            error_set(EX_DATAERR, "%s: %s%s", files[DATASET_TRAIN].path[0],
+                      r->skipped ? "no row can be read; the first: " : "there are no rows", r->first_skipped);
+    }
+    return code ? code : read_finish(r);
+}
+
+static int split_parts(struct job *job) {
+    const struct options *o = &job->options;
+    struct split *split = &job->split;
+    int code = split_run(&job->comm, &job->interactions, &job->reader.items, &o->split, split, &job->rows);
+    if (code == EX_DATAERR && !split->counts[SPLIT_READ].interactions) {
+        code =
+            split->unwanted
                 ? error_set(EX_DATAERR, "--min-rating %g leaves no row to train on", o->min_rating)
                 : error_set(EX_DATAERR, "%s: there are no rows to train on", o->files[DATASET_TRAIN].path[0]);
     }
-    for (int p = 0; p < DATASET_PARTS; p++) interactions_free(&interactions[p]);
     return code;
 }
 
@@ -366,9 +425,10 @@ static void list_files(const struct options *o, char *text, size_t size) {
     }
 }
 
-static int write_output(const struct options *o, const struct split *split, const struct ids *users,
-                        const struct ids *items, const char *fingerprint) {
+static int write_output(struct job *job) {
     static const char *const header[] = {"auto", "yes", "no"};
+    const struct options *o = &job->options;
+    const struct split *split = &job->split;
     char files[8192];
     list_files(o, files, sizeof files);
     const struct csv_options *csv = &o->csv;
@@ -390,75 +450,185 @@ static int write_output(const struct options *o, const struct split *split, cons
         {.name = "target_fraction", .is_double = true, .number = s->target_fraction},
     };
     int n_attributes = (int)(sizeof attributes / sizeof *attributes) - (o->own_split ? 0 : 4);
-    return shards_write(o->output, o->n_shards, split, users, items, fingerprint, attributes, n_attributes);
+    return shards_write(&job->comm, o->output, s->n_shards, split, &job->reader.items, &job->rows, attributes,
+                        n_attributes);
 }
 
-static void print_summary(const struct options *o, const struct split *split, const struct counts *counts,
-                          const char *fingerprint) {
+static double density(const struct split_counts *c) {
+    return c->users && c->items ? (double)c->interactions / (double)c->users / (double)c->items : 0;
+}
+
+static void print_percentiles(const char *what, const int64_t percentile[SPLIT_PERCENTILES]) {
+    printf("  interactions of %s, percentiles", what);
+    for (int i = 0; i < SPLIT_PERCENTILES; i++) {
+        printf("%s %d: %" PRId64, i ? "," : "", split_percentile[i], percentile[i]);
+    }
+    printf("\n");
+}
+
+static void print_summary(const struct job *job) {
     static const char *const split_name[SPLITS] = {"training", "validation", "test"};
+    static const char *const when[SPLIT_STAGES] = {"before the filters", "after them"};
+    const struct split *split = &job->split;
+    const struct reader *r = &job->reader;
     printf("rows: %" PRId64 " read, %" PRId64 " skipped, %" PRId64 " duplicates, %" PRId64
            " below the rating\n",
-           counts->rows, counts->skipped, counts->duplicates, counts->unwanted);
-    if (counts->skipped) printf("first row skipped: %s\n", counts->first_skipped);
+           r->rows, r->skipped, split->duplicates, split->unwanted);
+    if (r->skipped) printf("first row skipped: %s\n", r->first_skipped);
+    for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
+        const struct split_counts *c = &split->counts[i];
+        printf("%s: %" PRId64 " users, %" PRId64 " items, %" PRId64 " interactions, density %.3g%%\n",
+               when[i], c->users, c->items, c->interactions, 100 * density(c));
+        print_percentiles("a user", c->per_user);
+        print_percentiles("an item", c->per_item);
+    }
     printf("dropped: %" PRId64 " items with too few users, %" PRId64 " users with too few items, %" PRId64
            " interactions with items unknown in training\n",
            split->dropped_items, split->dropped_users, split->dropped_interactions);
     printf("kept: %" PRId64 " users, %" PRId32 " items, %" PRId64 " interactions\n", split->n_users,
            split->n_items, split->n_interactions);
     for (int s = 0; s < SPLITS; s++) {
-        int64_t input = csr_nonzeros(&split->part[s ? 2 * s - 1 : 0]);
+        int64_t input = split->nonzeros[s ? 2 * s - 1 : 0];
         printf("%s: %" PRId64 " users, %" PRId64 " interactions", split_name[s], split->rows[s], input);
         if (s == SPLIT_TRAIN) {
             printf(", density %.3g%%\n",
                    100 * (double)input / (double)split->rows[s] / (double)split->n_items);
         } else {
-            printf(" as input, %" PRId64 " as target\n", csr_nonzeros(&split->part[2 * s]));
+            printf(" as input, %" PRId64 " as target\n", split->nonzeros[2 * s]);
         }
     }
     if (split->n_overlap) {
         printf("note: %" PRId64 " target interactions are input of the same user too; they cannot be hit\n",
                split->n_overlap);
     }
+}
+
+/* DIR/report.csv: stage,quantity,value. */
+static int write_report(const struct job *job, int64_t memory) {
+    static const char *const stage[SPLIT_STAGES] = {"before filters", "after filters"};
+    const struct split *split = &job->split;
+    const struct reader *r = &job->reader;
+    char name[DATASET_PATH_MAX + 32];
+    snprintf(name, sizeof name, "%s/report.csv", job->options.output);
+    FILE *file = fopen(name, "w");
+    if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", name, strerror(errno));
+    fprintf(file, "stage,quantity,value\n");
+    fprintf(file, "rows,read,%" PRId64 "\nrows,skipped,%" PRId64 "\n", r->rows, r->skipped);
+    fprintf(file, "rows,first skipped,\"");
+    for (const char *c = r->first_skipped; *c; c++) fprintf(file, *c == '"' ? "\"\"" : "%c", *c);
+    fprintf(file, "\"\nrows,duplicates,%" PRId64 "\nrows,below the rating,%" PRId64 "\n", split->duplicates,
+            split->unwanted);
+    for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
+        const struct split_counts *c = &split->counts[i];
+        fprintf(file, "%s,users,%" PRId64 "\n%s,items,%" PRId64 "\n%s,interactions,%" PRId64 "\n", stage[i],
+                c->users, stage[i], c->items, stage[i], c->interactions);
+        fprintf(file, "%s,density,%.6g\n", stage[i], density(c));
+        for (int k = 0; k < 2 * SPLIT_PERCENTILES; k++) {
+            int p = k % SPLIT_PERCENTILES;
+            fprintf(file, "%s,interactions of %s percentile %d,%" PRId64 "\n", stage[i],
+                    k == p ? "a user" : "an item", split_percentile[p],
+                    (k == p ? c->per_user : c->per_item)[p]);
+        }
+    }
+    fprintf(file, "dataset,users,%" PRId64 "\ndataset,items,%" PRId32 "\ndataset,interactions,%" PRId64 "\n",
+            split->n_users, split->n_items, split->n_interactions);
+    fprintf(file, "dataset,interactions dropped as unknown in training,%" PRId64 "\n",
+            split->dropped_interactions);
+    for (int p = 0; p < DATASET_PARTS; p++) {
+        fprintf(file, "dataset,%s users,%" PRId64 "\ndataset,%s interactions,%" PRId64 "\n",
+                dataset_part_name[p], split->rows[split_of((enum dataset_part)p)], dataset_part_name[p],
+                split->nonzeros[p]);
+    }
+    for (int i = 0; i < STAGES; i++) {
+        fprintf(file, "time,%s seconds,%.3f\ntime,%s MB/s,%.1f\n", stage_name[i], job->seconds[i],
+                stage_name[i], 1e-6 * (double)r->bytes / (job->seconds[i] + 1e-9));
+    }
+    fprintf(file, "memory,peak MB of a rank,%.0f\nmemory,MB on disk of rank 0,%.0f\n", (double)memory / 1024,
+            1e-6 * (double)job->scratch.size);
+    int failed = ferror(file);
+    if (fclose(file) || failed) return error_set(EX_IOERR, "%s: cannot write: %s", name, strerror(errno));
+    return 0;
+}
+
+static int finish(const struct job *job) {
+    const struct reader *r = &job->reader;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
-    double time = seconds() - counts->start;
-    printf("written: %s, %" PRId64 " shard%s, fingerprint %s\n", o->output, o->n_shards,
-           o->n_shards == 1 ? "" : "s", fingerprint);
-    printf("took: %.2f s, %.0f rows/s, %.0f MB of memory\n", time, (double)counts->rows / time,
-           (double)usage.ru_maxrss / 1024);
+    int64_t memory = comm_max(&job->comm, usage.ru_maxrss), shards = job->options.split.n_shards;
+    if (job->comm.rank) return 0;
+    print_summary(job);
+    double time = seconds() - job->start;
+    printf("written: %s, %" PRId64 " shard%s, fingerprint %s\n", job->options.output, shards,
+           shards == 1 ? "" : "s", job->split.fingerprint);
+    for (int i = 0; i < STAGES; i++) {
+        printf("%s%s %.2f s (%.0f MB/s)", i ? ", " : "stages: ", stage_name[i], job->seconds[i],
+               1e-6 * (double)r->bytes / (job->seconds[i] + 1e-9));
+    }
+    printf("\ntook: %.2f s, %.0f rows/s, %.0f MB of memory a rank, %.0f MB on disk in the meantime\n", time,
+           (double)r->rows / time, (double)memory / 1024, 1e-6 * (double)job->scratch.size);
+    return write_report(job, memory);
+}
+
+/* Was the program started by mpirun, srun or their like? MPI takes its time to start, and is not needed else.
+ */
+static bool is_parallel(void) {
+    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (getenv(names[i])) return true;
+    }
+    return false;
+}
+
+static int run(struct job *job) {
+    static int (*const step[STAGES])(struct job *) = {read_parts, split_parts, write_output};
+    const struct comm *comm = &job->comm;
+    int code = comm->rank ? 0 : shards_prepare(job->options.output, job->options.force);
+    if (comm->size > 1) code = comm_agree(comm, code);
+    if (!code) code = prepare(job);
+    if (comm->size > 1) code = comm_agree(comm, code);
+    for (int i = 0; i < STAGES && !code; i++) {
+        double start = seconds();
+        code = step[i](job);
+        job->seconds[i] = seconds() - start;
+    }
+    if (!code) code = finish(job);
+    read_free(&job->reader);
+    spool_close(&job->interactions);
+    spool_close(&job->rows);
+    split_free(&job->split);
+    ids_free(&job->reader.items);
+    scratch_close(&job->scratch);
+    return code;
 }
 
 int main(int argc, char **argv) {
-    struct options options = {
-        .min_rating = -(double)INFINITY,
-        .n_shards = 1,
-        .split = {.seed = 98765, .min_user_items = 5, .heldout_users = -1, .target_fraction = 0.2}};
-    struct counts counts = {.start = seconds()};
-    struct ids users = {0}, items = {0};
-    struct csr matrix[DATASET_PARTS] = {0};
-    struct split split = {0};
-    char fingerprint[DATASET_FINGERPRINT_SIZE];
-    counts.last_progress = counts.start;
-
-    int code = parse_options(argc, argv, &options);
-    if (!code) code = shards_prepare(options.output, options.force);
-    if (!code) code = read_parts(&options, &users, &items, matrix, &counts);
-    if (!code) {
-        code = options.own_split ? split_users(&matrix[DATASET_TRAIN], &users, &items, &options.split, &split)
-                                 : split_given(matrix, &users, &items, &options.split, &split);
+    struct job job = {.comm = {.mpi = MPI_COMM_NULL, .size = 1},
+                      .options = {.min_rating = -(double)INFINITY,
+                                  .split = {.seed = 98765,
+                                            .min_user_items = 5,
+                                            .heldout_users = -1,
+                                            .target_fraction = 0.2,
+                                            .n_shards = 1}},
+                      .start = seconds()};
+    struct options *o = &job.options;
+    mallopt(M_MMAP_THRESHOLD, 1 << 20); /* what is freed goes back, so that --memory is kept */
+    int code = parse_options(argc, argv, o);
+    bool parallel = !code && is_parallel();
+    o->split.given = o->given_split;
+    if (parallel) {
+        job.comm = comm_start(&argc, &argv);
+        comm_share_threads(&job.comm);
     }
-    if (!code) split_fingerprint(&split, &users, &items, fingerprint);
-    if (!code) code = write_output(&options, &split, &users, &items, fingerprint);
-    if (!code) print_summary(&options, &split, &counts, fingerprint);
-
-    for (int p = 0; p < DATASET_PARTS; p++) {
-        csr_free(&matrix[p]);
-        free(options.files[p].path);
-    }
-    split_free(&split);
-    ids_free(&users);
-    ids_free(&items);
+    stop_catch_signals();
+    if (!code) code = run(&job);
+    for (int p = 0; p < DATASET_PARTS; p++) free(o->files[p].path);
     if (!code && (fflush(stdout) || ferror(stdout)))
         code = error_set(EX_IOERR, "standard output: %s", strerror(errno));
-    return code ? program_fail(program, code) : 0;
+    if (code && job.comm.rank == 0) program_fail(program, code);
+    if (parallel) comm_stop();
+    if (code && stop_signal()) {
+        signal(stop_signal(), SIG_DFL);
+        raise(stop_signal());
+    }
+    return code;
 }

@@ -14,6 +14,8 @@
 #include "dataset.h"
 #include "error.h"
 #include "h5.h"
+#include "records.h"
+#include "scratch.h"
 
 enum { NAME_MAX_ = DATASET_PATH_MAX + 64, OBJECT_MAX = 64 };
 
@@ -77,7 +79,7 @@ static int remove_files(const char *dir, bool temporaries) {
     return code;
 }
 
-/* Waits until a file or directory is on the disk. */
+/* Waits until a directory is on the disk. */
 static int flush(const char *name) {
     int file = open(name, O_RDONLY), code = 0;
     if (file < 0 || (fsync(file) && errno != EINVAL)) {
@@ -87,54 +89,138 @@ static int flush(const char *name) {
     return code;
 }
 
-/* Closes a file that was written, in any case; the first failure stands. */
-static int close_file(hid_t file, const char *name, int code) {
-    int close_code = h5_close(file, name);
-    if (!code) code = close_code;
-    return code ? code : flush(name);
+/* The `indices` of a part, written in pieces of one size, whatever the sizes of what is added. */
+struct indices {
+    hid_t set;
+    int64_t written, filled, piece;
+    int32_t *data; /* [piece], owned */
+};
+
+static int indices_begin(hid_t file, enum dataset_part part, int64_t n, struct indices *x) {
+    char name[OBJECT_MAX];
+    *x = (struct indices){.set = H5I_INVALID_HID, .piece = h5_piece(H5T_NATIVE_INT32)};
+    x->data = malloc((size_t)x->piece * sizeof *x->data);
+    if (!x->data) return error_memory("a shard", (unsigned long long)x->piece * sizeof *x->data);
+    snprintf(name, sizeof name, "/%s/indices", dataset_part_name[part]);
+    return h5_begin(file, name, H5T_NATIVE_INT32, n, &x->set);
 }
 
-/* Rows [first, first + count) of a part. */
-static int write_part(hid_t file, enum dataset_part part, const struct csr *m, int64_t first, int64_t count) {
-    char name[OBJECT_MAX];
-    int64_t shape[2] = {count, m->cols}, begin = m->indptr[first];
-    int64_t *indptr = malloc(((size_t)count + 1) * sizeof *indptr);
-    if (!indptr) return error_memory("a shard", ((unsigned long long)count + 1) * sizeof *indptr);
-    for (int64_t r = 0; r <= count; r++) indptr[r] = m->indptr[first + r] - begin;
-    snprintf(name, sizeof name, "/%s/indptr", dataset_part_name[part]);
-    int code = h5_write(file, name, H5T_NATIVE_INT64, count + 1, 0, indptr, 0);
-    snprintf(name, sizeof name, "/%s/indices", dataset_part_name[part]);
-    if (!code) code = h5_write(file, name, H5T_NATIVE_INT32, indptr[count], 0, m->indices + begin, 0);
-    snprintf(name, sizeof name, "/%s", dataset_part_name[part]);
-    if (!code) code = h5_set_ints(file, name, "shape", shape, 2);
-    free(indptr);
+static int indices_flush(hid_t file, struct indices *x) {
+    int code = h5_write_piece(file, x->set, H5T_NATIVE_INT32, x->written, x->filled, x->data);
+    x->written += x->filled;
+    x->filled = 0;
     return code;
 }
 
-/* Writes ids as strings of one length, the longest of all n_all. */
-static int write_ids(hid_t file, const char *name, const struct ids *ids, const int32_t *all, int64_t n_all,
-                     int64_t first, int64_t count) {
-    size_t width = 1, length;
-    for (int64_t i = 0; i < n_all; i++) {
-        ids_text(ids, all[i], &length);
-        if (length > width) width = length;
+static int indices_add(hid_t file, struct indices *x, const char *items, int64_t n) {
+    int code = 0;
+    while (n && !code) {
+        int64_t count = n < x->piece - x->filled ? n : x->piece - x->filled;
+        memcpy(x->data + x->filled, items, (size_t)count * sizeof *x->data);
+        x->filled += count;
+        items += (size_t)count * sizeof *x->data;
+        n -= count;
+        if (x->filled == x->piece) code = indices_flush(file, x);
     }
-    char *text = calloc((size_t)count + 1, width);
-    if (!text) return error_memory("a shard's ids", ((unsigned long long)count + 1) * width);
-    for (int64_t i = 0; i < count; i++) {
-        const char *id = ids_text(ids, all[first + i], &length);
-        memcpy(text + (size_t)i * width, id, length);
+    return code;
+}
+
+static int indices_end(hid_t file, struct indices *x, int code) {
+    if (!code) code = indices_flush(file, x);
+    int end_code = x->set >= 0 ? h5_end(file, x->set) : 0;
+    free(x->data);
+    return code ? code : end_code;
+}
+
+/* What lies beside the indices of a split's rows in one shard. */
+struct side {
+    int64_t n, *indptr[2], *user; /* owned */
+    size_t width;
+    char *ids; /* [n, width], owned */
+};
+
+static int side_make(struct side *side, int64_t n, size_t width) {
+    *side = (struct side){.n = n, .width = width ? width : 1};
+    side->indptr[0] = calloc((size_t)n + 1, sizeof(int64_t));
+    side->indptr[1] = calloc((size_t)n + 1, sizeof(int64_t));
+    side->user = calloc((size_t)n + 1, sizeof(int64_t));
+    side->ids = calloc((size_t)n + 1, side->width);
+    if (side->indptr[0] && side->indptr[1] && side->user && side->ids) return 0;
+    return error_memory("a shard's users", (24 + side->width) * ((unsigned long long)n + 1));
+}
+
+static void side_free(struct side *side) {
+    free(side->indptr[0]);
+    free(side->indptr[1]);
+    free(side->user);
+    free(side->ids);
+}
+
+static int side_write(hid_t file, enum split_rows s, const struct side *side, int64_t n_items) {
+    char name[OBJECT_MAX];
+    int code = 0;
+    for (int t = 0; t < (s ? 2 : 1) && !code; t++) {
+        const char *part = dataset_part_name[s ? 2 * (int)s - 1 + t : 0];
+        int64_t shape[2] = {side->n, n_items};
+        snprintf(name, sizeof name, "/%s/indptr", part);
+        code = h5_write(file, name, H5T_NATIVE_INT64, side->n + 1, 0, side->indptr[t], 0);
+        snprintf(name, sizeof name, "/%s", part);
+        if (!code) code = h5_set_ints(file, name, "shape", shape, 2);
     }
-    int code = h5_write_strings(file, name, count, width, text);
-    free(text);
+    snprintf(name, sizeof name, "/%s/user", split_name[s]);
+    if (!code) code = h5_write(file, name, H5T_NATIVE_INT64, side->n, 0, side->user, 0);
+    snprintf(name, sizeof name, "/%s/user_id", split_name[s]);
+    if (!code) code = h5_write_strings(file, name, side->n, side->width, side->ids);
+    return code;
+}
+
+/* All rows of a bin: indices into the file, the rest into `side`. */
+static int write_rows(hid_t file, const struct spool *rows, int bin, struct indices indices[2],
+                      struct side *side) {
+    struct spool_out buffer = {0};
+    int64_t n = 0;
+    int code = 0;
+    for (int64_t b = 0; b < rows->n && !code; b++) {
+        const char *at, *id, *items[2];
+        size_t size;
+        code = spool_get(rows, b, bin, &buffer, &at, &size);
+        if (!code) code = stop_check();
+        for (const char *end = at + size; !code && at < end; n++) {
+            struct row_head head = row_get(&at, &id, &items[0], &items[1]);
+            side->user[n] = head.user_index;
+            memcpy(side->ids + (size_t)n * side->width, id, (size_t)head.id_length);
+            side->indptr[0][n + 1] = side->indptr[0][n] + head.n_input;
+            side->indptr[1][n + 1] = side->indptr[1][n] + head.n_target;
+            code = indices_add(file, &indices[0], items[0], head.n_input);
+            if (!code && head.n_target) code = indices_add(file, &indices[1], items[1], head.n_target);
+        }
+    }
+    free(buffer.data);
+    return code;
+}
+
+static int write_split(hid_t file, int64_t shard, int64_t n_shards, enum split_rows s,
+                       const struct split *split, const struct spool *rows) {
+    struct indices indices[2] = {{.set = H5I_INVALID_HID}, {.set = H5I_INVALID_HID}};
+    struct side side;
+    int64_t first, count;
+    comm_part(split->rows[s], (int)shard, (int)n_shards, &first, &count);
+    int code = side_make(&side, count, split->id_width[s]), n_parts = s ? 2 : 1;
+    for (int t = 0; t < n_parts && !code; t++) {
+        enum dataset_part part = (enum dataset_part)(s ? 2 * (int)s - 1 + t : 0);
+        code =
+            indices_begin(file, part, split->shard_nonzeros[shard * DATASET_PARTS + (int)part], &indices[t]);
+    }
+    if (!code) code = write_rows(file, rows, split_bin(shard, s), indices, &side);
+    for (int t = 0; t < n_parts; t++) code = indices_end(file, &indices[t], code);
+    if (!code) code = side_write(file, s, &side, split->n_items);
+    side_free(&side);
     return code;
 }
 
 static int write_shard(const char *name, int64_t shard, int64_t n_shards, const struct split *split,
-                       const struct ids *users, const char *fingerprint) {
+                       const struct spool *rows) {
     hid_t file;
-    char object[OBJECT_MAX];
-    int64_t first, count;
     int code = h5_create(name, &file);
     if (code) return code;
     code = h5_set_text(file, "/", "format", DATASET_SHARD_FORMAT);
@@ -142,19 +228,30 @@ static int write_shard(const char *name, int64_t shard, int64_t n_shards, const 
     if (!code) code = h5_set_int(file, "/", "shard", shard);
     if (!code) code = h5_set_int(file, "/", "n_shards", n_shards);
     if (!code) code = h5_set_int(file, "/", "n_items", split->n_items);
-    if (!code) code = h5_set_text(file, "/", "fingerprint", fingerprint);
-    for (int p = 0; p < DATASET_PARTS && !code; p++) {
-        comm_part(split->part[p].rows, (int)shard, (int)n_shards, &first, &count);
-        code = write_part(file, (enum dataset_part)p, &split->part[p], first, count);
-    }
+    if (!code) code = h5_set_text(file, "/", "fingerprint", split->fingerprint);
     for (int s = 0; s < SPLITS && !code; s++) {
-        comm_part(split->rows[s], (int)shard, (int)n_shards, &first, &count);
-        snprintf(object, sizeof object, "/%s/user", split_name[s]);
-        code = h5_write(file, object, H5T_NATIVE_INT64, count, 0, split->user_index[s] + first, 0);
-        snprintf(object, sizeof object, "/%s/user_id", split_name[s]);
-        if (!code) code = write_ids(file, object, users, split->user[s], split->rows[s], first, count);
+        code = write_split(file, shard, n_shards, (enum split_rows)s, split, rows);
     }
-    return close_file(file, name, code);
+    return h5_close(file, name, code);
+}
+
+/* Writes ids as strings of one length, that of the longest. */
+static int write_ids(hid_t file, const char *name, const struct ids *ids, const int32_t *number,
+                     int64_t count) {
+    size_t width = 1, length;
+    for (int64_t i = 0; i < count; i++) {
+        ids_text(ids, number[i], &length);
+        if (length > width) width = length;
+    }
+    char *text = calloc((size_t)count + 1, width);
+    if (!text) return error_memory("the items' ids", ((unsigned long long)count + 1) * width);
+    for (int64_t i = 0; i < count; i++) {
+        const char *id = ids_text(ids, number[i], &length);
+        memcpy(text + (size_t)i * width, id, length);
+    }
+    int code = h5_write_strings(file, name, count, width, text);
+    free(text);
+    return code;
 }
 
 static int set_attribute(hid_t file, const struct shards_attribute *a) {
@@ -165,26 +262,24 @@ static int set_attribute(hid_t file, const struct shards_attribute *a) {
 
 /* How much of each part is in each shard. */
 static int write_sizes(hid_t file, int64_t n_shards, const struct split *split) {
-    int64_t *rows = calloc((size_t)n_shards * DATASET_PARTS * 2, sizeof *rows);
-    if (!rows) return error_memory("the table of shards", (unsigned long long)n_shards * DATASET_PARTS * 16);
-    int64_t *nonzeros = rows + n_shards * DATASET_PARTS;
+    int64_t *rows = calloc((size_t)n_shards * DATASET_PARTS, sizeof *rows), first;
+    if (!rows) return error_memory("the table of shards", (unsigned long long)n_shards * DATASET_PARTS * 8);
     for (int64_t i = 0; i < n_shards * DATASET_PARTS; i++) {
-        const struct csr *m = &split->part[i % DATASET_PARTS];
-        int64_t first;
-        comm_part(m->rows, (int)(i / DATASET_PARTS), (int)n_shards, &first, &rows[i]);
-        nonzeros[i] = m->indptr[first + rows[i]] - m->indptr[first];
+        enum split_rows s = split_of((enum dataset_part)(i % DATASET_PARTS));
+        comm_part(split->rows[s], (int)(i / DATASET_PARTS), (int)n_shards, &first, &rows[i]);
     }
     int code = h5_write(file, "/shards/rows", H5T_NATIVE_INT64, n_shards, DATASET_PARTS, rows, 0);
     if (!code) {
-        code = h5_write(file, "/shards/nonzeros", H5T_NATIVE_INT64, n_shards, DATASET_PARTS, nonzeros, 0);
+        code = h5_write(file, "/shards/nonzeros", H5T_NATIVE_INT64, n_shards, DATASET_PARTS,
+                        split->shard_nonzeros, 0);
     }
     free(rows);
     return code;
 }
 
 static int write_dataset(const char *name, int64_t n_shards, const struct split *split,
-                         const struct ids *items, const char *fingerprint,
-                         const struct shards_attribute *attributes, int n_attributes) {
+                         const struct ids *items, const struct shards_attribute *attributes,
+                         int n_attributes) {
     hid_t file;
     int code = h5_create(name, &file);
     if (code) return code;
@@ -194,14 +289,14 @@ static int write_dataset(const char *name, int64_t n_shards, const struct split 
     if (!code) code = h5_set_int(file, "/", "n_items", split->n_items);
     if (!code) code = h5_set_int(file, "/", "n_interactions", split->n_interactions);
     if (!code) code = h5_set_int(file, "/", "n_shards", n_shards);
-    if (!code) code = h5_set_text(file, "/", "fingerprint", fingerprint);
+    if (!code) code = h5_set_text(file, "/", "fingerprint", split->fingerprint);
     for (int i = 0; i < n_attributes && !code; i++) code = set_attribute(file, &attributes[i]);
-    if (!code) code = write_ids(file, "/items/id", items, split->item, split->n_items, 0, split->n_items);
+    if (!code) code = write_ids(file, "/items/id", items, split->item, split->n_items);
     if (!code) {
         code = h5_write(file, "/items/count", H5T_NATIVE_INT64, split->n_items, 0, split->item_count, 0);
     }
     if (!code) code = write_sizes(file, n_shards, split);
-    return close_file(file, name, code);
+    return h5_close(file, name, code);
 }
 
 /* Gives a temporary file its place. */
@@ -212,29 +307,14 @@ static int place(const char *name) {
     return 0;
 }
 
-int shards_write(const char *dir, int64_t n_shards, const struct split *split, const struct ids *users,
-                 const struct ids *items, const char *fingerprint, const struct shards_attribute *attributes,
-                 int n_attributes) {
-    char name[NAME_MAX_], temporary_name[NAME_MAX_ + sizeof temporary];
-    int code = remove_files(dir, true);
-    for (int64_t i = 0; i < n_shards && !code; i++) {
-        dataset_shard_path(dir, i, n_shards, name, sizeof name);
-        snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
-        code = write_shard(temporary_name, i, n_shards, split, users, fingerprint);
-    }
+/* From here on what was there is no dataset any more, until the new one is. */
+static int place_all(const char *dir, int64_t n_shards) {
+    char name[NAME_MAX_];
     dataset_name(dir, name);
-    snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
-    if (!code) {
-        code = write_dataset(temporary_name, n_shards, split, items, fingerprint, attributes, n_attributes);
-    }
-    if (code) goto cleanup;
-
-    /* From here on what was there is no dataset any more, and the new one is not yet. */
     if (unlink(name) && errno != ENOENT) {
-        code = error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
-        goto cleanup;
+        return error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
     }
-    code = remove_files(dir, false);
+    int code = remove_files(dir, false);
     for (int64_t i = 0; i < n_shards && !code; i++) {
         dataset_shard_path(dir, i, n_shards, name, sizeof name);
         code = place(name);
@@ -242,9 +322,36 @@ int shards_write(const char *dir, int64_t n_shards, const struct split *split, c
     dataset_name(dir, name);
     if (!code) code = flush(dir);
     if (!code) code = place(name);
-    if (!code) code = flush(dir);
-cleanup:
-    if (code) {
+    return code ? code : flush(dir);
+}
+
+static int agree(const struct comm *comm, int code) {
+    if (!code) code = stop_check();
+    return comm->size > 1 ? comm_agree(comm, code) : code;
+}
+
+int shards_write(const struct comm *comm, const char *dir, int64_t n_shards, const struct split *split,
+                 const struct ids *items, const struct spool *rows, const struct shards_attribute *attributes,
+                 int n_attributes) {
+    char name[NAME_MAX_], temporary_name[NAME_MAX_ + sizeof temporary];
+    int64_t first, count;
+    bool main_rank = comm->rank == 0;
+    comm_part(n_shards, comm->rank, comm->size, &first, &count);
+    int code = agree(comm, main_rank ? remove_files(dir, true) : 0);
+    for (int64_t i = first; i < first + count && !code; i++) {
+        dataset_shard_path(dir, i, n_shards, name, sizeof name);
+        snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
+        code = write_shard(temporary_name, i, n_shards, split, rows);
+    }
+    dataset_name(dir, name);
+    snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
+    if (!code && main_rank) {
+        code = write_dataset(temporary_name, n_shards, split, items, attributes, n_attributes);
+    }
+    code = agree(comm, code);
+    if (!code && main_rank) code = place_all(dir, n_shards); /* from here on a signal is too late */
+    if (comm->size > 1) code = comm_agree(comm, code);
+    if (code && main_rank) {
         char message[1024];
         snprintf(message, sizeof message, "%s", error_message());
         remove_files(dir, true);

@@ -27,10 +27,11 @@ struct shards_attribute {
  * is not set. To be called before the long work. */
 int shards_prepare(const char *dir, bool force);
 
-/* Writes all files, replacing the dataset that was there. EX_CANTCREAT, EX_IOERR, EX_OSERR; then the
- * temporary files are removed. */
-int shards_write(const char *dir, int64_t n_shards, const struct split *split, const struct ids *users,
-                 const struct ids *items, const char *fingerprint, const struct shards_attribute *attributes,
+/* Writes all files, replacing the dataset that was there: each rank those of its shards (comm_part), from the
+ * rows that split_run made. Collective. EX_CANTCREAT, EX_IOERR, EX_OSERR; then the temporary files are
+ * removed. */
+int shards_write(const struct comm *comm, const char *dir, int64_t n_shards, const struct split *split,
+                 const struct ids *items, const struct spool *rows, const struct shards_attribute *attributes,
                  int n_attributes);
 
 #endif

@@ -1,16 +1,51 @@
-/* Filters, held-out users, catalogue, targets. */
+/* See split.h. The passes over the blocks:
+ *
+ *   build    interactions -> users' rows; users of each item
+ *   filter   items, then users with too little go; rows of each split; users left of each item
+ *   train    own split: held-out users are taken off the items' counts, which makes the catalogue
+ *   emit     rows in catalogue indices, targets drawn, on their way to the shards */
 #include "split.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <stdbool.h>
+#include <omp.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "block.h"
 #include "error.h"
 #include "philox.h"
+#include "records.h"
 
-/* An array; at least one element, so that NULL always means no memory. */
+const int split_percentile[SPLIT_PERCENTILES] = {0, 1, 25, 50, 75, 99, 100};
+
+/* Shares of the budget that blocks and rows may take. */
+static const double block_share = 0.8, row_share = 1;
+
+/* Where a block's rows are in the splits, and how many; fresh: users who are in no split before. */
+struct place {
+    int64_t rows[SPLITS], fresh[SPLITS];
+};
+
+struct work {
+    const struct comm *comm;
+    const struct ids *items;
+    const struct split_options *options;
+    struct scratch *scratch;
+    struct split *split;
+    int n_bins, first, end; /* bins first .. end - 1 are this rank's */
+    struct block *block;    /* [n_bins] */
+    struct place *place;    /* [n_bins + 1]: sizes, then sums of those before */
+    int32_t **count;        /* [threads][items]: of one thread each */
+    int64_t *item_users;    /* [items]: over all threads and ranks */
+    int32_t *index;         /* [items]: in the catalogue, -1 if not there */
+    int n_threads;
+    uint64_t hash; /* of all rows, a sum */
+    struct failure failure;
+};
+
+/* An array of zeros; at least one element, so that NULL always means no memory. */
 static void *array(int64_t n, size_t size) {
     return calloc(n > 0 ? (size_t)n : 1, size);
 }
@@ -19,42 +54,310 @@ static int no_memory(int64_t elements) {
     return error_memory("the split", 8ull * (unsigned long long)elements);
 }
 
-/* Order of users: a hash of seed and id, then the id. */
-struct user_key {
-    uint64_t hash;
-    const char *text;
-    size_t length;
-    int32_t user;
+/* ---- small things ---- */
+
+/* Ascending: quicksort, insertion at the end. */
+static void sort_items(int32_t *a, int64_t n) {
+    while (n > 24) {
+        int32_t x = a[0], y = a[n / 2], z = a[n - 1];
+        int32_t pivot = x < y ? (y < z ? y : x < z ? z : x) : (x < z ? x : y < z ? z : y);
+        int64_t i = -1, j = n;
+        for (;;) {
+            do i++;
+            while (a[i] < pivot);
+            do j--;
+            while (a[j] > pivot);
+            if (i >= j) break;
+            int32_t t = a[i];
+            a[i] = a[j];
+            a[j] = t;
+        }
+        sort_items(a, j + 1);
+        a += j + 1;
+        n -= j + 1;
+    }
+    for (int64_t i = 1; i < n; i++) {
+        int32_t x = a[i];
+        int64_t j = i;
+        for (; j > 0 && a[j - 1] > x; j--) a[j] = a[j - 1];
+        a[j] = x;
+    }
+}
+
+/* How many things have each size: n[size]. */
+struct histogram {
+    int64_t *n, room;
 };
 
-static int compare_users(const void *pa, const void *pb) {
-    const struct user_key *a = pa, *b = pb;
-    if (a->hash != b->hash) return a->hash > b->hash ? 1 : -1;
-    return ids_compare_bytes(a->text, a->length, b->text, b->length);
-}
-
-/* Every bit of the hash depends on every bit of seed and id (the finalizer of MurmurHash3). */
-static uint64_t user_hash(uint64_t seed, const char *text, size_t length) {
-    uint64_t hash = ids_hash(ids_hash(IDS_HASH_START, &seed, sizeof seed), text, length);
-    hash = (hash ^ (hash >> 33)) * UINT64_C(0xff51afd7ed558ccd);
-    hash = (hash ^ (hash >> 33)) * UINT64_C(0xc4ceb9fe1a85ec53);
-    return hash ^ (hash >> 33);
-}
-
-/* Puts n users into their order. */
-static int order_users(int32_t *user, int64_t n, const struct ids *users, uint64_t seed) {
-    struct user_key *key = array(n, sizeof *key);
-    if (!key) return error_memory("the order of users", (unsigned long long)n * sizeof *key);
-    for (int64_t i = 0; i < n; i++) {
-        key[i].user = user[i];
-        key[i].text = ids_text(users, user[i], &key[i].length);
-        key[i].hash = user_hash(seed, key[i].text, key[i].length);
+static int histogram_add(struct histogram *h, int64_t size) {
+    if (size >= h->room) {
+        int64_t room = 2 * size + 1024;
+        int64_t *n = realloc(h->n, (size_t)room * sizeof *n);
+        if (!n) return no_memory(room);
+        memset(n + h->room, 0, (size_t)(room - h->room) * sizeof *n);
+        h->n = n;
+        h->room = room;
     }
-    qsort(key, (size_t)n, sizeof *key, compare_users);
-    for (int64_t i = 0; i < n; i++) user[i] = key[i].user;
-    free(key);
+    h->n[size]++;
     return 0;
 }
+
+/* Of all ranks' histograms together; sizes of 0 do not count. Empties it. Collective. */
+static int histogram_finish(struct histogram *h, const struct comm *comm, int64_t *things, int64_t *sum,
+                            int64_t percentile[SPLIT_PERCENTILES]) {
+    int code = 0;
+    int64_t room = comm->size > 1 ? comm_max(comm, h->room) : h->room;
+    int64_t *n = array(room, sizeof *n);
+    if (!n) code = no_memory(room);
+    if (comm->size > 1) code = comm_agree(comm, code);
+    if (code) goto cleanup;
+    if (h->room) memcpy(n, h->n, (size_t)h->room * sizeof *n);
+    comm_sum_int(comm, n, (size_t)room);
+    *things = *sum = 0;
+    for (int64_t i = 1; i < room; i++) {
+        *things += n[i];
+        *sum += i * n[i];
+    }
+    int64_t before = 0;
+    int p = 0;
+    for (int64_t i = 1; i < room && p < SPLIT_PERCENTILES; i++) {
+        before += n[i];
+        while (p < SPLIT_PERCENTILES && n[i] && before > (*things - 1) * split_percentile[p] / 100) {
+            percentile[p++] = i;
+        }
+    }
+cleanup:
+    free(n);
+    free(h->n);
+    *h = (struct histogram){0};
+    return code;
+}
+
+static int agree(const struct work *w, int code) {
+    if (!code) code = stop_check();
+    return w->comm->size > 1 ? comm_agree(w->comm, code) : code;
+}
+
+/* The bins that a rank has; also the shards. */
+void split_bins_of_ranks(const struct comm *comm, int64_t n, int width, int *first) {
+    for (int r = 0; r <= comm->size; r++) {
+        int64_t begin = n, count;
+        if (r < comm->size) comm_part(n, r, comm->size, &begin, &count);
+        first[r] = (int)begin * width;
+    }
+}
+
+/* Sums the threads' and the ranks' counts into item_users and zeroes them. */
+static void sum_counts(struct work *w) {
+    int64_t n = w->items->n;
+#pragma omp parallel for
+    for (int64_t i = 0; i < n; i++) {
+        int64_t sum = 0;
+        for (int t = 0; t < w->n_threads; t++) {
+            sum += w->count[t][i];
+            w->count[t][i] = 0;
+        }
+        w->item_users[i] = sum;
+    }
+    comm_sum_int(w->comm, w->item_users, (size_t)n);
+}
+
+static int count_items(const struct work *w, struct split_counts *counts) {
+    struct histogram h = {0};
+    const struct comm self = {.mpi = MPI_COMM_NULL, .size = 1}; /* all ranks know the counts */
+    int code = 0;
+    int64_t sum;
+    for (int32_t i = 0; i < w->items->n && !code; i++) code = histogram_add(&h, w->item_users[i]);
+    return code ? code : histogram_finish(&h, &self, &counts->items, &sum, counts->per_item);
+}
+
+/* ---- build ---- */
+
+static int build_block(struct work *w, const struct spool *interactions, int b, struct histogram *users) {
+    struct block *block = &w->block[b];
+    int64_t duplicates = 0, unwanted = 0;
+    int32_t *count = w->count[omp_get_thread_num()];
+    int code = block_build(interactions, b, w->options->seed, w->items->n,
+                           w->options->given ? DATASET_PARTS : 1, block, &duplicates, &unwanted);
+    if (code) return code;
+    const struct csr *train = &block->part[DATASET_TRAIN];
+    for (int64_t i = 0; i < csr_nonzeros(train); i++) count[train->indices[i]]++;
+#pragma omp critical(split)
+    {
+        w->split->duplicates += duplicates;
+        w->split->unwanted += unwanted;
+        for (int64_t u = 0; u < block->n && !code; u++) {
+            code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
+        }
+    }
+    return code ? code : block_rest(block, w->scratch, block_share, true);
+}
+
+static int build(struct work *w, const struct spool *interactions) {
+    struct histogram users = {0};
+    struct split_counts *counts = &w->split->counts[SPLIT_READ];
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int b = w->first; b < w->end; b++) {
+        if (!w->failure.code && !stop_signal())
+            failure_keep(&w->failure, build_block(w, interactions, b, &users));
+    }
+    int code = agree(w, failure_code(&w->failure));
+    if (!code)
+        code = histogram_finish(&users, w->comm, &counts->users, &counts->interactions, counts->per_user);
+    free(users.n);
+    if (code) return code;
+    comm_sum_int(w->comm, &w->split->duplicates, 1);
+    comm_sum_int(w->comm, &w->split->unwanted, 1);
+    sum_counts(w);
+    return count_items(w, counts);
+}
+
+/* ---- filter ---- */
+
+/* Takes out items and users with too little. */
+static void filter_rows(const struct work *w, struct block *block) {
+    struct csr *m = &block->part[DATASET_TRAIN];
+    int64_t at = 0, kept = 0, begin = 0, id_at = 0, id_begin = 0;
+    for (int64_t u = 0; u < block->n; u++) {
+        int64_t first = at, end = m->indptr[u + 1], id_end = block->id_at[u + 1], id_size = id_end - id_begin;
+        for (int64_t i = begin; i < end; i++) {
+            m->indices[at] = m->indices[i];
+            at += w->item_users[m->indices[i]] >= w->options->min_item_users;
+        }
+        if (at > first && at - first >= w->options->min_user_items) {
+            memmove(block->id + id_at, block->id + id_begin, (size_t)id_size);
+            id_at += id_size;
+            block->id_at[++kept] = id_at;
+            m->indptr[kept] = at;
+        } else {
+            at = first;
+        }
+        begin = end;
+        id_begin = id_end;
+    }
+    block->n = m->rows = kept;
+}
+
+/* The splits that a user is in, of a split that was given. */
+static void user_splits(const struct block *block, int64_t u, bool in[SPLITS]) {
+    memset(in, 0, SPLITS * sizeof *in);
+    for (int p = 0; p < DATASET_PARTS; p++) {
+        if (block->part[p].indptr[u + 1] > block->part[p].indptr[u])
+            in[split_of((enum dataset_part)p)] = true;
+    }
+}
+
+static int filter_block(struct work *w, int b, struct histogram *users) {
+    struct block *block = &w->block[b];
+    struct place *place = &w->place[b];
+    int32_t *count = w->count[omp_get_thread_num()];
+    int code = block_fetch(block, w->scratch);
+    if (code) return code;
+    const struct csr *train = &block->part[DATASET_TRAIN];
+    if (w->options->given) {
+        for (int64_t u = 0; u < block->n; u++) {
+            bool in[SPLITS], fresh = true;
+            user_splits(block, u, in);
+            for (int s = 0; s < SPLITS; s++) {
+                place->rows[s] += in[s];
+                place->fresh[s] += in[s] && fresh;
+                fresh = fresh && !in[s];
+            }
+        }
+    } else {
+        filter_rows(w, block);
+        place->rows[SPLIT_TRAIN] = block->n; /* until it is known who is held out */
+    }
+    for (int64_t i = 0; i < csr_nonzeros(train); i++) count[train->indices[i]]++;
+#pragma omp critical(split)
+    for (int64_t u = 0; u < block->n && !code; u++) {
+        code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
+    }
+    return code ? code : block_rest(block, w->scratch, block_share, !w->options->given);
+}
+
+/* From sizes to where each block begins. For the own split: who comes first is test, then validation. */
+static int find_places(struct work *w) {
+    const struct split_options *o = w->options;
+    struct split *split = w->split;
+    comm_sum_int(w->comm, (int64_t *)w->place, (size_t)w->n_bins * sizeof *w->place / sizeof(int64_t));
+    int64_t n = 0, h = o->heldout_users;
+    for (int b = 0; b < w->n_bins; b++) n += w->place[b].rows[SPLIT_TRAIN];
+    if (!o->given) {
+        if (h < 0) h = n / 10 < 10000 ? n / 10 : 10000;
+        if (h > (n - 1) / 2) {
+            return error_set(EX_USAGE,
+                             "--heldout-users %" PRId64 ": validation and test would take all %" PRId64
+                             " users; at most %" PRId64 " leave one to train on",
+                             h, n, (n - 1) / 2);
+        }
+    }
+    struct place sum = {0};
+    int64_t position = 0;
+    for (int b = 0; b <= w->n_bins; b++) {
+        struct place *p = &w->place[b], here = *p;
+        if (!o->given) {
+            int64_t end = position + here.rows[SPLIT_TRAIN];
+            int64_t border[] = {0, h, 2 * h, INT64_MAX};
+            for (int s = SPLIT_TEST, i = 0; s >= SPLIT_TRAIN; s--, i++) {
+                int64_t begin = position > border[i] ? position : border[i];
+                int64_t stop = end < border[i + 1] ? end : border[i + 1];
+                here.rows[s] = here.fresh[s] = stop > begin ? stop - begin : 0;
+            }
+            position = end;
+        }
+        *p = sum;
+        if (b == w->n_bins) break;
+        for (int s = 0; s < SPLITS; s++) {
+            sum.rows[s] += here.rows[s];
+            sum.fresh[s] += here.fresh[s];
+        }
+    }
+    for (int s = 0; s < SPLITS; s++) {
+        split->rows[s] = sum.rows[s];
+        split->n_users += sum.fresh[s];
+    }
+    return 0;
+}
+
+static int filter(struct work *w) {
+    const struct split_options *o = w->options;
+    struct split *split = w->split;
+    struct split_counts *counts = split->counts;
+    struct histogram users = {0};
+    int64_t left = 0;
+    for (int32_t i = 0; i < w->items->n; i++) {
+        left += w->item_users[i] && w->item_users[i] >= o->min_item_users;
+    }
+    if (!o->given && !left) {
+        return error_set(EX_DATAERR, "--min-item-users %" PRId64 " leaves none of the %" PRId64 " items",
+                         o->min_item_users, counts[SPLIT_READ].items);
+    }
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int b = w->first; b < w->end; b++) {
+        if (!w->failure.code && !stop_signal()) failure_keep(&w->failure, filter_block(w, b, &users));
+    }
+    int code = agree(w, failure_code(&w->failure));
+    if (!code) {
+        code = histogram_finish(&users, w->comm, &counts[SPLIT_FILTERED].users,
+                                &counts[SPLIT_FILTERED].interactions, counts[SPLIT_FILTERED].per_user);
+    }
+    free(users.n);
+    if (code) return code;
+    sum_counts(w);
+    code = count_items(w, &counts[SPLIT_FILTERED]);
+    if (!o->given) {
+        split->dropped_items = counts[SPLIT_READ].items - left;
+        split->dropped_users = counts[SPLIT_READ].users - counts[SPLIT_FILTERED].users;
+    }
+    if (!code && !counts[SPLIT_FILTERED].users) {
+        code = error_set(EX_DATAERR, "--min-user-items %" PRId64 " leaves none of the %" PRId64 " users",
+                         o->min_user_items, counts[SPLIT_READ].users);
+    }
+    return code ? code : find_places(w);
+}
+
+/* ---- train ---- */
 
 /* Order of items: falling count, then the id. */
 struct item_key {
@@ -71,352 +374,351 @@ static int compare_items(const void *pa, const void *pb) {
     return (a->number ? ids_compare_numbers : ids_compare_bytes)(a->text, a->length, b->text, b->length);
 }
 
-static int compare_int32(const void *pa, const void *pb) {
-    const int32_t *a = pa, *b = pb;
-    return (*a > *b) - (*a < *b);
-}
-
-/* Makes the catalogue of the items in the training rows of the matrix; *index gets each item's index, -1 for
- * others. */
-static int make_catalogue(struct split *split, const struct csr *matrix, const struct ids *items,
-                          int32_t **index) {
-    int code = 0;
-    int64_t *count = array(matrix->cols, sizeof *count);
-    struct item_key *key = NULL;
-    *index = array(matrix->cols, sizeof **index);
-    if (!count || !*index) {
-        code = no_memory(2 * matrix->cols);
-        goto cleanup;
-    }
-    for (int64_t r = 0; r < split->rows[SPLIT_TRAIN]; r++) {
-        int32_t user = split->user[SPLIT_TRAIN][r];
-        for (int64_t i = matrix->indptr[user]; i < matrix->indptr[user + 1]; i++) count[matrix->indices[i]]++;
-    }
-    for (int64_t i = 0; i < matrix->cols; i++) split->n_items += count[i] > 0;
-    key = array(split->n_items, sizeof *key);
+static int make_catalogue(struct work *w) {
+    struct split *split = w->split;
+    const int64_t *count = w->item_users;
+    int32_t n = w->items->n;
+    for (int32_t i = 0; i < n; i++) split->n_items += count[i] > 0;
+    struct item_key *key = array(split->n_items, sizeof *key), *k = key;
     split->item = array(split->n_items, sizeof *split->item);
     split->item_count = array(split->n_items, sizeof *split->item_count);
-    if (!key || !split->item || !split->item_count) {
-        code = no_memory(6 * (int64_t)split->n_items);
-        goto cleanup;
+    w->index = array(n, sizeof *w->index);
+    if (!key || !split->item || !split->item_count || !w->index) {
+        free(key);
+        return no_memory(6 * (int64_t)split->n_items + n);
     }
     bool numbers = true;
-    struct item_key *k = key;
-    for (int32_t i = 0; i < matrix->cols; i++) {
+    for (int32_t i = 0; i < n; i++) {
+        w->index[i] = -1;
         if (!count[i]) continue;
         *k = (struct item_key){.count = count[i], .item = i};
-        k->text = ids_text(items, i, &k->length);
+        k->text = ids_text(w->items, i, &k->length);
         for (size_t c = 0; c < k->length && numbers; c++) numbers = k->text[c] >= '0' && k->text[c] <= '9';
         k++;
     }
     for (int32_t i = 0; i < split->n_items; i++) key[i].number = numbers;
     qsort(key, (size_t)split->n_items, sizeof *key, compare_items);
-    memset(*index, -1, (size_t)matrix->cols * sizeof **index);
     for (int32_t i = 0; i < split->n_items; i++) {
         split->item[i] = key[i].item;
         split->item_count[i] = key[i].count;
-        (*index)[key[i].item] = i;
+        w->index[key[i].item] = i;
     }
-cleanup:
-    free(count);
     free(key);
-    return code;
-}
-
-/* The matrix of n users' rows, in catalogue indices, ascending. *dropped grows by the items outside the
- * catalogue. */
-static int take_rows(const struct csr *matrix, const int32_t *user, int64_t n, const int32_t *index,
-                     int32_t n_items, struct csr *out, int64_t *dropped) {
-    int64_t nonzeros = 0;
-    for (int64_t r = 0; r < n; r++) nonzeros += matrix->indptr[user[r] + 1] - matrix->indptr[user[r]];
-    *out = (struct csr){n, n_items, array(n + 1, sizeof *out->indptr), array(nonzeros, sizeof *out->indices)};
-    if (!out->indptr || !out->indices) return no_memory(n + nonzeros / 2);
-    int64_t at = 0;
-    for (int64_t r = 0; r < n; r++) {
-        for (int64_t i = matrix->indptr[user[r]]; i < matrix->indptr[user[r] + 1]; i++) {
-            int32_t item = index[matrix->indices[i]];
-            if (item >= 0) {
-                out->indices[at++] = item;
-            } else {
-                ++*dropped;
-            }
-        }
-        int64_t first = out->indptr[r];
-        out->indptr[r + 1] = at;
-        qsort(out->indices + first, (size_t)(at - first), sizeof *out->indices, compare_int32);
-    }
     return 0;
 }
 
+/* Takes held-out users off the items' counts. */
+static int uncount_heldout(struct work *w) {
+    int code = 0;
+    int64_t n = w->items->n, *heldout = array(n, sizeof *heldout);
+    if (!heldout) code = no_memory(n);
+    for (int b = w->first; b < w->end && !code; b++) {
+        struct block *block = &w->block[b];
+        const struct place *p = &w->place[b];
+        int64_t users = p[1].rows[SPLIT_TEST] - p->rows[SPLIT_TEST] + p[1].rows[SPLIT_VALIDATION] -
+                        p->rows[SPLIT_VALIDATION];
+        if (!users) continue;
+        code = block_fetch(block, w->scratch);
+        if (code) break;
+        const struct csr *m = &block->part[DATASET_TRAIN];
+        for (int64_t i = 0; i < m->indptr[users]; i++) heldout[m->indices[i]]++;
+        code = block_rest(block, w->scratch, block_share, false);
+    }
+    code = agree(w, code);
+    if (!code) {
+        comm_sum_int(w->comm, heldout, (size_t)n);
+        for (int64_t i = 0; i < n; i++) w->item_users[i] -= heldout[i];
+    }
+    free(heldout);
+    return code;
+}
+
+/* ---- emit ---- */
+
 struct target_key {
     uint32_t random;
-    int32_t position; /* in the row */
+    int32_t item;
 };
 
 static int compare_targets(const void *pa, const void *pb) {
     const struct target_key *a = pa, *b = pb;
     if (a->random != b->random) return a->random > b->random ? 1 : -1;
-    return (a->position > b->position) - (a->position < b->position);
+    return (a->item > b->item) - (a->item < b->item);
 }
 
-/* Splits every row of `whole`: the items with the smallest random numbers are the target. */
-static int draw_targets(const struct csr *whole, const int64_t *user_index,
-                        const struct split_options *options, struct csr *input, struct csr *target) {
-    int code = 0;
-    int64_t longest = 0, nonzeros = csr_nonzeros(whole), n_input = 0, n_target = 0;
-    for (int64_t r = 0; r < whole->rows; r++) {
-        int64_t length = whole->indptr[r + 1] - whole->indptr[r];
-        if (length > longest) longest = length;
+/* What one thread needs for the rows of users. */
+struct emitter {
+    struct spool_out *out; /* [bins], owned */
+    int32_t *items[2];     /* input and target, owned */
+    struct target_key *key;
+    int64_t room;
+};
+
+static int make_room(struct emitter *e, int64_t items) {
+    if (items <= e->room) return 0;
+    e->room = 2 * items;
+    for (int i = 0; i < 2; i++) {
+        free(e->items[i]);
+        e->items[i] = malloc((size_t)e->room * sizeof **e->items);
     }
-    struct target_key *key = array(longest, sizeof *key);
-    bool *is_target = array(longest, sizeof *is_target);
-    for (int p = 0; p < 2; p++) {
-        *(p ? target : input) =
-            (struct csr){whole->rows, whole->cols, array(whole->rows + 1, sizeof(int64_t)),
-                         array(nonzeros, sizeof(int32_t))};
-    }
-    if (!key || !is_target || !input->indptr || !input->indices || !target->indptr || !target->indices) {
-        code = no_memory(2 * whole->rows + nonzeros);
-        goto cleanup;
-    }
-    for (int64_t r = 0; r < whole->rows; r++) {
-        const int32_t *item = whole->indices + whole->indptr[r];
-        int64_t n = whole->indptr[r + 1] - whole->indptr[r];
-        /* 1e-9: 0.29 of 100 are 29, though the nearest double to 0.29 is a little less */
-        int64_t n_wanted =
-            n < SPLIT_TARGET_MIN ? 0 : (int64_t)floor(options->target_fraction * (double)n + 1e-9);
-        for (int64_t i = 0; i < n; i++) {
-            struct philox_block block =
-                philox(options->seed, PHILOX_SPLIT, 0, (uint64_t)user_index[r], (uint32_t)item[i] / 4);
-            key[i] = (struct target_key){block.lane[item[i] % 4], (int32_t)i};
-            is_target[i] = false;
-        }
-        qsort(key, (size_t)n, sizeof *key, compare_targets);
-        for (int64_t i = 0; i < n_wanted; i++) is_target[key[i].position] = true;
-        for (int64_t i = 0; i < n; i++) {
-            if (is_target[i]) {
-                target->indices[n_target++] = item[i];
-            } else {
-                input->indices[n_input++] = item[i];
-            }
-        }
-        input->indptr[r + 1] = n_input;
-        target->indptr[r + 1] = n_target;
-    }
-cleanup:
-    free(key);
-    free(is_target);
-    return code;
+    free(e->key);
+    e->key = malloc((size_t)e->room * sizeof *e->key);
+    return e->items[0] && e->items[1] && e->key ? 0 : no_memory(2 * e->room);
 }
 
-/* Gives every user an index: training rows first, then those of validation and test that have none yet. */
-static int number_users(struct split *split, int32_t n_users) {
-    int64_t *index = array(n_users, sizeof *index); /* plus 1 */
-    if (!index) return no_memory(n_users);
+/* Splits items[0] [n], ascending: those with the smallest random numbers move to items[1]. Returns how many
+ * do. */
+static int32_t draw_targets(const struct split_options *o, struct emitter *e, int32_t n, int64_t user_index) {
+    /* 1e-9: 0.29 of 100 are 29, though the nearest double to 0.29 is a little less */
+    int32_t wanted = n < SPLIT_TARGET_MIN ? 0 : (int32_t)floor(o->target_fraction * (double)n + 1e-9);
+    if (!wanted) return 0;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t item = e->items[0][i];
+        struct philox_block random =
+            philox(o->seed, PHILOX_SPLIT, 0, (uint64_t)user_index, (uint32_t)item / 4);
+        e->key[i] = (struct target_key){random.lane[item % 4], item};
+    }
+    qsort(e->key, (size_t)n, sizeof *e->key, compare_targets);
+    for (int32_t i = 0; i < n; i++) e->items[i < wanted][i < wanted ? i : i - wanted] = e->key[i].item;
+    sort_items(e->items[0], n - wanted);
+    sort_items(e->items[1], wanted);
+    return wanted;
+}
+
+/* A user's items of a part in catalogue indices, ascending; returns how many. */
+static int32_t take_items(const struct work *w, const struct csr *m, int64_t u, int32_t *items,
+                          int64_t *dropped) {
+    int32_t n = 0;
+    for (int64_t i = m->indptr[u]; i < m->indptr[u + 1]; i++) {
+        int32_t item = w->index[m->indices[i]];
+        items[n] = item;
+        n += item >= 0;
+    }
+    *dropped += m->indptr[u + 1] - m->indptr[u] - n;
+    sort_items(items, n);
+    return n;
+}
+
+static uint64_t row_hash(const struct row_head *head, const char *id, int32_t *const items[2]) {
+    const uint64_t prime = UINT64_C(0x100000001b3);
+    uint64_t hash = ids_hash(ids_hash(IDS_HASH_START, head, sizeof *head), id, (size_t)head->id_length);
+    for (int32_t i = 0; i < head->n_input; i++) hash = (hash ^ (uint32_t)items[0][i]) * prime;
+    for (int32_t i = 0; i < head->n_target; i++) hash = (hash ^ (uint32_t)items[1][i]) * prime;
+    hash = (hash ^ (hash >> 33)) * UINT64_C(0xff51afd7ed558ccd);
+    return hash ^ (hash >> 33);
+}
+
+/* The shard that a row falls to, as comm_part deals. */
+static int64_t shard_of(int64_t row, int64_t rows, int64_t n_shards) {
+    int64_t base = rows / n_shards, rest = rows % n_shards, border = rest * (base + 1);
+    return row < border ? row / (base + 1) : rest + (row - border) / base;
+}
+
+/* Sums of a block's rows. */
+struct sums {
+    int64_t dropped, overlap;
+    uint64_t hash;
+    size_t width[SPLITS];
+};
+
+/* One row of a user, with items in the emitter. */
+static int emit_row(struct work *w, struct emitter *e, enum split_rows s, int64_t row, struct row_head head,
+                    const char *id, struct sums *sums) {
+    int64_t shard = shard_of(row, w->split->rows[s], w->options->n_shards);
+    int part = s ? 2 * (int)s - 1 : 0;
+    int64_t *nonzeros = &w->split->shard_nonzeros[shard * DATASET_PARTS + part];
+#pragma omp atomic
+    nonzeros[0] += head.n_input;
+    if (s) {
+#pragma omp atomic
+        nonzeros[1] += head.n_target;
+    }
+    for (int32_t a = 0, b = 0; a < head.n_input && b < head.n_target;) {
+        int32_t x = e->items[0][a], y = e->items[1][b];
+        sums->overlap += x == y;
+        a += x <= y;
+        b += y <= x;
+    }
+    sums->hash += row_hash(&head, id, e->items);
+    if ((size_t)head.id_length > sums->width[s]) sums->width[s] = (size_t)head.id_length;
+    return row_put(&e->out[split_bin(shard, s)], &head, id, e->items[0], e->items[1]);
+}
+
+static int emit_user(struct work *w, struct emitter *e, const struct block *block, int64_t u,
+                     struct place *at, struct sums *sums) {
+    const int64_t *rows = w->split->rows;
+    struct row_head head = {.user_index = -1, .id_length = (int32_t)(block->id_at[u + 1] - block->id_at[u])};
+    const char *id = block->id + block->id_at[u];
+    int64_t fresh_before[SPLITS] = {0, w->place[w->n_bins].fresh[SPLIT_TRAIN], 0};
+    fresh_before[SPLIT_TEST] = fresh_before[SPLIT_VALIDATION] + w->place[w->n_bins].fresh[SPLIT_VALIDATION];
+    bool in[SPLITS] = {false};
+    if (w->options->given) {
+        user_splits(block, u, in);
+    } else {
+        in[at->rows[SPLIT_TEST] < rows[SPLIT_TEST]               ? SPLIT_TEST
+           : at->rows[SPLIT_VALIDATION] < rows[SPLIT_VALIDATION] ? SPLIT_VALIDATION
+                                                                 : SPLIT_TRAIN] = true;
+    }
     int code = 0;
     for (int s = 0; s < SPLITS && !code; s++) {
-        split->user_index[s] = array(split->rows[s], sizeof *split->user_index[s]);
-        if (!split->user_index[s]) code = no_memory(split->rows[s]);
-        for (int64_t r = 0; r < split->rows[s] && !code; r++) {
-            int64_t *i = &index[split->user[s][r]];
-            if (!*i) *i = ++split->n_users;
-            split->user_index[s][r] = *i - 1;
+        if (!in[s]) continue;
+        const struct csr *input = &block->part[w->options->given && s ? 2 * s - 1 : 0];
+        const struct csr *target = w->options->given && s ? input + 1 : NULL;
+        int64_t n = input->indptr[u + 1] - input->indptr[u];
+        code = make_room(e, n + (target ? target->indptr[u + 1] - target->indptr[u] : 0));
+        if (code) break;
+        if (head.user_index < 0) head.user_index = fresh_before[s] + at->fresh[s]++;
+        head.n_input = take_items(w, input, u, e->items[0], &sums->dropped);
+        head.n_target = 0;
+        head.split = s;
+        if (target) {
+            head.n_target = take_items(w, target, u, e->items[1], &sums->dropped);
+        } else if (s) {
+            head.n_target = draw_targets(w->options, e, head.n_input, head.user_index);
+            head.n_input -= head.n_target;
         }
+        code = emit_row(w, e, (enum split_rows)s, at->rows[s]++, head, id, sums);
     }
-    free(index);
     return code;
 }
 
-static void finish(struct split *split) {
-    for (int p = 0; p < DATASET_PARTS; p++) split->n_interactions += csr_nonzeros(&split->part[p]);
-    for (int p = DATASET_VALIDATION_INPUT; p < DATASET_PARTS; p += 2) {
-        const struct csr *input = &split->part[p], *target = &split->part[p + 1];
-        for (int64_t r = 0; r < input->rows; r++) {
-            int64_t a = input->indptr[r], b = target->indptr[r];
-            while (a < input->indptr[r + 1] && b < target->indptr[r + 1]) {
-                int32_t x = input->indices[a], y = target->indices[b];
-                split->n_overlap += x == y;
-                a += x <= y;
-                b += y <= x;
-            }
+static int emit_block(struct work *w, struct emitter *e, int b, struct spool *rows) {
+    struct block *block = &w->block[b];
+    struct place at = w->place[b];
+    struct sums sums = {0};
+    int code = block_fetch(block, w->scratch);
+    for (int64_t u = 0; u < block->n && !code; u++) code = emit_user(w, e, block, u, &at, &sums);
+    block_free(block, w->scratch);
+    if (!code) code = spool_add(rows, b, e->out);
+#pragma omp critical(split)
+    {
+        w->split->dropped_interactions += sums.dropped;
+        w->split->n_overlap += sums.overlap;
+        w->hash += sums.hash;
+        for (int s = 0; s < SPLITS; s++) {
+            if (sums.width[s] > w->split->id_width[s]) w->split->id_width[s] = sums.width[s];
         }
     }
-}
-
-/* Empties the matrix of items and users that have too little; *n_kept users remain. */
-static int filter(struct csr *m, const struct split_options *options, struct split *split, int64_t *n_kept) {
-    int64_t *item_users = array(m->cols, sizeof *item_users);
-    if (!item_users) return no_memory(m->cols);
-    int64_t nonzeros = csr_nonzeros(m), at = 0, begin = 0, n_items = 0, n_left = 0;
-    for (int64_t i = 0; i < nonzeros; i++) item_users[m->indices[i]]++;
-    for (int64_t i = 0; i < m->cols; i++) {
-        n_items += item_users[i] > 0;
-        n_left += item_users[i] > 0 && item_users[i] >= options->min_item_users;
-    }
-    split->dropped_items = n_items - n_left;
-    *n_kept = 0;
-    int64_t n_users = 0;
-    for (int64_t u = 0; u < m->rows; u++) {
-        int64_t first = at, end = m->indptr[u + 1];
-        n_users += end > begin;
-        for (int64_t i = begin; i < end; i++) {
-            if (item_users[m->indices[i]] >= options->min_item_users) m->indices[at++] = m->indices[i];
-        }
-        if (at - first < options->min_user_items) at = first;
-        *n_kept += at > first;
-        begin = end;
-        m->indptr[u + 1] = at;
-    }
-    split->dropped_users = n_users - *n_kept;
-    free(item_users);
-    if (!n_left) {
-        return error_set(EX_DATAERR, "--min-item-users %" PRId64 " leaves none of the %" PRId64 " items",
-                         options->min_item_users, n_items);
-    }
-    if (!*n_kept) {
-        return error_set(EX_DATAERR, "--min-user-items %" PRId64 " leaves none of the %" PRId64 " users",
-                         options->min_user_items, n_users);
-    }
-    return 0;
-}
-
-int split_users(struct csr *matrix, const struct ids *users, const struct ids *items,
-                const struct split_options *options, struct split *split) {
-    int32_t *order = NULL, *index = NULL;
-    struct csr whole = {0};
-    int64_t n = 0, heldout = options->heldout_users;
-    *split = (struct split){0};
-    int code = csr_nonzeros(matrix) ? filter(matrix, options, split, &n)
-                                    : error_set(EX_DATAERR, "there are no interactions");
-    if (code) goto cleanup;
-
-    if (heldout < 0) heldout = n / 10 < 10000 ? n / 10 : 10000;
-    if (heldout > (n - 1) / 2) {
-        code = error_set(EX_USAGE,
-                         "--heldout-users %" PRId64 ": validation and test would take all %" PRId64
-                         " users; at most %" PRId64 " leave one to train on",
-                         heldout, n, (n - 1) / 2);
-        goto cleanup;
-    }
-    order = array(n, sizeof *order);
-    if (!order) {
-        code = no_memory(n);
-        goto cleanup;
-    }
-    for (int32_t u = 0, i = 0; u < matrix->rows; u++) {
-        if (matrix->indptr[u + 1] > matrix->indptr[u]) order[i++] = u;
-    }
-    code = order_users(order, n, users, options->seed);
-    if (code) goto cleanup;
-    int32_t *next = order;
-    for (int s = SPLIT_TEST; s >= SPLIT_TRAIN; s--) { /* test users are the first, training users the last */
-        int64_t rows = s == SPLIT_TRAIN ? n - 2 * heldout : heldout;
-        split->user[s] = array(rows, sizeof *next);
-        if (!split->user[s]) {
-            code = no_memory(rows);
-            goto cleanup;
-        }
-        memcpy(split->user[s], next, (size_t)rows * sizeof *next);
-        split->rows[s] = rows;
-        next += rows;
-    }
-    code = number_users(split, users->n);
-    if (!code) code = make_catalogue(split, matrix, items, &index);
-    for (int s = SPLIT_TRAIN; s < SPLITS && !code; s++) {
-        struct csr *part = s == SPLIT_TRAIN ? &split->part[DATASET_TRAIN] : &whole;
-        code = take_rows(matrix, split->user[s], split->rows[s], index, split->n_items, part,
-                         &split->dropped_interactions);
-        if (!code && s != SPLIT_TRAIN) {
-            struct csr *input = &split->part[s == SPLIT_TEST ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT];
-            code = draw_targets(&whole, split->user_index[s], options, input, input + 1);
-        }
-        csr_free(&whole);
-    }
-    if (!code) finish(split);
-cleanup:
-    free(order);
-    free(index);
-    csr_free(&whole);
-    csr_free(matrix);
-    if (code) split_free(split);
-    return code;
-}
-
-int split_given(struct csr matrix[DATASET_PARTS], const struct ids *users, const struct ids *items,
-                const struct split_options *options, struct split *split) {
-    int code = 0;
-    int32_t *index = NULL;
-    *split = (struct split){0};
-    if (!csr_nonzeros(&matrix[DATASET_TRAIN])) {
-        code = error_set(EX_DATAERR, "there are no training interactions");
-        goto cleanup;
-    }
-    for (int s = 0; s < SPLITS; s++) { /* users with an interaction in a part of the split */
-        const struct csr *a = &matrix[s ? 2 * s - 1 : 0], *b = &matrix[2 * s];
-        split->user[s] = array(users->n, sizeof *split->user[s]);
-        if (!split->user[s]) {
-            code = no_memory(users->n);
-            goto cleanup;
-        }
-        for (int32_t u = 0; u < users->n; u++) {
-            if (a->indptr[u + 1] > a->indptr[u] || b->indptr[u + 1] > b->indptr[u]) {
-                split->user[s][split->rows[s]++] = u;
-            }
-        }
-        code = order_users(split->user[s], split->rows[s], users, options->seed);
-        if (code) goto cleanup;
-    }
-    code = number_users(split, users->n);
-    if (!code) code = make_catalogue(split, &matrix[DATASET_TRAIN], items, &index);
-    for (int p = 0; p < DATASET_PARTS && !code; p++) {
-        enum split_rows s = split_of((enum dataset_part)p);
-        code = take_rows(&matrix[p], split->user[s], split->rows[s], index, split->n_items, &split->part[p],
-                         &split->dropped_interactions);
-        csr_free(&matrix[p]);
-    }
-    if (!code) finish(split);
-cleanup:
-    free(index);
-    for (int p = 0; p < DATASET_PARTS; p++) csr_free(&matrix[p]);
-    if (code) split_free(split);
     return code;
 }
 
 /* Ids go into the hash with their length before them. */
-static uint64_t hash_id(uint64_t hash, const struct ids *ids, int32_t i) {
-    size_t length;
-    const char *text = ids_text(ids, i, &length);
-    int64_t wide = (int64_t)length;
-    return ids_hash(ids_hash(hash, &wide, sizeof wide), text, length);
+static uint64_t hash_catalogue(const struct work *w) {
+    const struct split *split = w->split;
+    uint64_t hash = ids_hash(IDS_HASH_START, split->rows, sizeof split->rows);
+    for (int32_t i = 0; i < split->n_items; i++) {
+        size_t length;
+        const char *text = ids_text(w->items, split->item[i], &length);
+        int64_t wide = (int64_t)length;
+        hash = ids_hash(ids_hash(hash, &wide, sizeof wide), text, length);
+    }
+    return ids_hash(hash, split->item_count, (size_t)split->n_items * sizeof *split->item_count);
 }
 
-void split_fingerprint(const struct split *split, const struct ids *users, const struct ids *items,
-                       char text[DATASET_FINGERPRINT_SIZE]) {
-    uint64_t hash = IDS_HASH_START;
-    int64_t n_items = split->n_items;
-    hash = ids_hash(hash, &n_items, sizeof n_items);
-    for (int32_t i = 0; i < split->n_items; i++) hash = hash_id(hash, items, split->item[i]);
-    hash = ids_hash(hash, split->item_count, (size_t)n_items * sizeof *split->item_count);
-    hash = ids_hash(hash, split->rows, sizeof split->rows);
-    for (int s = 0; s < SPLITS; s++) {
-        for (int64_t r = 0; r < split->rows[s]; r++) hash = hash_id(hash, users, split->user[s][r]);
-        hash = ids_hash(hash, split->user_index[s], (size_t)split->rows[s] * sizeof *split->user_index[s]);
+static int emit(struct work *w, struct spool *rows) {
+    struct split *split = w->split;
+    int64_t n_shards = w->options->n_shards;
+    split->shard_nonzeros = array(n_shards * DATASET_PARTS, sizeof(int64_t));
+    if (!split->shard_nonzeros) return no_memory(n_shards * DATASET_PARTS);
+#pragma omp parallel
+    {
+        struct emitter e = {.out = array(rows->n_bins, sizeof *e.out)};
+        if (!e.out) failure_keep(&w->failure, no_memory(3 * (int64_t)rows->n_bins));
+#pragma omp for schedule(dynamic, 1)
+        for (int b = w->first; b < w->end; b++) {
+            if (!w->failure.code && !stop_signal()) failure_keep(&w->failure, emit_block(w, &e, b, rows));
+        }
+        for (int i = 0; e.out && i < rows->n_bins; i++) free(e.out[i].data);
+        free(e.out);
+        free(e.items[0]);
+        free(e.items[1]);
+        free(e.key);
     }
-    for (int p = 0; p < DATASET_PARTS; p++) {
-        const struct csr *m = &split->part[p];
-        hash = ids_hash(hash, m->indptr, (size_t)(m->rows + 1) * sizeof *m->indptr);
-        hash = ids_hash(hash, m->indices, (size_t)csr_nonzeros(m) * sizeof *m->indices);
+    int code = agree(w, failure_code(&w->failure));
+    if (code) return code;
+    comm_sum_int(w->comm, (int64_t *)&w->hash, 1);
+    comm_sum_int(w->comm, &split->dropped_interactions, 1);
+    comm_sum_int(w->comm, &split->n_overlap, 1);
+    comm_sum_int(w->comm, split->shard_nonzeros, (size_t)(n_shards * DATASET_PARTS));
+    for (int s = 0; s < SPLITS && w->comm->size > 1; s++) {
+        split->id_width[s] = (size_t)comm_max(w->comm, (int64_t)split->id_width[s]);
     }
-    snprintf(text, DATASET_FINGERPRINT_SIZE, "%016" PRIx64, hash);
+    snprintf(split->fingerprint, sizeof split->fingerprint, "%016" PRIx64, w->hash ^ hash_catalogue(w));
+    for (int64_t i = 0; i < n_shards * DATASET_PARTS; i++) {
+        split->nonzeros[i % DATASET_PARTS] += split->shard_nonzeros[i];
+        split->n_interactions += split->shard_nonzeros[i];
+    }
+    int *first = malloc(((size_t)w->comm->size + 1) * sizeof *first);
+    code = agree(w, first ? 0 : no_memory(w->comm->size));
+    if (first) split_bins_of_ranks(w->comm, n_shards, SPLITS, first);
+    if (!code) code = spool_exchange(rows, w->comm, first, NULL, NULL);
+    free(first);
+    return code;
+}
+
+/* ---- all ---- */
+
+static int prepare(struct work *w) {
+    int64_t n = w->items->n;
+    w->n_threads = omp_get_max_threads();
+    w->block = array(w->n_bins, sizeof *w->block);
+    w->place = array(w->n_bins + 1, sizeof *w->place);
+    w->item_users = array(n, sizeof *w->item_users);
+    w->count = array(w->n_threads, sizeof *w->count);
+    bool all = w->block && w->place && w->item_users && w->count;
+    for (int t = 0; t < w->n_threads && all; t++) {
+        w->count[t] = array(n, sizeof **w->count);
+        all = w->count[t];
+    }
+    return all ? 0 : no_memory(n * w->n_threads);
+}
+
+int split_run(const struct comm *comm, struct spool *interactions, const struct ids *items,
+              const struct split_options *options, struct split *split, struct spool *rows) {
+    struct work w = {.comm = comm,
+                     .items = items,
+                     .options = options,
+                     .split = split,
+                     .scratch = interactions->scratch,
+                     .n_bins = interactions->n_bins};
+    int64_t first, count;
+    comm_part(w.n_bins, comm->rank, comm->size, &first, &count);
+    w.first = (int)first;
+    w.end = (int)(first + count);
+    *split = (struct split){0};
+    rows->share = row_share;
+    int code = agree(&w, prepare(&w));
+    if (!code) code = build(&w, interactions);
+    spool_close(interactions);
+    if (!code && !split->counts[SPLIT_READ].interactions) {
+        code = error_set(EX_DATAERR, "there are no training interactions");
+    }
+    if (!code) code = filter(&w);
+    if (!code && !options->given) code = uncount_heldout(&w);
+    code = agree(&w, code);
+    if (!code) code = agree(&w, make_catalogue(&w));
+    if (!code) code = emit(&w, rows);
+    for (int b = w.first; b < w.end && w.block; b++) block_free(&w.block[b], w.scratch);
+    for (int t = 0; t < w.n_threads && w.count; t++) free(w.count[t]);
+    free(w.block);
+    free(w.place);
+    free(w.count);
+    free(w.item_users);
+    free(w.index);
+    if (code) {
+        spool_close(rows);
+        free(split->item);
+        free(split->item_count);
+        free(split->shard_nonzeros);
+        split->item = NULL;
+        split->item_count = split->shard_nonzeros = NULL;
+    }
+    return code;
 }
 
 void split_free(struct split *split) {
     free(split->item);
     free(split->item_count);
-    for (int s = 0; s < SPLITS; s++) {
-        free(split->user[s]);
-        free(split->user_index[s]);
-    }
-    for (int p = 0; p < DATASET_PARTS; p++) csr_free(&split->part[p]);
+    free(split->shard_nonzeros);
     *split = (struct split){0};
 }

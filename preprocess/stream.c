@@ -19,6 +19,7 @@ struct stream {
     FILE *file;
     enum { PLAIN, GZIP, ZSTD } kind;
     size_t used, filled; /* input[used .. filled) is still to be decompressed */
+    int64_t size, done;  /* of the file, 0 if it is none; bytes read */
     bool whole;          /* between two gzip members or zstd frames, where a file may end */
     z_stream gzip;
     ZSTD_DStream *zstd;
@@ -30,6 +31,7 @@ static int fill(struct stream *s) {
     errno = 0;
     s->used = 0;
     s->filled = fread(s->input, 1, sizeof s->input, s->file);
+    s->done += (int64_t)s->filled;
     if (ferror(s->file)) return error_set(EX_IOERR, "%s: cannot read: %s", s->name, strerror(errno));
     return 0;
 }
@@ -65,7 +67,9 @@ int stream_open(const char *path, struct stream **stream) {
         code = error_set(EX_NOINPUT, "%s: cannot open: %s", path, strerror(errno));
         goto cleanup;
     }
-    if (fstat(fileno(s->file), &status) == 0 && S_ISDIR(status.st_mode)) {
+    bool known = fstat(fileno(s->file), &status) == 0;
+    if (known && S_ISREG(status.st_mode)) s->size = status.st_size;
+    if (known && S_ISDIR(status.st_mode)) {
         code = error_set(EX_NOINPUT, "%s: is a directory; give the file in it", s->name);
         goto cleanup;
     }
@@ -88,6 +92,12 @@ static int read_plain(struct stream *s, unsigned char *data, size_t size, size_t
     memcpy(data + *got, s->input + s->used, n);
     s->used += n;
     *got += n;
+    if (s->used < s->filled || !s->filled) return 0;
+    errno = 0;
+    n = fread(data + *got, 1, size - *got, s->file); /* without the detour */
+    s->done += (int64_t)n;
+    *got += n;
+    if (ferror(s->file)) return error_set(EX_IOERR, "%s: cannot read: %s", s->name, strerror(errno));
     return 0;
 }
 
@@ -145,8 +155,32 @@ int stream_read(struct stream *s, void *data, size_t size, size_t *got) {
     return 0;
 }
 
+bool stream_is_plain(const struct stream *s, int64_t *size) {
+    *size = s->size;
+    return s->kind == PLAIN && s->size > 0 && s->file != stdin;
+}
+
+int stream_seek(struct stream *s, int64_t offset) {
+    s->used = s->filled = 0;
+    s->done = offset;
+    if (fseeko(s->file, offset, SEEK_SET) == 0) return 0;
+    return error_set(EX_IOERR, "%s: cannot seek: %s", s->name, strerror(errno));
+}
+
+void stream_progress(const struct stream *s, int64_t *done, int64_t *total) {
+    *done = s->done;
+    *total = s->size;
+}
+
 const char *stream_name(const struct stream *s) {
     return s->name;
+}
+
+double stream_fraction(const struct stream *s) {
+    struct stat status;
+    off_t at = ftello(s->file);
+    if (at < 0 || fstat(fileno(s->file), &status) || !S_ISREG(status.st_mode)) return -1;
+    return status.st_size > 0 ? (double)at / (double)status.st_size : 1;
 }
 
 void stream_close(struct stream *s) {

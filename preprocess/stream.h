@@ -4,7 +4,9 @@
 #ifndef VAECF_STREAM_H
 #define VAECF_STREAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 struct stream;
 
@@ -15,8 +17,20 @@ int stream_open(const char *path, struct stream **stream);
  * if the compressed data is damaged or ends too early. */
 int stream_read(struct stream *stream, void *data, size_t size, size_t *got);
 
+/* Is it a plain file of *size bytes, which can be read from anywhere? */
+bool stream_is_plain(const struct stream *stream, int64_t *size);
+
+/* Goes to a byte of a plain file. EX_IOERR. */
+int stream_seek(struct stream *stream, int64_t offset);
+
+/* Bytes of the file read so far, as it is on disk, and in all; *total is 0 where that is unknown. */
+void stream_progress(const struct stream *stream, int64_t *done, int64_t *total);
+
 /* The name for messages: the path, or "standard input". */
 const char *stream_name(const struct stream *stream);
+
+/* The part of the file that has been read, 0 .. 1; -1 if its size is not known (a pipe). */
+double stream_fraction(const struct stream *stream);
 
 void stream_close(struct stream *stream); /* NULL is fine */
 

@@ -25,6 +25,8 @@ enum {
     COLUMNS = 512,          /* of a matrix, that a thread sums at a time */
 };
 
+enum half { HALF_A, HALF_B, HALF_WEIGHTS, HALF_GRADIENT, HALVES };
+
 struct cpu {
     int64_t n_items;
     /* the loaded batch */
@@ -49,14 +51,14 @@ struct cpu {
     size_t exchange_room;
     /* the output layer */
     real *logits; /* [block, n_items] */
-    /* operands rounded to bf16: [room] each; the second is the output layer's weights, when that is at work
-     */
-    bf16 *half[3];
-    int64_t half_room[3];
-    int use_bf16; /* asked for, and there */
-    int use_fp16; /* the same by program: operands rounded to fp16, as `real` */
-    real *rounded[2];
-    int64_t rounded_room[2];
+    /* operands rounded to bf16: [room] each */
+    bf16 *half[HALVES];
+    int64_t half_room[HALVES];
+    const real *weights; /* of the output layer, that half[HALF_WEIGHTS] holds as they are now; NULL: none */
+    int use_bf16;        /* asked for, and there */
+    int use_fp16;        /* the same by program: operands rounded to fp16, as `real` */
+    real *in_fp16[2];    /* [fp16_room] each */
+    int64_t fp16_room[2];
     int overflow;    /* of the gradients, as guard has found */
     int is_training; /* the loaded batch is for training */
     double *nll;     /* [rows] */
@@ -108,7 +110,13 @@ static void release(struct backend *backend, real *memory_) {
     free(memory_);
 }
 
-static void copy(struct backend *backend, real *to, const real *from, size_t n) {
+static void copy_in(struct backend *backend, real *to, const real *from, size_t n) {
+    struct cpu *cpu = backend->state;
+    cpu->weights = NULL; /* these may be new ones */
+    memcpy(to, from, n * sizeof *to);
+}
+
+static void copy_out(struct backend *backend, real *to, const real *from, size_t n) {
     (void)backend;
     memcpy(to, from, n * sizeof *to);
 }
@@ -243,20 +251,37 @@ static void input_values(struct backend *backend, const struct draw *draw, doubl
 
 /* ---- products ---- */
 
-/* from[n] rounded, in half[which]; NULL and a fault if there is no memory. */
-static const bf16 *round_to_half(struct cpu *cpu, int which, const real *from, int64_t n) {
-    if (n > cpu->half_room[which]) {
-        cpu->half_room[which] = 0;
-        int code = make_room(&cpu->half[which], n, sizeof **cpu->half);
-        if (code) {
-            keep_fault(cpu, code);
-            return NULL;
-        }
-        cpu->half_room[which] = n;
+/* half[which] with room for n; NULL and a fault if there is no memory. */
+static bf16 *half_room(struct cpu *cpu, enum half which, int64_t n) {
+    if (n <= cpu->half_room[which]) return cpu->half[which];
+    cpu->half_room[which] = 0;
+    int code = make_room(&cpu->half[which], n, sizeof **cpu->half);
+    if (code) {
+        keep_fault(cpu, code);
+        return NULL;
     }
-    bf16 *to = cpu->half[which];
+    cpu->half_room[which] = n;
+    return cpu->half[which];
+}
+
+static void round_to_half(int64_t n, const real *restrict from, bf16 *restrict to) {
+    for (int64_t i = 0; i < n; i++) to[i] = bf16_from_float((float)from[i]);
+}
+
+/* from[n] rounded, in half[which]; NULL and a fault if there is no memory. */
+static const bf16 *rounded(struct cpu *cpu, enum half which, const real *from, int64_t n) {
+    bf16 *to = half_room(cpu, which, n);
+    if (!to) return NULL;
 #pragma omp parallel for simd schedule(static)
     for (int64_t i = 0; i < n; i++) to[i] = bf16_from_float((float)from[i]);
+    return to;
+}
+
+/* The output layer's weights rounded: adam keeps them so from one step to the next. */
+static const bf16 *rounded_weights(struct cpu *cpu, const real *w, int64_t n) {
+    if (cpu->weights == w) return cpu->half[HALF_WEIGHTS];
+    const bf16 *to = rounded(cpu, HALF_WEIGHTS, w, n);
+    cpu->weights = to ? w : NULL;
     return to;
 }
 
@@ -265,19 +290,19 @@ static void round_all(int64_t n, const real *from, real *to) {
     for (int64_t i = 0; i < n; i++) to[i] = (real)fp16_round((float)from[i]);
 }
 
-/* from[n] rounded to fp16, in rounded[which]; NULL and a fault if there is no memory. */
+/* from[n] rounded to fp16, in in_fp16[which]; NULL and a fault if there is no memory. */
 static const real *round_to_fp16(struct cpu *cpu, int which, const real *from, int64_t n) {
-    if (n > cpu->rounded_room[which]) {
-        cpu->rounded_room[which] = 0;
-        int code = make_room(&cpu->rounded[which], n, sizeof **cpu->rounded);
+    if (n > cpu->fp16_room[which]) {
+        cpu->fp16_room[which] = 0;
+        int code = make_room(&cpu->in_fp16[which], n, sizeof **cpu->in_fp16);
         if (code) {
             keep_fault(cpu, code);
             return NULL;
         }
-        cpu->rounded_room[which] = n;
+        cpu->fp16_room[which] = n;
     }
-    round_all(n, from, cpu->rounded[which]);
-    return cpu->rounded[which];
+    round_all(n, from, cpu->in_fp16[which]);
+    return cpu->in_fp16[which];
 }
 
 /* c = op(a) op(b) as gemm.h says, in the precision of the loaded batch's work. */
@@ -285,7 +310,7 @@ static void product(struct cpu *cpu, int transpose_a, int transpose_b, int64_t m
                     const real *a, const real *b, real *c) {
     int code = 0;
     if (cpu->use_bf16 && cpu->is_training) {
-        const bf16 *a16 = round_to_half(cpu, 0, a, m * k), *b16 = round_to_half(cpu, 1, b, k * n);
+        const bf16 *a16 = rounded(cpu, HALF_A, a, m * k), *b16 = rounded(cpu, HALF_B, b, k * n);
         if (a16 && b16) code = gemm_bf16(transpose_a, transpose_b, m, n, k, a16, b16, 0, c);
     } else if (cpu->use_fp16 && cpu->is_training) {
         a = round_to_fp16(cpu, 0, a, m * k);
@@ -442,9 +467,10 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
 
 /* ---- the output layer ---- */
 
-/* A row of logits without bias becomes the gradient of scale * nll; returns nll. */
+/* A row of logits without bias becomes the gradient of scale * nll, rounded in half[n] unless NULL, else in
+ * place; returns nll. */
 static double softmax_row(int64_t n, const real *restrict bias, const int32_t *items, int64_t n_items,
-                          real scale, real *restrict logits) {
+                          real scale, real *restrict logits, bf16 *restrict half) {
     real largest = -INFINITY, sum = 0;
     double hits = 0;
 #pragma omp simd reduction(max : largest)
@@ -459,50 +485,86 @@ static double softmax_row(int64_t n, const real *restrict bias, const int32_t *i
         sum += logits[i];
     }
     real factor = scale * (real)n_items / sum;
+    if (half) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) half[i] = bf16_from_float((float)(logits[i] * factor));
+        for (int64_t k = 0; k < n_items; k++) {
+            half[items[k]] = bf16_from_float((float)(logits[items[k]] * factor - scale));
+        }
+        return (double)n_items * log((double)sum) - hits;
+    }
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) logits[i] *= factor;
     for (int64_t k = 0; k < n_items; k++) logits[items[k]] -= scale;
     return (double)n_items * log((double)sum) - hits;
 }
 
-/* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
-static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
-                        const bf16 *w16, const real *b, real scale, real *dx, real *dw, real *db) {
+/* db as sum_rows makes it, of rounded gradients. */
+static void sum_rows_half(const bf16 *matrix, int64_t rows, int64_t cols, int add, real *sums) {
+#pragma omp parallel for schedule(static)
+    for (int64_t first = 0; first < cols; first += COLUMNS) {
+        int64_t n = cols - first < COLUMNS ? cols - first : COLUMNS;
+        real *to = sums + first;
+        if (!add) memset(to, 0, (size_t)n * sizeof *to);
+        for (int64_t r = 0; r < rows; r++) {
+            const bf16 *from = matrix + r * cols + first;
+            for (int64_t j = 0; j < n; j++) to[j] += (real)bf16_to_float(from[j]);
+        }
+    }
+}
+
+/* Rows [first, first + count) of logits become gradients, in half or in place. */
+static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const real *b, real scale,
+                         bf16 *half) {
     const struct csr *m = cpu->rows;
     int64_t n = cpu->n_items;
-    const bf16 *x16 = w16 ? round_to_half(cpu, 0, x, count * h) : NULL;
-    if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
-    if ((w16 && !x16) || !x) return 0; /* the fault is kept */
-    int code = w16 ? gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits)
-                   : gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
-    if (code) return code;
 #pragma omp parallel for schedule(dynamic, 4)
-    for (int64_t r = first; r < first + count; r++) {
-        cpu->nll[r] = softmax_row(n, b, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r], scale,
-                                  cpu->logits + (r - first) * n);
+    for (int64_t r = 0; r < count; r++) {
+        int64_t begin = m->indptr[first + r], end = m->indptr[first + r + 1];
+        cpu->nll[first + r] = softmax_row(n, b, m->indices + begin, end - begin, scale, cpu->logits + r * n,
+                                          half ? half + r * n : NULL);
     }
+}
+
+/* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
+static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
+                        const real *b, real scale, real *dx, real *dw, real *db) {
+    int64_t n = cpu->n_items;
+    if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
+    if (!x) return cpu->fault;
+    int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
+    if (code) return code;
+    softmax_rows(cpu, first, count, b, scale, NULL);
     sum_rows(cpu->logits, count, n, first > 0, db);
     if (cpu->use_fp16) round_all(count * n, cpu->logits, cpu->logits);
-    if (w16) {
-        const bf16 *g16 = round_to_half(cpu, 2, cpu->logits, count * n);
-        if (!g16) return 0;
-        code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
-        return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
-    }
     code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
     return code ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
+}
+
+/* The same with rounded operands. */
+static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x,
+                             const real *w, const real *b, real scale, real *dx, real *dw, real *db) {
+    int64_t n = cpu->n_items;
+    const bf16 *x16 = rounded(cpu, HALF_A, x, count * h), *w16 = rounded_weights(cpu, w, n * h);
+    bf16 *g16 = half_room(cpu, HALF_GRADIENT, cpu->block * n);
+    if (!x16 || !w16 || !g16) return cpu->fault;
+    int code = gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits);
+    if (code) return code;
+    softmax_rows(cpu, first, count, b, scale, g16);
+    sum_rows_half(g16, count, n, first > 0, db);
+    code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
+    return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
 }
 
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
-    const bf16 *w16 = cpu->use_bf16 ? round_to_half(cpu, 1, w, cpu->n_items * h) : NULL;
     if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
     if (cpu->fault) return 0;
     for (int64_t first = 0; first < rows; first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        int code =
-            output_block(cpu, first, count, h, x + first * h, w, w16, b, (real)scale, dx + first * h, dw, db);
+        int code = (cpu->use_bf16 ? output_block_half : output_block)(cpu, first, count, h, x + first * h, w,
+                                                                      b, (real)scale, dx + first * h, dw, db);
         if (code) keep_fault(cpu, code);
         if (cpu->fault) return 0;
     }
@@ -700,23 +762,54 @@ static int overflowed(struct backend *backend) {
     return ((struct cpu *)backend->state)->overflow;
 }
 
-/* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. */
+/* What adam computes an element with. */
+struct rates {
+    real b1, b2, c1, c2, eps, rate, unbias, coupled, shrink, unscale;
+};
+
+static void adam_piece(const struct rates *k, size_t n, real *restrict p, const real *restrict g,
+                       real *restrict m, real *restrict v) {
+    for (size_t i = 0; i < n; i++) {
+        real gradient = k->unscale * g[i] + k->coupled * p[i];
+        m[i] = k->b1 * m[i] + k->c1 * gradient;
+        v[i] = k->b2 * v[i] + k->c2 * gradient * gradient;
+        p[i] = k->shrink * p[i] - k->rate * m[i] / ((real)sqrt(v[i]) * k->unbias + k->eps);
+    }
+}
+
+/* Kingma and Ba 2015, algorithm 1; weight decay as Loshchilov and Hutter 2019 tell the two apart. The output
+ * layer's weights are rounded on the way, while they are in the cache. */
 static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v) {
-    if (overflowed(backend)) return;
-    const real unscale = (real)step->unscale;
-    const real b1 = (real)step->beta1, b2 = (real)step->beta2, eps = (real)step->epsilon;
-    const real c1 = (real)(1 - step->beta1), c2 = (real)(1 - step->beta2);
-    const real rate = (real)(step->learning_rate / step->correction1);
-    const real unbias = (real)(1 / sqrt(step->correction2));
-    const real coupled = step->decoupled ? 0 : (real)step->weight_decay;
-    const real shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1);
-#pragma omp parallel for simd schedule(static)
-    for (size_t i = 0; i < n; i++) {
-        real gradient = unscale * g[i] + coupled * p[i];
-        m[i] = b1 * m[i] + c1 * gradient;
-        v[i] = b2 * v[i] + c2 * gradient * gradient;
-        p[i] = shrink * p[i] - rate * m[i] / ((real)sqrt(v[i]) * unbias + eps);
+    enum { PIECE = 4096 };
+    struct cpu *cpu = backend->state;
+    if (cpu->overflow) return;
+    const struct rates rates = {
+        .b1 = (real)step->beta1,
+        .b2 = (real)step->beta2,
+        .c1 = (real)(1 - step->beta1),
+        .c2 = (real)(1 - step->beta2),
+        .eps = (real)step->epsilon,
+        .rate = (real)(step->learning_rate / step->correction1),
+        .unbias = (real)(1 / sqrt(step->correction2)),
+        .coupled = step->decoupled ? 0 : (real)step->weight_decay,
+        .unscale = (real)step->unscale,
+        .shrink = (real)(step->decoupled ? 1 - step->learning_rate * step->weight_decay : 1),
+    };
+    /* where the rounded weights are among p */
+    size_t begin = n, end = n;
+    if (cpu->weights && cpu->weights >= p && cpu->weights < p + n) {
+        begin = (size_t)(cpu->weights - p);
+        end = begin + (size_t)cpu->half_room[HALF_WEIGHTS];
+    }
+#pragma omp parallel for schedule(static)
+    for (size_t i = 0; i < n; i += PIECE) {
+        size_t last = n - i < PIECE ? n : i + PIECE;
+        adam_piece(&rates, last - i, p + i, g + i, m + i, v + i);
+        size_t from = i > begin ? i : begin, to = last < end ? last : end;
+        if (from < to) {
+            round_to_half((int64_t)(to - from), p + from, cpu->half[HALF_WEIGHTS] + (from - begin));
+        }
     }
 }
 
@@ -735,8 +828,8 @@ static void destroy(struct backend *backend) {
     free(cpu->all);
     free(cpu->exchange);
     free(cpu->logits);
-    for (int i = 0; i < 3; i++) free(cpu->half[i]);
-    for (int i = 0; i < 2; i++) free(cpu->rounded[i]);
+    for (int i = 0; i < HALVES; i++) free(cpu->half[i]);
+    for (int i = 0; i < 2; i++) free(cpu->in_fp16[i]);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -764,8 +857,8 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
         .check = check,
         .alloc = alloc,
         .release = release,
-        .copy_in = copy,
-        .copy_out = copy,
+        .copy_in = copy_in,
+        .copy_out = copy_out,
         .zero = zero,
         .load = load,
         .input_values = input_values,

@@ -16,7 +16,7 @@
 
 static const char format_name[] = "vaecf-checkpoint";
 
-enum { FORMAT_VERSION = 1, OBJECT_MAX = 96 };
+enum { FORMAT_VERSION = 2, OBJECT_MAX = 96 };
 
 #ifdef VAECF_DOUBLE
 #define H5_REAL H5T_NATIVE_DOUBLE
@@ -25,6 +25,8 @@ enum { FORMAT_VERSION = 1, OBJECT_MAX = 96 };
 #endif
 
 /* ---- struct train_state, field by field ---- */
+
+static const int64_t COUNT_MAX = (int64_t)1 << 53;
 
 static const struct {
     const char *name;
@@ -70,20 +72,27 @@ static int write_state(hid_t file, const struct train_state *state) {
     return code;
 }
 
-static int read_state(hid_t file, struct train_state *state) {
+static int read_state(hid_t file, const char *path, struct train_state *state) {
     char *base = (char *)state;
-    int code = 0;
-    for (int i = 0; i < INT_FIELDS && !code; i++) {
+    for (int i = 0; i < INT_FIELDS; i++) {
         int64_t value = 0;
-        code = h5_get_int(file, "/state", int_fields[i].name, &value);
+        int code = h5_get_int(file, "/state", int_fields[i].name, &value);
+        if (code) return code;
+        if (value < 0 || value > COUNT_MAX) {
+            return error_set(EX_DATAERR, "%s: /state: %s is %lld, want a count", path, int_fields[i].name,
+                             (long long)value);
+        }
         memcpy(base + int_fields[i].at, &value, sizeof value);
     }
-    for (int i = 0; i < DOUBLE_FIELDS && !code; i++) {
+    for (int i = 0; i < DOUBLE_FIELDS; i++) {
         double value = 0;
-        code = h5_get_double(file, "/state", double_fields[i].name, &value);
+        int code = h5_get_double(file, "/state", double_fields[i].name, &value);
+        if (code) return code;
         memcpy(base + double_fields[i].at, &value, sizeof value);
     }
-    return code;
+    if (state->epoch <= UINT32_MAX && state->loss_scale > 0 && isfinite(state->loss_scale)) return 0;
+    return error_set(EX_DATAERR, "%s: /state: epoch %lld, loss_scale %g: out of range", path,
+                     (long long)state->epoch, state->loss_scale);
 }
 
 /* ---- tensors ---- */
@@ -131,14 +140,14 @@ static int read_block(hid_t file, const char *name, const char *group, const str
     for (int t = 0; t < model->n_tensors && !code; t++) {
         const struct tensor *tensor = &model->tensor[t];
         char path[OBJECT_MAX];
-        int64_t rows, cols;
+        int64_t rows, cols, want_rows = tensor->is_bias ? tensor->cols : tensor->rows,
+                            want_cols = tensor->is_bias ? 0 : tensor->cols;
         tensor_path(group, tensor, path);
         code = h5_shape(file, path, &rows, &cols);
         if (code) return code;
-        if (rows * (cols ? cols : 1) != (int64_t)tensor->size) {
+        if (rows != want_rows || cols != want_cols) {
             return error_set(EX_DATAERR, "%s: %s: is [%lld, %lld], want [%lld, %lld]", name, path,
-                             (long long)rows, (long long)cols, (long long)tensor->rows,
-                             (long long)tensor->cols);
+                             (long long)rows, (long long)cols, (long long)want_rows, (long long)want_cols);
         }
         code = h5_read(file, path, H5_REAL, 0, rows, buffer);
         if (!code) b->copy_in(b, block + tensor->offset, buffer, tensor->size);
@@ -185,11 +194,7 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
     int code = h5_create(temporary, &file);
     if (code) return code;
     code = write_all(file, config, state, model, m, v, items, fingerprint);
-    char message[1024];
-    snprintf(message, sizeof message, "%s", error_message());
-    int close_code = h5_close(file, temporary);
-    if (code) error_set(code, "%s", message); /* the first failure tells more */
-    if (!code) code = close_code;
+    code = h5_close(file, temporary, code);
     if (!code) return file_place(path);
     unlink(temporary);
     return code;
@@ -197,10 +202,11 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
 
 /* ---- reading ---- */
 
-static int open_checkpoint(const char *path, hid_t *file) {
+/* Opens a checkpoint with h5_open or h5_open_sealed. */
+static int open_checkpoint(const char *path, int (*open)(const char *, hid_t *), hid_t *file) {
     char format[32];
     int64_t version;
-    int code = h5_open(path, file);
+    int code = open(path, file);
     if (code) return code;
     code = h5_get_text(*file, "/", "format", format, sizeof format);
     if (!code && strcmp(format, format_name) != 0) {
@@ -220,7 +226,7 @@ int checkpoint_read_info(const char *path, struct checkpoint_info *info) {
     hid_t file;
     int64_t has_optimizer = 0;
     memset(info, 0, sizeof *info);
-    int code = open_checkpoint(path, &file);
+    int code = open_checkpoint(path, h5_open_sealed, &file);
     if (code) return code;
     code = h5_get_text(file, "/", "config", text, sizeof text);
     if (!code) code = config_parse(text, path, &info->config);
@@ -230,15 +236,21 @@ int checkpoint_read_info(const char *path, struct checkpoint_info *info) {
     }
     if (!code) code = h5_get_text(file, "/", "fingerprint", info->fingerprint, sizeof info->fingerprint);
     if (!code) code = h5_get_int(file, "/", "has_optimizer", &has_optimizer);
-    if (!code) code = read_state(file, &info->state);
+    if (!code) code = read_state(file, path, &info->state);
     info->has_optimizer = has_optimizer != 0;
     H5Fclose(file);
     return code;
 }
 
+int checkpoint_share_info(const char *path, const struct comm *comm, struct checkpoint_info *info) {
+    int code = comm_agree(comm, comm->rank == 0 ? checkpoint_read_info(path, info) : 0);
+    if (!code) comm_broadcast(comm, info, sizeof *info);
+    return code;
+}
+
 int checkpoint_read_model(const char *path, struct model *model, real *m, real *v) {
     hid_t file;
-    int code = open_checkpoint(path, &file);
+    int code = open_checkpoint(path, h5_open, &file);
     if (code) return code;
     real *buffer = tensor_buffer(model);
     if (!buffer) code = EX_OSERR;
@@ -252,15 +264,21 @@ int checkpoint_read_model(const char *path, struct model *model, real *m, real *
 
 int checkpoint_read_items(const char *path, struct items *items) {
     hid_t file;
+    int64_t n_items;
     *items = (struct items){0};
-    int code = open_checkpoint(path, &file);
+    int code = open_checkpoint(path, h5_open, &file);
     if (code) return code;
-    code = h5_read_strings(file, "/items/id", &items->n, &items->width, &items->ids);
+    code = h5_get_int(file, "/", "n_items", &n_items);
+    if (!code) code = h5_read_strings(file, "/items/id", &items->n, &items->width, &items->ids);
+    if (!code && items->n != n_items) {
+        code = error_set(EX_DATAERR, "%s: /items/id: %lld items, want %lld", path, (long long)items->n,
+                         (long long)n_items);
+    }
     if (!code) {
         items->count = malloc(((size_t)items->n + 1) * sizeof *items->count);
         if (!items->count) code = error_memory("the catalogue", (size_t)items->n * sizeof *items->count);
     }
-    if (!code) code = h5_read(file, "/items/count", H5T_NATIVE_INT64, 0, items->n, items->count);
+    if (!code) code = h5_read_columns(file, "/items/count", H5T_NATIVE_INT64, 0, 0, items->n, items->count);
     H5Fclose(file);
     if (code) items_free(items);
     return code;
@@ -301,12 +319,8 @@ static int64_t newest_below(const char *dir, int64_t below) {
 }
 
 static int verify(const char *path) {
-    hid_t file;
-    int code = open_checkpoint(path, &file);
-    if (code) return code;
-    code = h5_verify(file);
-    H5Fclose(file);
-    return code;
+    struct checkpoint_info info;
+    return checkpoint_read_info(path, &info);
 }
 
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line)) {
@@ -339,4 +353,12 @@ int checkpoint_prune(const char *dir, int64_t keep) {
     }
     closedir(list);
     return code;
+}
+
+void checkpoint_clean(const char *dir) {
+    char path[FILE_NAME_SIZE], temporary[FILE_NAME_SIZE];
+    snprintf(path, sizeof path, "%s/best.h5", dir);
+    file_temporary(path, temporary);
+    unlink(temporary);
+    checkpoint_prune(dir, INT64_MAX);
 }

@@ -1,18 +1,20 @@
 /* Checkpoints: HDF5 files from which a run goes on as if nothing had happened, and recommendations are made.
  *
- *   attributes   format "vaecf-checkpoint", format_version 1, program version, n_items, dataset fingerprint,
+ *   attributes   format "vaecf-checkpoint", format_version 2, program version, n_items, dataset fingerprint,
  *                config (the YAML text)
  *   /model/encoder/0/weight ...       float32, shapes as in model.h
  *   /optimizer/m/..., /optimizer/v/...  Adam's moments (not in best.h5)
  *   /state       attributes: struct train_state's fields
  *   /items/id, /items/count           the catalogue
  *
- * Saved under a temporary name, flushed to disk, then renamed: a reader never sees half a file. */
+ * Saved under a temporary name, sealed (see h5.h), flushed to disk, then renamed: a reader never sees half a
+ * file, and checkpoint_read_info knows one that was damaged later. */
 #ifndef VAECF_CHECKPOINT_H
 #define VAECF_CHECKPOINT_H
 
 #include <stdint.h>
 
+#include "comm.h"
 #include "config.h"
 #include "dataset.h"
 #include "model.h"
@@ -47,8 +49,12 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
                     const struct model *model, const real *m, const real *v, const struct items *items,
                     const char *fingerprint);
 
-/* Reads all but the tensors. EX_NOINPUT, EX_DATAERR. */
+/* Tests the seal, which reads the whole file, and reads all but the tensors and items. To be called before
+ * the two below, which trust the file. EX_NOINPUT, EX_DATAERR, EX_CONFIG. */
 int checkpoint_read_info(const char *path, struct checkpoint_info *info);
+
+/* Collective: rank 0 does it, all ranks get it. */
+int checkpoint_share_info(const char *path, const struct comm *comm, struct checkpoint_info *info);
 
 /* Reads the weights into a model created with the checkpoint's configuration, and the moments unless NULL.
  * EX_DATAERR. */
@@ -60,11 +66,14 @@ int checkpoint_read_items(const char *path, struct items *items);
 /* "DIR/checkpoints/step-000000123.h5" */
 void checkpoint_path(const char *dir, int64_t step, char *path, int size);
 
-/* The newest checkpoint under DIR/checkpoints that is whole (every checksum tested), into path; "" if there
+/* The newest checkpoint under DIR/checkpoints that is whole (its seal tested), into path; "" if there
  * is none. Each damaged one that was passed over is told through warn. */
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line));
 
 /* Deletes all but the newest `keep` under DIR/checkpoints, and temporary files left by a crash. */
 int checkpoint_prune(const char *dir, int64_t keep);
+
+/* Deletes what a crash left under a temporary name, that of DIR/best.h5 too; as far as it can. */
+void checkpoint_clean(const char *dir);
 
 #endif

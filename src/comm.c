@@ -18,6 +18,7 @@
 #endif
 
 #include "error.h"
+#include "watchdog.h"
 
 enum { PIECE = 1 << 26 /* numbers of one MPI call */, MESSAGE_MAX = 1024 };
 
@@ -35,6 +36,7 @@ struct comm comm_start(int *argc, char ***argv) {
     LEAKS_OF_OTHERS(0);
     MPI_Comm_rank(comm.mpi, &comm.rank);
     MPI_Comm_size(comm.mpi, &comm.size);
+    watchdog_start(&comm);
     return comm;
 }
 
@@ -58,16 +60,20 @@ void comm_share_threads(const struct comm *comm) {
 void comm_stop(void) {
     LEAKS_OF_OURS();
     MPI_Finalize();
+    watchdog_stop(); /* at last: finalising waits for the others as well */
 }
 
 void comm_abort(const struct comm *comm, int code) {
+    fprintf(stderr, "vaecf: error: rank %d: %s\n", comm->rank, error_message());
     fflush(NULL);
+    watchdog_ends_job();
     MPI_Abort(comm->mpi, code);
     _Exit(code);
 }
 
 int comm_agree(const struct comm *comm, int code) {
     char message[MESSAGE_MAX] = "";
+    if (comm->size == 1) return code;
     int first = code ? comm->rank : comm->size;
     MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, comm->mpi);
     if (first == comm->size) return 0;
@@ -109,6 +115,7 @@ int64_t comm_max(const struct comm *comm, int64_t value) {
 }
 
 void comm_broadcast(const struct comm *comm, void *data, size_t bytes) {
+    if (comm->size == 1) return;
     for (size_t i = 0; i < bytes; i += PIECE) {
         size_t n = bytes - i < PIECE ? bytes - i : PIECE;
         MPI_Bcast((char *)data + i, (int)n, MPI_BYTE, 0, comm->mpi);

@@ -17,7 +17,8 @@ struct comm {
     int size;
 };
 
-/* Starts MPI (with threads that only the main one speaks for) and returns the world. */
+/* Starts MPI (with threads that only the main one speaks for) and the watchdog (watchdog.h), and returns the
+ * world. */
 struct comm comm_start(int *argc, char ***argv);
 
 /* This rank's number among those on the same machine, and how many they are. */
@@ -30,8 +31,9 @@ void comm_share_threads(const struct comm *comm);
 /* Ends MPI in an orderly way; every rank must come here. */
 void comm_stop(void);
 
-/* Ends the whole job at once with this exit code; for a failure that the other ranks do not know of while
- * they may be waiting in a collective operation. Not collective; does not return. */
+/* Prints error_message() and ends the whole job at once with this exit code; for a failure that the other
+ * ranks do not know of while they may be waiting in a collective operation. Not collective; does not return.
+ */
 void comm_abort(const struct comm *comm, int code) __attribute__((noreturn));
 
 /* Have all ranks succeeded? Every rank gives its own code (0: fine). Returns 0 if all are 0; otherwise every

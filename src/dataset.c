@@ -15,15 +15,17 @@ static const char *const part_split[DATASET_PARTS] = {"train", "validation", "va
 
 enum { FILE_NAME_MAX = DATASET_PATH_MAX + 64, SHARDS_MAX = 99999 };
 
+static const int64_t SHARD_MAX = (int64_t)1 << 40; /* rows or entries */
+
 void dataset_shard_path(const char *dir, int64_t shard, int64_t n_shards, char *name, int size) {
     snprintf(name, (size_t)size, "%s/shard-%05d-of-%05d.h5", dir, (int)shard, (int)n_shards);
 }
 
-/* Opens a file of this format, whose version this program reads. */
-static int open_file(const char *name, const char *format, hid_t *file) {
+/* Opens a file of this format, whose version this program reads, with h5_open or h5_open_sealed. */
+static int open_file(const char *name, const char *format, int (*open)(const char *, hid_t *), hid_t *file) {
     char have[32];
     int64_t version;
-    int code = h5_open(name, file);
+    int code = open(name, file);
     if (code) return code;
     code = h5_get_text(*file, "/", "format", have, sizeof have);
     if (!code) code = h5_get_int(*file, "/", "format_version", &version);
@@ -59,14 +61,28 @@ static int read_header(const char *name, hid_t file, struct dataset *d) {
     size_t size = (size_t)d->n_shards * DATASET_PARTS;
     int64_t *table = calloc(size, 2 * sizeof *table);
     if (!table) return error_memory("the table of shards", size * 2 * sizeof *table);
-    code = h5_read(file, "/shards/rows", H5T_NATIVE_INT64, 0, d->n_shards, table);
-    if (!code) code = h5_read(file, "/shards/nonzeros", H5T_NATIVE_INT64, 0, d->n_shards, table + size);
+    code = h5_read_columns(file, "/shards/rows", H5T_NATIVE_INT64, DATASET_PARTS, 0, d->n_shards, table);
+    if (!code) {
+        code = h5_read_columns(file, "/shards/nonzeros", H5T_NATIVE_INT64, DATASET_PARTS, 0, d->n_shards,
+                               table + size);
+    }
+    for (size_t i = 0; i < 2 * size && !code; i++) {
+        if (table[i] >= 0 && table[i] <= SHARD_MAX) continue;
+        code = error_set(EX_DATAERR, "%s: /shards: %lld rows or entries: out of range", name,
+                         (long long)table[i]);
+    }
+    if (!code) {
+        sum_shards(table, d->n_shards, d->rows);
+        sum_shards(table + size, d->n_shards, d->nonzeros);
+        if (d->rows[DATASET_VALIDATION_INPUT] != d->rows[DATASET_VALIDATION_TARGET] ||
+            d->rows[DATASET_TEST_INPUT] != d->rows[DATASET_TEST_TARGET]) {
+            code = error_set(EX_DATAERR, "%s: /shards/rows: want as many rows of input as of target", name);
+        }
+    }
     if (code) {
         free(table);
         return code;
     }
-    sum_shards(table, d->n_shards, d->rows);
-    sum_shards(table + size, d->n_shards, d->nonzeros);
     d->shard_rows = table;
     return 0;
 }
@@ -79,7 +95,7 @@ int dataset_open(const char *path, const struct comm *comm, struct dataset *data
     snprintf(name, sizeof name, "%s/dataset.h5", dataset->path);
     if (comm->rank == 0) {
         hid_t file;
-        code = open_file(name, DATASET_FORMAT, &file);
+        code = open_file(name, DATASET_FORMAT, h5_open_sealed, &file);
         if (code == EX_NOINPUT) error_prefix(code, "no dataset here (vaecf-preprocess makes one)");
         if (!code) {
             code = read_header(name, file, dataset);
@@ -105,10 +121,11 @@ void dataset_close(struct dataset *dataset) {
 
 /* ---- shards ---- */
 
-static int open_shard(const struct dataset *d, int64_t shard, hid_t *file) {
+static int open_shard(const struct dataset *d, int64_t shard, int (*open)(const char *, hid_t *),
+                      hid_t *file) {
     char name[FILE_NAME_MAX], fingerprint[DATASET_FINGERPRINT_SIZE];
     dataset_shard_path(d->path, shard, d->n_shards, name, sizeof name);
-    int code = open_file(name, DATASET_SHARD_FORMAT, file);
+    int code = open_file(name, DATASET_SHARD_FORMAT, open, file);
     if (code) return code;
     code = h5_get_text(*file, "/", "fingerprint", fingerprint, sizeof fingerprint);
     if (!code && strcmp(fingerprint, d->fingerprint) != 0) {
@@ -122,10 +139,8 @@ int dataset_verify(const struct dataset *dataset, const struct comm *comm) {
     int code = 0;
     for (int64_t shard = comm->rank; shard < dataset->n_shards && !code; shard += comm->size) {
         hid_t file;
-        code = open_shard(dataset, shard, &file);
-        if (code) break;
-        code = h5_verify(file);
-        H5Fclose(file);
+        code = open_shard(dataset, shard, h5_open_sealed, &file);
+        if (!code) H5Fclose(file);
     }
     return comm_agree(comm, code);
 }
@@ -136,21 +151,22 @@ static int read_shard_rows(const struct dataset *d, hid_t file, int64_t shard, e
     char object[64], name[FILE_NAME_MAX];
     int64_t *indptr = m->indptr + done, before = m->indptr[done];
     snprintf(object, sizeof object, "/%s/indptr", dataset_part_name[part]);
-    int code = h5_read(file, object, H5T_NATIVE_INT64, first, count + 1, indptr);
+    int code = h5_read_columns(file, object, H5T_NATIVE_INT64, 0, first, count + 1, indptr);
     if (code) return code;
     int64_t begin = indptr[0], nonzeros = indptr[count] - begin;
     dataset_shard_path(d->path, shard, d->n_shards, name, sizeof name);
     for (int64_t r = 0; r < count; r++) {
-        if (begin < 0 || indptr[r + 1] < indptr[r]) {
-            return error_set(EX_DATAERR, "%s: %s: row %lld: ends before it begins", name, object,
-                             (long long)(first + r));
+        if (begin < 0 || indptr[r + 1] < indptr[r] || indptr[r + 1] - indptr[r] > d->n_items) {
+            return error_set(EX_DATAERR, "%s: %s: row %lld: from %lld to %lld; want up to %lld items", name,
+                             object, (long long)(first + r), (long long)indptr[r], (long long)indptr[r + 1],
+                             (long long)d->n_items);
         }
     }
     snprintf(object, sizeof object, "/%s/indices", dataset_part_name[part]);
     int64_t rows, cols;
     code = h5_shape(file, object, &rows, &cols);
     if (code) return code;
-    if (begin + nonzeros > rows) {
+    if (begin + nonzeros > rows || cols) {
         return error_set(EX_DATAERR, "%s: %s: has %lld entries, indptr wants %lld", name, object,
                          (long long)rows, (long long)(begin + nonzeros));
     }
@@ -169,7 +185,7 @@ static int read_shard_rows(const struct dataset *d, hid_t file, int64_t shard, e
         }
     }
     snprintf(object, sizeof object, "/%s/user", part_split[part]);
-    return code ? code : h5_read(file, object, H5T_NATIVE_INT64, first, count, users + done);
+    return code ? code : h5_read_columns(file, object, H5T_NATIVE_INT64, 0, first, count, users + done);
 }
 
 int dataset_read(const struct dataset *dataset, enum dataset_part part, int64_t first, int64_t count,
@@ -189,7 +205,7 @@ int dataset_read(const struct dataset *dataset, enum dataset_part part, int64_t 
             int64_t from = first + done - row, n = end - first - done;
             if (n > count - done) n = count - done;
             hid_t file;
-            code = open_shard(dataset, shard, &file);
+            code = open_shard(dataset, shard, h5_open, &file);
             if (code) break;
             code = read_shard_rows(dataset, file, shard, part, from, n, done, matrix, *users);
             H5Fclose(file);
@@ -216,7 +232,7 @@ int dataset_read_items(const struct dataset *dataset, struct items *items) {
     hid_t file;
     *items = (struct items){0};
     snprintf(name, sizeof name, "%s/dataset.h5", dataset->path);
-    int code = open_file(name, DATASET_FORMAT, &file);
+    int code = open_file(name, DATASET_FORMAT, h5_open, &file);
     if (code) return code;
     code = h5_read_strings(file, "/items/id", &items->n, &items->width, &items->ids);
     if (!code && items->n != dataset->n_items) {
@@ -227,7 +243,7 @@ int dataset_read_items(const struct dataset *dataset, struct items *items) {
         items->count = malloc(((size_t)items->n + 1) * sizeof *items->count);
         if (!items->count) code = error_memory("the catalogue", (size_t)items->n * sizeof *items->count);
     }
-    if (!code) code = h5_read(file, "/items/count", H5T_NATIVE_INT64, 0, items->n, items->count);
+    if (!code) code = h5_read_columns(file, "/items/count", H5T_NATIVE_INT64, 0, 0, items->n, items->count);
     H5Fclose(file);
     if (code) items_free(items);
     return code;

@@ -1,7 +1,7 @@
 /* The dataset directory that vaecf-preprocess writes and training reads.
  *
  * dataset.h5
- *   attributes  format "vaecf-dataset", format_version 1, n_users, n_items, n_interactions, n_shards, seed,
+ *   attributes  format "vaecf-dataset", format_version 2, n_users, n_items, n_interactions, n_shards, seed,
  *               fingerprint (16 hex digits of what was split how; independent of the number of shards), and
  *               every preprocessing option under its own name
  *   /items/id     strings [n_items], the catalogue in index order
@@ -9,14 +9,14 @@
  *   /shards/rows, /shards/nonzeros   int64 [n_shards, 5], columns as enum dataset_part
  *
  * shard-00000-of-00008.h5 ...
- *   attributes  format "vaecf-shard", format_version 1, shard, n_shards, n_items, fingerprint
+ *   attributes  format "vaecf-shard", format_version 2, shard, n_shards, n_items, fingerprint
  *   /train, /validation/input, /validation/target, /test/input, /test/target: CSR matrices
  *       indptr int64 [rows + 1], indices int32 [nonzeros] ascending in a row, attribute shape [rows, n_items]
  *   /train/user, /validation/user, /test/user        int64 [rows]: index of the user, unique over the dataset
  *   /train/user_id, ...                              strings [rows]: the id as it was in the CSV
  *
  * A split's rows lie in order over the shards, so a row's position is the same whatever their number. Input
- * and target of a split have the same rows. */
+ * and target of a split have the same rows. Every file is sealed, see h5.h. */
 #ifndef VAECF_DATASET_H
 #define VAECF_DATASET_H
 
@@ -27,7 +27,7 @@
 
 #define DATASET_FORMAT "vaecf-dataset"
 #define DATASET_SHARD_FORMAT "vaecf-shard"
-#define DATASET_FORMAT_VERSION 1
+#define DATASET_FORMAT_VERSION 2
 
 enum dataset_part {
     DATASET_TRAIN,
@@ -59,7 +59,8 @@ void dataset_shard_path(const char *dir, int64_t shard, int64_t n_shards, char *
 int dataset_open(const char *path, const struct comm *comm, struct dataset *dataset);
 void dataset_close(struct dataset *dataset);
 
-/* Collective: reads every shard once, dealt out over the ranks, and tests all checksums. EX_DATAERR. */
+/* Collective: reads every shard once, dealt out over the ranks, and tests its seal (see h5.h). To be called
+ * before dataset_read, which trusts the shards. EX_NOINPUT, EX_DATAERR. */
 int dataset_verify(const struct dataset *dataset, const struct comm *comm);
 
 /* Rows [first, first + count) of a part, with their users' indices in *users ([count], malloced). Tests that

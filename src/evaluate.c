@@ -128,7 +128,7 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     int is_test = strcmp(o->split, "test") == 0;
     enum dataset_part input_part = is_test ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT;
     enum dataset_part target_part = is_test ? DATASET_TEST_TARGET : DATASET_VALIDATION_TARGET;
-    int code = comm_agree(comm, checkpoint_read_info(o->checkpoint, &info));
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
     if (!code) code = dataset_open(o->data, comm, &dataset);
     if (!code) code = dataset_verify(&dataset, comm);
     if (code) goto cleanup;

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -71,4 +72,19 @@ int file_write(const char *path, const char *text) {
     if (!failed) return file_place(path);
     unlink(temporary);
     return error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(reason));
+}
+
+int file_scratch(FILE **file) {
+    char name[FILE_NAME_SIZE + 32];
+    const char *directory = getenv("TMPDIR");
+    if (!directory || !*directory) directory = "/tmp";
+    snprintf(name, sizeof name, "%.*s/vaecf-XXXXXX", FILE_NAME_SIZE, directory);
+    int number = mkstemp(name);
+    *file = number < 0 ? NULL : fdopen(number, "w+");
+    if (number >= 0) unlink(name);
+    if (*file) return 0;
+    int reason = errno;
+    if (number >= 0) close(number);
+    return error_set(EX_CANTCREAT, "%s: cannot create a temporary file: %s (TMPDIR names another place)",
+                     directory, strerror(reason));
 }

@@ -2,6 +2,8 @@
 #ifndef VAECF_FILE_H
 #define VAECF_FILE_H
 
+#include <stdio.h>
+
 enum { FILE_NAME_SIZE = 4096 };
 
 /* Makes a directory and those above it; it may be there already. EX_CANTCREAT if it cannot be made or
@@ -17,5 +19,9 @@ int file_place(const char *path);
 
 /* Writes a whole small file, by way of a temporary one. EX_CANTCREAT, EX_IOERR. */
 int file_write(const char *path, const char *text);
+
+/* Opens a file without a name in $TMPDIR (/tmp) to write and read again; it vanishes with its last user.
+ * EX_CANTCREAT. */
+int file_scratch(FILE **file);
 
 #endif

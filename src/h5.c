@@ -2,15 +2,17 @@
 #include "h5.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#include <zlib.h>
 
 #include "error.h"
 
-enum { CHUNK_BYTES = 1 << 20, VERIFY_BYTES = 1 << 22, NAME_SIZE = 1024 };
+enum { CHUNK_BYTES = 1 << 20, SEAL_BYTES = 1 << 20, NAME_SIZE = 1024, H5_ANY = -1 };
 
 /* ---- errors ---- */
 
@@ -27,18 +29,30 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *text) {
     return 0;
 }
 
-static int fail_named(int code, const char *file, const char *object, const char *what) {
-    char reason[NAME_SIZE] = "";
+/* What HDF5 says of its failure: to be asked before the next call to it, which forgets. */
+static void get_reason(char reason[NAME_SIZE]) {
+    reason[0] = '\0';
     H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, innermost, reason);
     H5Eclear2(H5E_DEFAULT);
+}
+
+static int fail_because(int code, const char *file, const char *object, const char *what,
+                        const char *reason) {
     return error_set(code, "%s: %s%s%s%s%s", file, object, *object ? ": " : "", what, *reason ? ": " : "",
                      reason);
 }
 
+static int fail_named(int code, const char *file, const char *object, const char *what) {
+    char reason[NAME_SIZE];
+    get_reason(reason);
+    return fail_because(code, file, object, what, reason);
+}
+
 static int fail(int code, hid_t file, const char *object, const char *what) {
-    char name[NAME_SIZE] = "?";
+    char name[NAME_SIZE] = "?", reason[NAME_SIZE];
+    get_reason(reason);
     H5Fget_name(file, name, sizeof name);
-    return fail_named(code, name, object, what);
+    return fail_because(code, name, object, what, reason);
 }
 
 /* ---- files ---- */
@@ -64,13 +78,14 @@ static hid_t access_list(void) {
     return list;
 }
 
-int h5_open(const char *path, hid_t *file) {
-    struct stat status;
-    *file = H5I_INVALID_HID;
-    start();
-    if (stat(path, &status)) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
-    if (S_ISDIR(status.st_mode)) return error_set(EX_NOINPUT, "%s: is a directory, want a file", path);
-    if (access(path, R_OK)) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+/* A list to create with, which keeps no time: the same content is the same file. */
+static hid_t timeless(hid_t class) {
+    hid_t list = H5Pcreate(class);
+    H5Pset_obj_track_times(list, 0);
+    return list;
+}
+
+static int open_file(const char *path, hid_t *file) {
     hid_t list = access_list();
     *file = H5Fopen(path, H5F_ACC_RDONLY, list);
     H5Pclose(list);
@@ -78,26 +93,143 @@ int h5_open(const char *path, hid_t *file) {
     return 0;
 }
 
+/* Opens it for reading by ourselves. */
+static int open_bytes(const char *path, int *descriptor, int64_t *length) {
+    struct stat status;
+    *descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    if (*descriptor < 0 || fstat(*descriptor, &status)) {
+        int code = error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+        if (*descriptor >= 0) close(*descriptor);
+        return code;
+    }
+    *length = status.st_size;
+    if (S_ISREG(status.st_mode)) return 0;
+    close(*descriptor);
+    return error_set(EX_NOINPUT, "%s: is %s, want a file", path,
+                     S_ISDIR(status.st_mode) ? "a directory" : "no file");
+}
+
+int h5_open(const char *path, hid_t *file) {
+    int descriptor;
+    int64_t length;
+    *file = H5I_INVALID_HID;
+    start();
+    int code = open_bytes(path, &descriptor, &length);
+    if (code) return code;
+    close(descriptor);
+    return open_file(path, file);
+}
+
 int h5_create(const char *path, hid_t *file) {
     start();
-    hid_t list = access_list();
-    *file = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, list);
+    hid_t list = access_list(), create = timeless(H5P_FILE_CREATE);
+    *file = H5Fcreate(path, H5F_ACC_TRUNC, create, list);
+    H5Pclose(create);
     H5Pclose(list);
+    H5Pclose(create);
     if (*file < 0) return fail_named(EX_CANTCREAT, path, "", "cannot create");
     return 0;
 }
 
-int h5_close(hid_t file, const char *path) {
-    herr_t flushed = H5Fflush(file, H5F_SCOPE_GLOBAL);
-    int code = flushed < 0 ? fail_named(EX_IOERR, path, "", "cannot write") : 0;
-    if (H5Fclose(file) < 0 && !code) code = fail_named(EX_IOERR, path, "", "cannot close");
+/* ---- the seal ---- */
+
+static const char signature[8] = "\x89HDF\r\n\x1a\n", seal_name[] = "vaecf-seal ";
+
+/* The line behind the first `length` bytes of a file. EX_IOERR. */
+static int make_seal(int descriptor, int64_t length, char seal[H5_SEAL_SIZE + 1]) {
+    unsigned char *buffer = malloc(SEAL_BYTES);
+    if (!buffer) return error_memory("a checksum", SEAL_BYTES);
+    uLong sum = crc32(0, NULL, 0);
+    ssize_t got = 1;
+    for (int64_t at = 0; at < length && got > 0; at += got) {
+        size_t want = length - at < SEAL_BYTES ? (size_t)(length - at) : SEAL_BYTES;
+        got = pread(descriptor, buffer, want, at);
+        if (got > 0) sum = crc32(sum, buffer, (uInt)got);
+        if (got == 0) errno = EIO; /* it became shorter */
+    }
+    free(buffer);
+    snprintf(seal, H5_SEAL_SIZE + 1, "%s%019lld %08lx\n", seal_name, (long long)length, (unsigned long)sum);
+    return got > 0 ? 0 : EX_IOERR;
+}
+
+/* Appends the seal and waits until all of it is on the disk. */
+static int put_seal(const char *path) {
+    char seal[H5_SEAL_SIZE + 1];
+    struct stat status;
+    int file = open(path, O_RDWR | O_CLOEXEC), code = 0;
+    ssize_t put = -1;
+    if (file >= 0 && !fstat(file, &status) && !make_seal(file, status.st_size, seal)) {
+        put = pwrite(file, seal, H5_SEAL_SIZE, status.st_size);
+        if (put >= 0 && put < H5_SEAL_SIZE) errno = ENOSPC;
+    }
+    if (put < H5_SEAL_SIZE || (fsync(file) && errno != EINVAL)) {
+        code = error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(errno));
+    }
+    if (file >= 0 && close(file) && !code) {
+        code = error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(errno));
+    }
     return code;
 }
 
+static int check_seal(const char *path, int file, int64_t size) {
+    char begin[sizeof signature], seal[H5_SEAL_SIZE + 1], want[H5_SEAL_SIZE + 1];
+    int64_t length = size - H5_SEAL_SIZE;
+    if (pread(file, begin, sizeof begin, 0) != sizeof begin || memcmp(begin, signature, sizeof begin) != 0) {
+        return error_set(EX_DATAERR, "%s: no HDF5 file, or a damaged one", path);
+    }
+    if (length <= 0 || pread(file, seal, H5_SEAL_SIZE, length) != H5_SEAL_SIZE ||
+        memcmp(seal, seal_name, sizeof seal_name - 1) != 0) {
+        return error_set(EX_DATAERR,
+                         "%s: has no vaecf-seal at its end: it was cut off, changed by another program, or "
+                         "written before format version 2; want it as vaecf wrote it",
+                         path);
+    }
+    int code = make_seal(file, length, want);
+    if (code) return error_set(code, "%s: cannot read: %s", path, strerror(errno));
+    if (memcmp(seal, want, H5_SEAL_SIZE) == 0) return 0;
+    return error_set(EX_DATAERR, "%s: is damaged: its checksum does not fit", path);
+}
+
+int h5_open_sealed(const char *path, hid_t *file) {
+    int descriptor;
+    int64_t size;
+    *file = H5I_INVALID_HID;
+    start();
+    int code = open_bytes(path, &descriptor, &size);
+    if (code) return code;
+    code = check_seal(path, descriptor, size);
+    close(descriptor);
+    return code ? code : open_file(path, file);
+}
+
+int h5_close(hid_t file, const char *path, int code) {
+    if (code) {
+        H5Fclose(file);
+        return code;
+    }
+    if (H5Fflush(file, H5F_SCOPE_GLOBAL) < 0) code = fail_named(EX_IOERR, path, "", "cannot write");
+    if (H5Fclose(file) < 0 && !code) code = fail_named(EX_IOERR, path, "", "cannot close");
+    return code ? code : put_seal(path);
+}
+
 int h5_make_group(hid_t file, const char *path) {
-    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t create = timeless(H5P_GROUP_CREATE);
+    hid_t group = H5Gcreate2(file, path, H5P_DEFAULT, create, H5P_DEFAULT);
+    H5Pclose(create);
     if (group < 0) return fail(EX_IOERR, file, path, "cannot write");
     return H5Gclose(group) < 0 ? fail(EX_IOERR, file, path, "cannot write") : 0;
+}
+
+/* Makes the groups on the way to an object, where they are not there yet. */
+static int make_parents(hid_t file, const char *path) {
+    char parent[NAME_SIZE];
+    for (const char *end = path + 1; (end = strchr(end, '/')); end++) {
+        snprintf(parent, sizeof parent, "%.*s", (int)(end - path), path);
+        htri_t exists = H5Lexists(file, parent, H5P_DEFAULT);
+        int code = exists > 0 ? 0 : h5_make_group(file, parent);
+        if (code) return code;
+    }
+    return 0;
 }
 
 /* ---- datasets ---- */
@@ -105,10 +237,10 @@ int h5_make_group(hid_t file, const char *path) {
 static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
                        int deflate) {
     hsize_t dims[2] = {(hsize_t)rows, (hsize_t)cols}, chunk[2] = {1, cols ? (hsize_t)cols : 1};
-    int rank = cols ? 2 : 1, code = 0;
+    int rank = cols ? 2 : 1, code = make_parents(file, path);
+    if (code) return code;
     hid_t space = H5Screate_simple(rank, dims, NULL);
-    hid_t create = H5Pcreate(H5P_DATASET_CREATE), link = H5Pcreate(H5P_LINK_CREATE);
-    H5Pset_create_intermediate_group(link, 1);
+    hid_t create = timeless(H5P_DATASET_CREATE);
     if (rows) {
         hsize_t row_bytes = (hsize_t)H5Tget_size(type) * chunk[1];
         chunk[0] = row_bytes < CHUNK_BYTES ? CHUNK_BYTES / row_bytes : 1;
@@ -120,12 +252,11 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
         }
         H5Pset_fletcher32(create);
     }
-    hid_t set = H5Dcreate2(file, path, type, space, link, create, H5P_DEFAULT);
+    hid_t set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     if (set < 0 || (rows && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
         code = fail(EX_IOERR, file, path, "cannot write");
     }
     if (set >= 0 && H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
-    H5Pclose(link);
     H5Pclose(create);
     H5Sclose(space);
     return code;
@@ -134,6 +265,48 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate) {
     return write_typed(file, path, type, rows, cols, data, deflate);
+}
+
+int64_t h5_piece(hid_t type) {
+    return CHUNK_BYTES / (int64_t)H5Tget_size(type);
+}
+
+int h5_begin(hid_t file, const char *path, hid_t type, int64_t rows, hid_t *set) {
+    hsize_t dims = (hsize_t)rows, chunk = (hsize_t)h5_piece(type);
+    if (chunk > dims) chunk = dims;
+    int code = make_parents(file, path);
+    *set = H5I_INVALID_HID;
+    if (code) return code;
+    hid_t space = H5Screate_simple(1, &dims, NULL);
+    hid_t create = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_obj_track_times(create, false);
+    if (rows) {
+        H5Pset_chunk(create, 1, &chunk);
+        H5Pset_fletcher32(create);
+    }
+    *set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    if (*set < 0) code = fail(EX_IOERR, file, path, "cannot write");
+    H5Pclose(create);
+    H5Sclose(space);
+    return code;
+}
+
+int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t count, const void *data) {
+    if (!count) return 0;
+    hsize_t start = (hsize_t)first, size = (hsize_t)count;
+    hid_t in_file = H5Dget_space(set), in_memory = H5Screate_simple(1, &size, NULL);
+    int code = 0;
+    if (H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &start, NULL, &size, NULL) < 0 ||
+        H5Dwrite(set, type, in_memory, in_file, H5P_DEFAULT, data) < 0) {
+        code = fail(EX_IOERR, file, "", "cannot write");
+    }
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    return code;
+}
+
+int h5_end(hid_t file, hid_t set) {
+    return H5Dclose(set) < 0 ? fail(EX_IOERR, file, "", "cannot write") : 0;
 }
 
 /* Opens a dataset of one or two dimensions. */
@@ -179,78 +352,33 @@ static int read_rows(hid_t file, const char *path, hid_t set, hid_t type, const 
     return code;
 }
 
-int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data) {
+static int read_checked(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, int64_t cols,
+                        void *data) {
     hid_t set;
     hsize_t dims[2];
     int rank, code = open_dataset(file, path, &set, dims, &rank);
     if (code) return code;
+    char what[128] = "";
     if (first < 0 || count < 0 || (hsize_t)first + (hsize_t)count > dims[0]) {
-        char what[128];
         snprintf(what, sizeof what, "has %lld rows, want at least %lld", (long long)dims[0],
                  (long long)(first + count));
-        code = fail(EX_DATAERR, file, path, what);
-    } else {
-        code = read_rows(file, path, set, type, dims, rank, (hsize_t)first, (hsize_t)count, data);
+    } else if (cols != H5_ANY && (hsize_t)cols != (rank == 2 ? dims[1] : 0)) {
+        snprintf(what, sizeof what, "has %lld columns, want %lld", (long long)(rank == 2 ? dims[1] : 0),
+                 (long long)cols);
     }
+    code = *what ? fail(EX_DATAERR, file, path, what)
+                 : read_rows(file, path, set, type, dims, rank, (hsize_t)first, (hsize_t)count, data);
     H5Dclose(set);
     return code;
 }
 
-/* ---- verification ---- */
-
-static int verify_dataset(hid_t file, const char *path) {
-    hid_t set;
-    hsize_t dims[2];
-    int rank, code = open_dataset(file, path, &set, dims, &rank);
-    if (code) return code;
-    hid_t type = H5Dget_type(set);
-    size_t row_bytes = H5Tget_size(type) * (rank == 2 ? (size_t)dims[1] : 1);
-    hsize_t piece = row_bytes && row_bytes < VERIFY_BYTES ? VERIFY_BYTES / row_bytes : 1;
-    void *buffer = NULL;
-    if (H5Tdetect_class(type, H5T_VLEN) > 0 || H5Tis_variable_str(type) > 0) {
-        code = fail(EX_DATAERR, file, path, "of a type that this program does not write");
-    } else if (!(buffer = malloc(row_bytes * (size_t)piece + 1))) {
-        code = error_memory("reading", row_bytes * piece);
-    }
-    for (hsize_t first = 0; first < dims[0] && !code; first += piece) {
-        hsize_t count = dims[0] - first < piece ? dims[0] - first : piece;
-        code = read_rows(file, path, set, type, dims, rank, first, count, buffer);
-    }
-    free(buffer);
-    H5Tclose(type);
-    H5Dclose(set);
-    return code;
+int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data) {
+    return read_checked(file, path, type, first, count, H5_ANY, data);
 }
 
-static int verify_group(hid_t file, const char *path) {
-    H5G_info_t info;
-    hid_t group = H5Gopen2(file, path, H5P_DEFAULT);
-    if (group < 0 || H5Gget_info(group, &info) < 0) {
-        if (group >= 0) H5Gclose(group);
-        return fail(EX_DATAERR, file, path, "damaged");
-    }
-    int code = 0;
-    for (hsize_t i = 0; i < info.nlinks && !code; i++) {
-        char name[256], child[NAME_SIZE];
-        if (H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name, sizeof name, H5P_DEFAULT) <
-            0) {
-            code = fail(EX_DATAERR, file, path, "damaged");
-            break;
-        }
-        snprintf(child, sizeof child, "%s%s%s", path, path[1] ? "/" : "", name);
-        hid_t object = H5Oopen(file, child, H5P_DEFAULT);
-        H5I_type_t type = object < 0 ? H5I_BADID : H5Iget_type(object);
-        if (object < 0) code = fail(EX_DATAERR, file, child, "damaged");
-        if (object >= 0) H5Oclose(object);
-        if (type == H5I_DATASET) code = verify_dataset(file, child);
-        if (type == H5I_GROUP) code = verify_group(file, child);
-    }
-    H5Gclose(group);
-    return code;
-}
-
-int h5_verify(hid_t file) {
-    return verify_group(file, "/");
+int h5_read_columns(hid_t file, const char *path, hid_t type, int64_t cols, int64_t first, int64_t count,
+                    void *data) {
+    return read_checked(file, path, type, first, count, cols, data);
 }
 
 /* ---- strings ---- */
@@ -284,7 +412,7 @@ int h5_read_strings(hid_t file, const char *path, int64_t *count, size_t *width,
     *count = (int64_t)dims[0];
     *width = H5Tget_size(stored);
     type = H5Tcopy(stored);
-    *text = calloc((size_t)dims[0] + 1, *width);
+    *text = dims[0] < INT64_MAX ? calloc((size_t)dims[0] + 1, *width) : NULL;
     if (!*text) {
         code = error_memory(path, (dims[0] + 1) * *width);
         goto cleanup;

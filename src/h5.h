@@ -2,6 +2,10 @@
  * checksum, metadata is checksummed too (file format of HDF5 1.10), strings are of fixed length and padded
  * with NUL, and HDF5's own error stack is turned into one line that names the file and the object.
  *
+ * Behind the HDF5 part, where HDF5 does not look, a file ends with a seal: the line "vaecf-seal LENGTH
+ * CRC-32" of all the bytes before. HDF5 can crash on damaged metadata, and parts of its files have no
+ * checksum of its own; h5_open_sealed finds damage of any kind before HDF5 sees a byte.
+ *
  * All functions return 0 or a code of <sysexits.h> with error_message() set. `file` is an open file,
  * `path` names an object within it ("/train/indptr"); groups on the way are made as needed. */
 #ifndef VAECF_H5_H
@@ -11,14 +15,21 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Opens for reading. EX_NOINPUT if there is none, EX_DATAERR if it is no HDF5 file or a damaged one. */
+enum { H5_SEAL_SIZE = 40 };
+
+/* Opens for reading a file whose seal was tested already, or of another program. EX_NOINPUT if there is none,
+ * EX_DATAERR if it is no HDF5 file. */
 int h5_open(const char *path, hid_t *file);
+
+/* The same, and reads the whole file first to test its seal: EX_DATAERR if it is not as it was written. */
+int h5_open_sealed(const char *path, hid_t *file);
 
 /* Creates, replacing what is there. EX_CANTCREAT. */
 int h5_create(const char *path, hid_t *file);
 
-/* Closes a file that was written to; EX_IOERR if the disk did not take the last bytes. */
-int h5_close(hid_t file, const char *path);
+/* Closes a file that was written to. code is what the writing has come to; if 0, the file is sealed and
+ * flushed to disk, EX_IOERR if the disk did not take it. Returns the first failure, whose message stands. */
+int h5_close(hid_t file, const char *path, int code);
 
 /* Makes an empty group, for attributes. EX_IOERR. */
 int h5_make_group(hid_t file, const char *path);
@@ -28,17 +39,25 @@ int h5_make_group(hid_t file, const char *path);
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate);
 
+/* The same piece by piece: a one-dimensional dataset of `rows` elements, none written yet; then the elements
+ * from `first` on (in whole pieces of h5_piece(type) elements, best); then its end. The pieces are part of
+ * how the file's bytes come out. */
+int h5_begin(hid_t file, const char *path, hid_t type, int64_t rows, hid_t *set);
+int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t count, const void *data);
+int h5_end(hid_t file, hid_t set);
+int64_t h5_piece(hid_t type);
+
 /* The shape of a dataset: rows and cols (0 if one-dimensional). EX_DATAERR if it is missing or of another
  * rank. */
 int h5_shape(hid_t file, const char *path, int64_t *rows, int64_t *cols);
 
 /* Reads rows [first, first + count) of a dataset into data; EX_DATAERR if it is missing, too short or fails
- * its checksum. */
+ * its checksum. data has room for as many columns as the dataset has: see h5_shape. */
 int h5_read(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, void *data);
 
-/* Reads every dataset of the file once, so that every checksum is tested. EX_DATAERR names the damaged one.
- */
-int h5_verify(hid_t file);
+/* The same; EX_DATAERR unless the dataset has `cols` columns (0: is one-dimensional). */
+int h5_read_columns(hid_t file, const char *path, hid_t type, int64_t cols, int64_t first, int64_t count,
+                    void *data);
 
 /* Strings: `text` holds count strings of `width` bytes each, NUL-padded (width includes no terminator; a
  * string may fill all of it). */

@@ -18,12 +18,13 @@
 
 /* What a number is for. Values are part of the promise "same seed, same bits": never renumber. */
 enum philox_stream {
-    PHILOX_INIT = 0,    /* initial weights:  row = tensor, block = element / 4 */
-    PHILOX_SHUFFLE = 1, /* order of users:   row = round input */
-    PHILOX_DROPOUT = 2, /* input dropout:    row = user, block = item / 4, lane = item % 4 */
-    PHILOX_NOISE = 3,   /* latent noise:     row = user, block = dimension / 4, lane = dimension % 4 */
-    PHILOX_SPLIT = 4,   /* target items:     row = user, block = item / 4, lane = item % 4 */
-    PHILOX_SWEEP = 5,   /* random search:    row = run, block = parameter */
+    PHILOX_INIT = 0,        /* initial weights:  row = tensor, block = element / 4 */
+    PHILOX_SHUFFLE = 1,     /* order of users:   row = round input */
+    PHILOX_DROPOUT = 2,     /* input dropout:    row = user, block = item / 4, lane = item % 4 */
+    PHILOX_NOISE = 3,       /* latent noise:     row = user, block = dimension / 4, lane = dimension % 4 */
+    PHILOX_SPLIT = 4,       /* target items:     row = user, block = item / 4, lane = item % 4 */
+    PHILOX_SWEEP = 5,       /* random search:    row = run, block = parameter */
+    PHILOX_SYNTHESIZE = 16, /* made-up data: row = user, block = draw */
 };
 
 struct philox_block {

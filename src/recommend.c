@@ -5,48 +5,74 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <time.h>
 
 #include "backend.h"
 #include "checkpoint.h"
+#include "comm.h"
 #include "error.h"
-#include "file.h"
-#include "history.h"
+#include "explain.h"
+#include "latency.h"
 #include "program.h"
+#include "recommender.h"
 
 static const char program[] = "vaecf-recommend";
 
 static const char help[] =
-    "usage: vaecf-recommend --checkpoint FILE.h5 --input history.csv [--top-k 20] [--output recs.csv]\n"
+    "usage: [mpirun -n RANKS] vaecf-recommend --checkpoint FILE.h5 --input history.csv [--output recs.csv]\n"
+    "       vaecf-recommend --checkpoint FILE.h5 --input history.csv --explain USER [--items items.csv]\n"
+    "       vaecf-recommend --checkpoint FILE.h5 --benchmark [--output latency.csv]\n"
     "\n"
     "Writes user,rank,item,score,source: for each user of the input, in its order, the items with the "
-    "highest scores.\n"
-    "Users need not have been there in training. source is \"model\" (score: the logit) or, for users none "
-    "of whose\n"
-    "items is known, \"popularity\" (score: training users of the item). Unknown items are passed over.\n"
+    "highest\n"
+    "scores. Users need not have been there in training. source is \"model\" or, for users none of whose "
+    "items\n"
+    "is known, \"popularity\" (score: training users of the item). Unknown items are counted and passed "
+    "over.\n"
     "\n"
     "  -c, --checkpoint FILE   best.h5 or one of checkpoints/ of a run directory; nothing else is needed\n"
-    "  -i, --input FILE        the users' interactions so far: CSV, plain, gzip or zstd; \"-\" is standard "
-    "input; may\n"
+    "\n"
+    "Users:\n"
+    "  -i, --input FILE        their interactions so far: CSV, plain, gzip or zstd; \"-\" is standard input; "
+    "may\n"
     "                          be given again and again\n"
-    "  -k, --top-k N           items for each user (default 20)\n"
-    "  -o, --output FILE       default: standard output\n"
-    "      --include-seen      also items that the user has had\n"
+    "      --users-from DIR    or a data set's users, with --split train (default), validation or test\n"
+    "      --split NAME        (of held-out users the input part)\n"
+    "      --grouped           the rows of a user lie together: users are passed on as they are read\n"
+    "      --memory MB         otherwise rows beyond so much go to temporary files in $TMPDIR (default "
+    "1024)\n"
     "      --min-rating X      only interactions with at least this rating count\n"
     "      --delimiter TEXT    between fields, \\t for a tab (default: the first of tab , :: in the first "
     "line)\n"
     "      --header auto|yes|no   is the first row a header? (default auto)\n"
     "      --user-column COLUMN, --item-column COLUMN, --rating-column COLUMN   name, or number from 1\n"
     "      --bad-rows error|skip  what to do about rows that cannot be read (default error)\n"
+    "\n"
+    "Lists:\n"
+    "  -k, --top-k N           items for each user (default 20)\n"
+    "      --include-seen      also items that the user has had; --exclude-seen (default)\n"
+    "      --allow FILE        only these items: an id a line\n"
+    "      --deny FILE         not these items\n"
+    "      --min-count N       only items with so many training users\n"
+    "      --score logit|probability   probability: softmax over the whole catalogue (default logit)\n"
+    "      --precision fp32|bf16|fp16  of the weights in memory; sums are fp32 (default fp32)\n"
+    "\n"
+    "Output:\n"
+    "  -o, --output FILE       default: standard output\n"
+    "      --format csv|jsonl|hdf5     default: by the name, .jsonl .json .ndjson, .h5 .hdf5, else csv\n"
+    "      --explain USER      one user's history and list, to be read on a terminal\n"
+    "      --items FILE        with titles from this CSV file: id, title\n"
+    "      --benchmark         times batches of 1 to 4096 users, of the input or made up; --output: as CSV\n"
     "  -h, --help              this text\n"
     "      --version           version, and what was compiled in\n"
     "\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
 
-enum { TOP_K_MAX = 10000, SCORES_MAX = 1 << 23, ROWS_MAX = 256 };
+enum { TOP_K_MAX = 10000, PROGRESS_SECONDS = 10 };
 
 enum {
     OPTION_INCLUDE_SEEN = 256,
+    OPTION_EXCLUDE_SEEN,
     OPTION_MIN_RATING,
     OPTION_DELIMITER,
     OPTION_HEADER,
@@ -54,6 +80,19 @@ enum {
     OPTION_ITEM,
     OPTION_RATING,
     OPTION_BAD_ROWS,
+    OPTION_USERS_FROM,
+    OPTION_SPLIT,
+    OPTION_GROUPED,
+    OPTION_MEMORY,
+    OPTION_ALLOW,
+    OPTION_DENY,
+    OPTION_MIN_COUNT,
+    OPTION_SCORE,
+    OPTION_PRECISION,
+    OPTION_FORMAT,
+    OPTION_EXPLAIN,
+    OPTION_ITEMS,
+    OPTION_BENCHMARK,
     OPTION_VERSION,
 };
 
@@ -63,6 +102,7 @@ static const struct option long_options[] = {
     {"top-k", required_argument, NULL, 'k'},
     {"output", required_argument, NULL, 'o'},
     {"include-seen", no_argument, NULL, OPTION_INCLUDE_SEEN},
+    {"exclude-seen", no_argument, NULL, OPTION_EXCLUDE_SEEN},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     {"delimiter", required_argument, NULL, OPTION_DELIMITER},
     {"header", required_argument, NULL, OPTION_HEADER},
@@ -70,52 +110,114 @@ static const struct option long_options[] = {
     {"item-column", required_argument, NULL, OPTION_ITEM},
     {"rating-column", required_argument, NULL, OPTION_RATING},
     {"bad-rows", required_argument, NULL, OPTION_BAD_ROWS},
+    {"users-from", required_argument, NULL, OPTION_USERS_FROM},
+    {"split", required_argument, NULL, OPTION_SPLIT},
+    {"grouped", no_argument, NULL, OPTION_GROUPED},
+    {"memory", required_argument, NULL, OPTION_MEMORY},
+    {"allow", required_argument, NULL, OPTION_ALLOW},
+    {"deny", required_argument, NULL, OPTION_DENY},
+    {"min-count", required_argument, NULL, OPTION_MIN_COUNT},
+    {"score", required_argument, NULL, OPTION_SCORE},
+    {"precision", required_argument, NULL, OPTION_PRECISION},
+    {"format", required_argument, NULL, OPTION_FORMAT},
+    {"explain", required_argument, NULL, OPTION_EXPLAIN},
+    {"items", required_argument, NULL, OPTION_ITEMS},
+    {"benchmark", no_argument, NULL, OPTION_BENCHMARK},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
 };
 
+static const char *const score_names[] = {"logit", "probability", NULL};
+static const char *const precision_names[] = {"fp32", "bf16", "fp16", NULL};
+static const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
+static const char *const format_names[] = {"csv", "jsonl", "hdf5", NULL}; /* as enum lists_format */
+static const char *const split_names[] = {"train", "validation", "test", NULL};
+static const char *const header_names[] = {"auto", "yes", "no", NULL}; /* as enum csv_header */
+static const char *const bad_rows_names[] = {"error", "skip", NULL};
+
 struct options {
-    const char *checkpoint, *output;
+    const char *checkpoint, *output, *allow, *deny, *explain, *titles, *split;
     const char **inputs;
-    int n_inputs, top_k, include_seen, help, version;
-    double min_rating;
-    struct csv_options csv;
+    struct history_options history;
+    int top_k, include_seen, score, precision, format, benchmark, help, version;
+    int64_t min_count;
 };
 
 /* ---- options ---- */
 
-static int parse_number(const char *name, const char *text, double low, double high, double *value) {
+static int parse_number(const char *name, double low, double high, double *value) {
     char *end;
     errno = 0;
-    *value = strtod(text, &end);
-    if (end != text && !*end && !errno && *value >= low && *value <= high) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a number from %g to %g", name, text, low, high);
+    *value = strtod(optarg, &end);
+    if (end != optarg && !*end && !errno && *value >= low && *value <= high) return 0;
+    return error_set(EX_USAGE, "--%s %s: want a number from %g to %g", name, optarg, low, high);
 }
 
-/* One of two words; sets *second if it is the second. */
-static int parse_choice(const char *name, const char *text, const char *first, const char *second,
-                        bool *is_second) {
-    *is_second = strcmp(text, second) == 0;
-    if (*is_second || strcmp(text, first) == 0) return 0;
-    return error_set(EX_USAGE, "--%s %s: want %s or %s", name, text, first, second);
+static int parse_whole(const char *name, double low, double high, int64_t *value) {
+    double number;
+    int code = parse_number(name, low, high, &number);
+    if (!code && number != floor(number)) {
+        code = error_set(EX_USAGE, "--%s %s: want a whole number", name, optarg);
+    }
+    if (!code) *value = (int64_t)number;
+    return code;
+}
+
+/* The place of the word in the list. */
+static int parse_choice(const char *name, const char *const *words, int *choice) {
+    char all[128] = "";
+    for (int i = 0; words[i]; i++) {
+        if (strcmp(optarg, words[i]) == 0) {
+            *choice = i;
+            return 0;
+        }
+        size_t used = strlen(all);
+        snprintf(all + used, sizeof all - used, "%s%s", i ? words[i + 1] ? ", " : " or " : "", words[i]);
+    }
+    return error_set(EX_USAGE, "--%s %s: want %s", name, optarg, all);
+}
+
+static int set_csv_option(struct csv_options *csv, int option) {
+    int choice = 0, code = 0;
+    switch (option) {
+    case OPTION_DELIMITER:
+        csv->delimiter = optarg;
+        break;
+    case OPTION_HEADER:
+        code = parse_choice("header", header_names, &choice);
+        csv->header = (enum csv_header)choice;
+        break;
+    case OPTION_USER:
+        csv->user_column = optarg;
+        break;
+    case OPTION_ITEM:
+        csv->item_column = optarg;
+        break;
+    case OPTION_RATING:
+        csv->rating_column = optarg;
+        break;
+    case OPTION_BAD_ROWS:
+        code = parse_choice("bad-rows", bad_rows_names, &choice);
+        csv->skip_bad_rows = choice == 1;
+        break;
+    }
+    return code;
 }
 
 static int set_option(struct options *o, int option) {
-    double number;
-    int code = 0;
+    int64_t number = 0;
+    int choice = 0, code = 0;
     switch (option) {
     case 'c':
         o->checkpoint = optarg;
         break;
     case 'i':
-        o->inputs[o->n_inputs++] = optarg;
+        o->inputs[o->history.n_paths++] = optarg;
         break;
     case 'k':
-        code = parse_number("top-k", optarg, 1, TOP_K_MAX, &number);
-        if (!code && number != floor(number))
-            code = error_set(EX_USAGE, "--top-k %s: want a whole number", optarg);
-        if (!code) o->top_k = (int)number;
+        code = parse_whole("top-k", 1, TOP_K_MAX, &number);
+        o->top_k = (int)number;
         break;
     case 'o':
         o->output = optarg;
@@ -123,32 +225,52 @@ static int set_option(struct options *o, int option) {
     case OPTION_INCLUDE_SEEN:
         o->include_seen = 1;
         break;
+    case OPTION_EXCLUDE_SEEN:
+        o->include_seen = 0;
+        break;
     case OPTION_MIN_RATING:
-        code = parse_number("min-rating", optarg, -1e300, 1e300, &o->min_rating);
+        code = parse_number("min-rating", -1e300, 1e300, &o->history.min_rating);
         break;
-    case OPTION_DELIMITER:
-        o->csv.delimiter = optarg;
+    case OPTION_USERS_FROM:
+        o->history.dataset = optarg;
         break;
-    case OPTION_HEADER:
-        if (strcmp(optarg, "auto") == 0) {
-            o->csv.header = CSV_HEADER_AUTO;
-        } else {
-            bool is_no;
-            code = parse_choice("header", optarg, "yes", "no", &is_no);
-            o->csv.header = is_no ? CSV_HEADER_NO : CSV_HEADER_YES;
-        }
+    case OPTION_SPLIT:
+        code = parse_choice("split", split_names, &choice);
+        o->split = split_names[choice];
         break;
-    case OPTION_USER:
-        o->csv.user_column = optarg;
+    case OPTION_GROUPED:
+        o->history.grouped = 1;
         break;
-    case OPTION_ITEM:
-        o->csv.item_column = optarg;
+    case OPTION_MEMORY:
+        code = parse_whole("memory", 1, 1e9, &number);
+        o->history.memory = number << 20;
         break;
-    case OPTION_RATING:
-        o->csv.rating_column = optarg;
+    case OPTION_ALLOW:
+        o->allow = optarg;
         break;
-    case OPTION_BAD_ROWS:
-        code = parse_choice("bad-rows", optarg, "error", "skip", &o->csv.skip_bad_rows);
+    case OPTION_DENY:
+        o->deny = optarg;
+        break;
+    case OPTION_MIN_COUNT:
+        code = parse_whole("min-count", 0, 1e15, &o->min_count);
+        break;
+    case OPTION_SCORE:
+        code = parse_choice("score", score_names, &o->score);
+        break;
+    case OPTION_PRECISION:
+        code = parse_choice("precision", precision_names, &o->precision);
+        break;
+    case OPTION_FORMAT:
+        code = parse_choice("format", format_names, &o->format);
+        break;
+    case OPTION_EXPLAIN:
+        o->explain = optarg;
+        break;
+    case OPTION_ITEMS:
+        o->titles = optarg;
+        break;
+    case OPTION_BENCHMARK:
+        o->benchmark = 1;
         break;
     case 'h':
         o->help = 1;
@@ -156,8 +278,46 @@ static int set_option(struct options *o, int option) {
     case OPTION_VERSION:
         o->version = 1;
         break;
+    default:
+        code = set_csv_option(&o->history.csv, option);
     }
     return code;
+}
+
+static int has_suffix(const char *path, const char *const *suffixes) {
+    size_t length = path ? strlen(path) : 0;
+    for (; *suffixes; suffixes++) {
+        size_t n = strlen(*suffixes);
+        if (length > n && strcmp(path + length - n, *suffixes) == 0) return 1;
+    }
+    return 0;
+}
+
+/* Do the options fit together? */
+static int check(struct options *o) {
+    static const char *const json[] = {".jsonl", ".json", ".ndjson", NULL}, *const hdf5[] = {".h5", ".hdf5",
+                                                                                             NULL};
+    if (!o->checkpoint) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
+    if (!o->history.n_paths && !o->history.dataset && !o->benchmark) {
+        return error_set(EX_USAGE, "--input is missing, or --users-from (--help tells more)");
+    }
+    if (o->history.n_paths && o->history.dataset) {
+        return error_set(EX_USAGE, "--input and --users-from: want one of them");
+    }
+    if (o->split && !o->history.dataset) return error_set(EX_USAGE, "--split goes with --users-from");
+    if (o->explain && o->benchmark) return error_set(EX_USAGE, "--explain and --benchmark: want one of them");
+    if (o->titles && !o->explain) return error_set(EX_USAGE, "--items goes with --explain");
+    if (o->explain && o->output) return error_set(EX_USAGE, "--explain writes to standard output alone");
+    if (o->format < 0)
+        o->format = has_suffix(o->output, json)   ? LISTS_JSON
+                    : has_suffix(o->output, hdf5) ? LISTS_HDF5
+                                                  : LISTS_CSV;
+    if (o->format == LISTS_HDF5 && !o->output) {
+        return error_set(EX_USAGE, "--format hdf5 wants a file: --output lists.h5");
+    }
+    o->history.split = o->split ? o->split : "train";
+    o->history.paths = o->inputs;
+    return csv_check_options(&o->history.csv);
 }
 
 static int parse(int argc, char **argv, struct options *o) {
@@ -171,193 +331,173 @@ static int parse(int argc, char **argv, struct options *o) {
     }
     if (optind < argc)
         return error_set(EX_USAGE, "\"%s\": want only options (--help lists them)", argv[optind]);
-    if (!o->checkpoint) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
-    if (!o->n_inputs) return error_set(EX_USAGE, "--input is missing (--help tells more)");
-    return csv_check_options(&o->csv);
+    return check(o);
 }
 
-/* ---- output ---- */
+/* ---- progress ---- */
 
-/* A field of a CSV file, quoted where it has to be (RFC 4180). */
-static void write_field(FILE *file, const char *text, size_t length) {
-    int plain = length > 0;
-    for (size_t i = 0; i < length; i++) plain = plain && !strchr(",\"\r\n", text[i]);
-    if (plain) {
-        fwrite(text, 1, length, file);
-        return;
+static double started, told; /* when; 0: not yet */
+
+static double now(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static void tell_progress(const char *what, int64_t n, double part) {
+    double time = now();
+    if (time - told < PROGRESS_SECONDS) return;
+    told = time;
+    double passed = time - started;
+    fprintf(stderr, "%s: %lld %s, %.0f a second", program, (long long)n, what, (double)n / passed);
+    if (part > 0) {
+        long long left = (long long)(passed * (1 - part) / part + 0.5);
+        fprintf(stderr, ", %.0f %%, %lld:%02lld:%02lld left", 100 * part, left / 3600, left / 60 % 60,
+                left % 60);
     }
-    fputc('"', file);
-    for (size_t i = 0; i < length; i++) {
-        if (text[i] == '"') fputc('"', file);
-        fputc(text[i], file);
-    }
-    fputc('"', file);
-}
-
-static void write_row(FILE *file, const struct history *history, int32_t user, int rank,
-                      const struct items *items, int32_t item, double score, const char *source) {
-    size_t length;
-    const char *id = ids_text(&history->users, user, &length);
-    write_field(file, id, length);
-    fprintf(file, ",%d,", rank);
-    id = items->ids + (size_t)item * items->width;
-    write_field(file, id, strnlen(id, items->width));
-    fprintf(file, ",%.7g,%s\n", score, source);
-}
-
-static int write_failure(const char *output) {
-    return error_set(EX_IOERR, "%s: cannot write: %s", output ? output : "standard output", strerror(errno));
-}
-
-/* ---- scoring ---- */
-
-/* The user's list from popularity: items are in order of falling count. */
-static void write_popular(FILE *file, const struct history *history, int32_t user, const struct items *items,
-                          int k) {
-    for (int j = 0; j < k && j < items->n; j++) {
-        write_row(file, history, user, j + 1, items, j, (double)items->count[j], "popularity");
-    }
-}
-
-/* Workspace for a batch of users. */
-struct batch {
-    int64_t room;
-    real *scores, *top_scores;
-    int32_t *top;
-    int64_t *indptr, *nothing; /* nothing: all zero, the row starts of an empty matrix */
-};
-
-static int batch_create(struct batch *batch, struct backend *b, int64_t n_items, int k) {
-    batch->room = SCORES_MAX / n_items;
-    if (batch->room > ROWS_MAX) batch->room = ROWS_MAX;
-    if (batch->room < 1) batch->room = 1;
-    size_t n = (size_t)batch->room;
-    batch->scores = b->alloc(b, n * (size_t)n_items);
-    batch->top_scores = malloc(n * (size_t)k * sizeof *batch->top_scores);
-    batch->top = malloc(n * (size_t)k * sizeof *batch->top);
-    batch->indptr = calloc(n + 1, sizeof *batch->indptr);
-    batch->nothing = calloc(n + 1, sizeof *batch->nothing);
-    if (batch->scores && batch->top_scores && batch->top && batch->indptr && batch->nothing) return 0;
-    return error_memory("a batch of users", n * (size_t)n_items * sizeof *batch->scores);
-}
-
-static void batch_free(struct batch *batch, struct backend *b) {
-    if (batch->scores) b->release(b, batch->scores);
-    free(batch->top_scores);
-    free(batch->top);
-    free(batch->indptr);
-    free(batch->nothing);
-}
-
-static int recommend_batch(const struct options *o, struct model *model, const struct history *history,
-                           const struct items *items, struct batch *batch, int64_t first, int k, FILE *file) {
-    struct backend *b = model->backend;
-    const struct csr *all = &history->matrix;
-    int64_t rows = all->rows - first < batch->room ? all->rows - first : batch->room;
-    for (int64_t r = 0; r <= rows; r++) batch->indptr[r] = all->indptr[first + r] - all->indptr[first];
-    struct csr input = {rows, all->cols, batch->indptr, all->indices + all->indptr[first]};
-    struct csr nothing = {rows, all->cols, batch->nothing, NULL};
-    int code = model_score(model, &input, batch->scores);
-    if (!code && o->include_seen) code = b->load(b, &nothing, NULL, 0); /* nothing is left out */
-    if (code) return code;
-    b->top_k(b, rows, batch->scores, k, NULL, batch->top, batch->top_scores, NULL);
-    code = b->check(b);
-    for (int64_t r = 0; r < rows && !code; r++) {
-        int32_t user = (int32_t)(first + r);
-        if (batch->indptr[r] == batch->indptr[r + 1]) {
-            write_popular(file, history, user, items, k);
-            continue;
-        }
-        for (int64_t j = r * k; j < (r + 1) * k && batch->top[j] >= 0; j++) {
-            write_row(file, history, user, (int)(j - r * k) + 1, items, batch->top[j],
-                      (double)batch->top_scores[j], "model");
-        }
-    }
-    return code;
-}
-
-static int write_all(const struct options *o, struct model *model, const struct history *history,
-                     const struct items *items, FILE *file) {
-    struct batch batch = {0};
-    int k = o->top_k < items->n ? o->top_k : (int)items->n;
-    int code = batch_create(&batch, model->backend, items->n, k);
-    fputs("user,rank,item,score,source\n", file);
-    for (int64_t first = 0; first < history->matrix.rows && !code; first += batch.room) {
-        code = recommend_batch(o, model, history, items, &batch, first, k, file);
-        if (!code && ferror(file)) code = write_failure(o->output);
-    }
-    batch_free(&batch, model->backend);
-    return code;
-}
-
-/* To standard output, or to a file that is there whole or not at all. */
-static int write_output(const struct options *o, struct model *model, const struct history *history,
-                        const struct items *items) {
-    char temporary[FILE_NAME_SIZE];
-    FILE *file = stdout;
-    if (o->output) {
-        file_temporary(o->output, temporary);
-        file = fopen(temporary, "w");
-        if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", o->output, strerror(errno));
-    }
-    int code = write_all(o, model, history, items, file);
-    if (!code && fflush(file)) code = write_failure(o->output);
-    if (!o->output) return code;
-    if (fclose(file) && !code) code = write_failure(o->output);
-    if (!code) return file_place(o->output);
-    unlink(temporary);
-    return code;
-}
-
-static void tell(const struct history *history) {
-    int64_t strangers = 0;
-    for (int64_t r = 0; r < history->matrix.rows; r++) {
-        strangers += history->matrix.indptr[r] == history->matrix.indptr[r + 1];
-    }
-    fprintf(stderr, "%s: %ld users, %lld known interactions, %lld with unknown items", program,
-            (long)history->users.n, (long long)history->known, (long long)history->unknown);
-    if (history->skipped) fprintf(stderr, ", %lld rows skipped", (long long)history->skipped);
-    if (strangers) fprintf(stderr, "; %lld users get the popularity list", (long long)strangers);
     fputc('\n', stderr);
 }
 
-static int recommend(const struct options *o) {
-    struct checkpoint_info info;
-    struct items items = {0};
-    struct history history = {0};
+static void tell_reading(int64_t rows, double part) {
+    tell_progress("rows read", rows, part);
+}
+
+/* Its clock starts with the first users, when reading may have taken long. */
+static void tell_users(const struct history *history, int64_t finished) {
+    static int64_t before = -1;
+    if (before < 0) {
+        before = finished;
+        started = told = now();
+    } else {
+        tell_progress("users", finished, history_fraction(history));
+    }
+}
+
+static void tell_totals(const struct history *history, const struct recommender_totals *totals) {
+    const struct history_counts *c = history_counts(history);
+    fprintf(stderr, "%s: %lld users, %lld known interactions, %lld with unknown items", program,
+            (long long)c->users, (long long)c->known, (long long)c->unknown);
+    if (c->skipped) fprintf(stderr, ", %lld rows skipped", (long long)c->skipped);
+    if (totals->popular) fprintf(stderr, "; %lld users get the popularity list", (long long)totals->popular);
+    fputc('\n', stderr);
+}
+
+/* ---- the work ---- */
+
+static int load_scorer(const struct options *o, const struct checkpoint_info *info, struct scorer **scorer) {
     struct backend backend = {0};
     struct model model = {0};
-    int code = checkpoint_read_info(o->checkpoint, &info);
-    if (!code) code = checkpoint_read_items(o->checkpoint, &items);
-    if (!code && items.n != info.n_items) {
-        code = error_set(EX_DATAERR, "%s: %lld ids for %lld items", o->checkpoint, (long long)items.n,
-                         (long long)info.n_items);
-    }
-    const struct backend_options options = {.n_items = info.n_items};
-    if (!code) code = backend_create(&options, &backend);
-    if (!code) code = model_create(&info.config.model, info.n_items, &backend, 0, &model);
+    int code = backend_cpu_create(info->n_items, PRECISION_FP32, &backend);
+    if (!code) code = model_create(&info->config.model, info->n_items, &backend, 0, &model);
     if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
-    if (!code) code = history_read(o->inputs, o->n_inputs, &o->csv, o->min_rating, &items, &history);
-    if (!code) code = write_output(o, &model, &history, &items);
-    if (!code) tell(&history);
-    history_free(&history);
+    if (!code) code = scorer_create(&model, precisions[o->precision], scorer);
     model_free(&model);
     if (backend.destroy) backend.destroy(&backend);
-    items_free(&items);
+    return code;
+}
+
+/* marks[n_items]: the items that may be in no list. */
+static int close_items(const struct options *o, const struct comm *comm, const struct catalogue *c,
+                       uint8_t *marks) {
+    int64_t unknown = 0, denied = 0, open = 0;
+    int code = o->allow ? catalogue_mark(c, o->allow, marks, &unknown) : 0;
+    for (int64_t i = 0; i < c->items.n && o->allow; i++) marks[i] = !marks[i];
+    if (!code && o->deny) code = catalogue_mark(c, o->deny, marks, &denied);
+    if (code) return code;
+    for (int64_t i = 0; i < c->items.n; i++) {
+        marks[i] |= c->items.count[i] < o->min_count;
+        open += !marks[i];
+    }
+    if (!open) return error_set(EX_DATAERR, "--allow, --deny and --min-count leave no item to recommend");
+    if (comm->rank == 0 && unknown + denied) {
+        fprintf(stderr, "%s: %lld items of --allow and --deny are not in the catalogue\n", program,
+                (long long)(unknown + denied));
+    }
+    return 0;
+}
+
+static int write_lists(const struct options *o, const struct comm *comm, const struct recommender *r,
+                       const struct catalogue *catalogue, struct history *history) {
+    struct lists *lists = NULL;
+    struct recommender_totals totals;
+    int code = 0;
+    if (comm->rank == 0) {
+        code = lists_open(o->output, (enum lists_format)o->format, catalogue, score_names[o->score], &lists);
+    }
+    code = comm_agree(comm, code);
+    if (code) return code;
+    code = recommender_run(r, comm, history, lists, tell_users, &totals);
+    if (comm->rank == 0) {
+        int failed = lists_close(lists, !code);
+        if (!code) code = failed;
+        if (!code) tell_totals(history, &totals);
+    }
+    return code;
+}
+
+static int recommend(const struct options *o, const struct comm *comm) {
+    struct checkpoint_info info;
+    struct catalogue catalogue = {0};
+    struct scorer *scorer = NULL;
+    struct history *history = NULL;
+    struct recommender recommender = {0};
+    uint8_t *marks = NULL;
+    started = told = now();
+    int code = checkpoint_share_info(o->checkpoint, comm, &info);
+    if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
+    if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
+        code = error_memory("the catalogue", (unsigned long long)info.n_items);
+    }
+    if (!code) code = close_items(o, comm, &catalogue, marks);
+    if (!code) code = load_scorer(o, &info, &scorer);
+    if (!code) {
+        int k = o->top_k < info.n_items ? o->top_k : (int)info.n_items;
+        int flags = (o->include_seen ? SCORER_SEEN : 0) | (o->score ? SCORER_PROBABILITY : 0);
+        scorer_close_items(scorer, marks);
+        code = recommender_create(&catalogue, marks, scorer, k, flags, &recommender);
+    }
+    if (!code && o->titles) code = catalogue_read_titles(&catalogue, o->titles);
+    if (!code && comm->rank == 0 && (o->history.n_paths || o->history.dataset)) {
+        code = history_open(&o->history, &catalogue, &history);
+    }
+    code = comm_agree(comm, code);
+    if (!code && o->explain) {
+        if (comm->rank == 0) code = explain(&recommender, &catalogue, history, o->explain);
+    } else if (!code && o->benchmark) {
+        const char *precision = precision_names[o->precision];
+        if (comm->rank == 0) code = latency_measure(&recommender, &catalogue, history, precision, o->output);
+    } else if (!code) {
+        code = write_lists(o, comm, &recommender, &catalogue, history);
+    }
+    code = comm_agree(comm, code);
+    history_close(history);
+    recommender_free(&recommender);
+    scorer_destroy(scorer);
+    catalogue_free(&catalogue);
+    free(marks);
     return code;
 }
 
 int main(int argc, char **argv) {
-    struct options o = {
-        .top_k = 20, .min_rating = -INFINITY, .inputs = calloc((size_t)argc + 1, sizeof *o.inputs)};
+    struct options o = {.top_k = 20, .format = -1, .inputs = calloc((size_t)argc + 1, sizeof *o.inputs)};
+    o.history.min_rating = -INFINITY;
+    o.history.memory = INT64_C(1) << 30;
+    o.history.reading = tell_reading;
     int code = o.inputs ? parse(argc, argv, &o) : error_memory("the options", (unsigned long long)argc);
-    if (!code && o.help) {
-        fputs(help, stdout);
-    } else if (!code && o.version) {
-        program_version(program);
-    } else if (!code) {
-        code = recommend(&o);
+    if (!code && (o.help || o.version)) {
+        if (o.help) fputs(help, stdout);
+        if (o.version) program_version(program);
+        free(o.inputs);
+        return 0;
     }
+    struct comm comm = comm_start(&argc, &argv);
+    code = comm_agree(&comm, code);
+    if (!code) {
+        comm_share_threads(&comm);
+        code = recommend(&o, &comm);
+    }
+    if (code && comm.rank == 0) program_fail(program, code);
     free(o.inputs);
-    return code ? program_fail(program, code) : 0;
+    comm_stop();
+    return code;
 }

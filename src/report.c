@@ -7,11 +7,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 
-enum { NAME_SIZE = CONFIG_PATH_MAX + 64 };
+enum { NAME_SIZE = CONFIG_PATH_MAX + 64, LINE_SIZE = 1024 };
 
 int report_metrics(const struct config *config, struct metric metric[REPORT_METRICS_MAX], int *chosen) {
     static const struct metric always[] = {{METRIC_RECALL, 20}, {METRIC_RECALL, 50}, {METRIC_NDCG, 100}};
@@ -57,6 +58,9 @@ static int begin_table(struct report *report, const struct config *config, int64
     char temporary[FILE_NAME_SIZE], *line = NULL;
     size_t room = 0;
     FILE *file, *old = keep > 0 ? fopen(report->table_path, "r") : NULL;
+    if (keep > 0 && !old && errno != ENOENT) {
+        return error_set(EX_IOERR, "%s: cannot read: %s", report->table_path, strerror(errno));
+    }
     file_temporary(report->table_path, temporary);
     int code = open_file(temporary, "w", &file);
     if (!code) {
@@ -65,7 +69,7 @@ static int begin_table(struct report *report, const struct config *config, int64
             int64_t epoch = strtoll(line, NULL, 10);
             if (epoch >= 1 && epoch <= keep && strchr(line, '\n')) fputs(line, file);
         }
-        if (ferror(file)) code = EX_IOERR;
+        if (ferror(file) || (old && ferror(old))) code = EX_IOERR;
         if (fclose(file)) code = EX_IOERR;
         if (code) error_set(code, "%s: cannot write: %s", temporary, strerror(errno));
     }
@@ -75,9 +79,19 @@ static int begin_table(struct report *report, const struct config *config, int64
     return code ? code : open_file(report->table_path, "a", &report->table);
 }
 
+/* Open MPI's mpirun gives rank 0 a terminal of its own, wherever its own output goes: look at that. */
+static int is_terminal(void) {
+    char path[64], target[64] = "";
+    if (!isatty(STDOUT_FILENO)) return 0;
+    if (!getenv("OMPI_COMM_WORLD_RANK") && !getenv("PMIX_RANK") && !getenv("PMI_RANK")) return 1;
+    snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)getppid());
+    if (readlink(path, target, sizeof target - 1) < 0) return 0;
+    return strncmp(target, "/dev/pts/", 9) == 0 || strncmp(target, "/dev/tty", 8) == 0;
+}
+
 int report_open(struct report *report, const struct config *config, int64_t keep) {
     char name[NAME_SIZE];
-    *report = (struct report){0};
+    *report = (struct report){.is_live = is_terminal()};
     snprintf(name, sizeof name, "%s/checkpoints", config->output_path);
     int code = file_make_directory(config->output_path);
     if (!code) code = file_make_directory(name);
@@ -89,7 +103,13 @@ int report_open(struct report *report, const struct config *config, int64_t keep
     return code;
 }
 
+/* Back to the beginning of the line, and nothing on it. */
+static const char *clear(const struct report *report) {
+    return report->is_live ? "\r\033[K" : "";
+}
+
 void report_close(struct report *report) {
+    fputs(clear(report), stdout);
     if (report->log) fclose(report->log);
     if (report->table) fclose(report->table);
     *report = (struct report){0};
@@ -97,21 +117,46 @@ void report_close(struct report *report) {
 
 /* ---- writing ---- */
 
-void report_line(struct report *report, const char *format, ...) {
-    char text[1024], when[32];
+static void log_text(struct report *report, const char *text) {
+    char when[32];
     time_t now = time(NULL);
     struct tm parts;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    printf("%s\n", text);
-    fflush(stdout);
     if (!report->log) return;
     localtime_r(&now, &parts);
     strftime(when, sizeof when, "%F %T", &parts);
     fprintf(report->log, "%s  %s\n", when, text);
     fflush(report->log);
+}
+
+void report_line(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    printf("%s%s\n", clear(report), text);
+    fflush(stdout);
+    log_text(report, text);
+}
+
+void report_live(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
+    va_list arguments;
+    if (!report->is_live) return;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    printf("%s%s", clear(report), text);
+    fflush(stdout);
+}
+
+void report_log(struct report *report, const char *format, ...) {
+    char text[LINE_SIZE];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    log_text(report, text);
 }
 
 int report_epoch(struct report *report, const struct report_row *row) {
@@ -131,6 +176,11 @@ int report_epoch(struct report *report, const struct report_row *row) {
         return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
     }
     return 0;
+}
+
+int report_sync(struct report *report) {
+    if (!fsync(fileno(report->table)) || errno == EINVAL) return 0;
+    return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
 }
 
 void report_duration(double seconds, char text[32]) {

@@ -16,6 +16,7 @@ enum { REPORT_METRICS_MAX = 4 };
 struct report {
     FILE *log, *table;
     char table_path[CONFIG_PATH_MAX + 32];
+    int is_live; /* standard output is a terminal that somebody looks at */
 };
 
 /* A row of metrics.csv. */
@@ -44,8 +45,18 @@ void report_close(struct report *report);
 /* A line to the terminal and to train.log. */
 void report_line(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* A line to the terminal that the next line takes the place of; nothing if is_live is not set. */
+void report_live(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A line to train.log alone. */
+void report_log(struct report *report, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* EX_IOERR if the row could not be written. */
 int report_epoch(struct report *report, const struct report_row *row);
+
+/* Waits until metrics.csv is on the disk: before the checkpoint whose run has these rows behind it. EX_IOERR.
+ */
+int report_sync(struct report *report);
 
 /* "1 h 05 min", "3 min 20 s", "12 s" */
 void report_duration(double seconds, char text[32]);

@@ -32,6 +32,8 @@ static const char help[] =
     "with the best validation value) and test.csv. SIGTERM, SIGUSR1 or SIGINT: the step ends, a checkpoint "
     "is\n"
     "saved, exit 75. OMP_NUM_THREADS: threads of a rank; default: the ranks on a machine share its cores.\n"
+    "VAECF_HANG_SECONDS: a rank that is silent so long is taken for dead, which ends the job (40; 0: "
+    "never).\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 70 the loss is not finite, 71 no memory, 73 cannot "
     "create,\n"
     "74 I/O error, 75 stopped: run me again with --resume auto, 78 bad configuration.\n";

@@ -26,7 +26,12 @@
 #include "report.h"
 #include "sampler.h"
 
-enum { PATH_SIZE = CONFIG_PATH_MAX + 64, PROGRESS_SECONDS = 10 };
+enum {
+    PATH_SIZE = CONFIG_PATH_MAX + 64,
+    PROGRESS_SECONDS = 10,
+    SCORES_MAX = 1 << 25 /* until a look at signals */
+};
+static const double LIVE_SECONDS = 0.3;
 
 struct trainer {
     const struct config *config;
@@ -57,6 +62,8 @@ void trainer_catch_signals(void) {
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
     const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
+    signal(SIGXFSZ, SIG_IGN); /* a file larger than the limit is an error of writing like others */
+    signal(SIGPIPE, SIG_IGN); /* so is a terminal that is gone, and not worth a run */
 }
 
 static double now(void) {
@@ -120,24 +127,45 @@ static int save(struct trainer *t) {
     int code = 0;
     if (t->comm->rank == 0) {
         checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
-        code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
-                               &t->items, t->dataset.fingerprint);
+        code = report_sync(&t->report); /* the rows of the table that the checkpoint counts on */
+        if (!code)
+            code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
+                                   &t->items, t->dataset.fingerprint);
         if (!code) code = checkpoint_prune(t->config->output_path, t->config->train.checkpoint.keep);
-        if (!code && now() - begin > 1) report_line(&t->report, "%s: saved in %.1f s", path, now() - begin);
+        if (!code) report_log(&t->report, "%s: saved in %.2f s", path, now() - begin);
     }
     t->saved = now();
     return comm_agree(t->comm, code);
 }
 
+static void clear_epoch(struct train_state *s) {
+    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
+    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+}
+
+/* At the end of an epoch, whose sums are still wanted for the report. */
 static int save_best(struct trainer *t) {
+    struct train_state state = t->state;
     char path[PATH_SIZE];
     int code = 0;
+    clear_epoch(&state);
     if (t->comm->rank == 0) {
         snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
-        code = checkpoint_save(path, t->config, &t->state, &t->model, NULL, NULL, &t->items,
+        code = checkpoint_save(path, t->config, &state, &t->model, NULL, NULL, &t->items,
                                t->dataset.fingerprint);
     }
     return comm_agree(t->comm, code);
+}
+
+static int stopped(const struct trainer *t) {
+    return error_set(EX_STOPPED,
+                     "stopped by a signal after step %lld; a checkpoint is saved: go on with --resume auto",
+                     (long long)t->state.step);
+}
+
+static int save_and_stop(struct trainer *t) {
+    int code = save(t);
+    return code ? code : stopped(t);
 }
 
 static void warn(const char *line) {
@@ -180,6 +208,7 @@ static int choose_checkpoint(const struct trainer *t, enum trainer_start start, 
     memset(path, 0, PATH_SIZE);
     if (t->comm->rank == 0) {
         snprintf(best, sizeof best, "%s/best.h5", t->config->output_path);
+        checkpoint_clean(t->config->output_path);
         if (start == TRAINER_RESUME_FROM) {
             snprintf(path, PATH_SIZE, "%s", given);
         } else if (start == TRAINER_OVERWRITE) {
@@ -202,8 +231,9 @@ static int choose_checkpoint(const struct trainer *t, enum trainer_start start, 
 
 static int resume(struct trainer *t, const char *path) {
     struct checkpoint_info info;
-    int code = checkpoint_read_info(path, &info);
-    if (!code) code = check_checkpoint(t, path, &info);
+    int code = checkpoint_share_info(path, t->comm, &info);
+    if (code) return code;
+    code = check_checkpoint(t, path, &info);
     if (!code) code = checkpoint_read_model(path, &t->model, t->optimizer.m, t->optimizer.v);
     if (!code) {
         t->state = info.state;
@@ -305,9 +335,10 @@ static double beta_after(const struct train_config *c, int64_t steps) {
     return c->kl.cap * (part < 1 ? part : 1);
 }
 
-/* A line now and then, for whom an epoch is long. */
+/* A line now and then, for whom an epoch is long; on a terminal one that is written over. */
 static void show_progress(struct trainer *t) {
-    if (t->comm->rank != 0 || now() - t->shown < PROGRESS_SECONDS) return;
+    if (t->comm->rank != 0 || now() - t->shown < (t->report.is_live ? LIVE_SECONDS : PROGRESS_SECONDS))
+        return;
     const struct train_state *s = &t->state;
     double steps = (double)sampler_steps(&t->sampler),
            done = (double)(s->epoch - t->first_epoch) - t->first_done;
@@ -315,10 +346,10 @@ static void show_progress(struct trainer *t) {
     double left = ((double)(t->config->train.epochs - s->epoch) - (double)s->epoch_step / steps) / done;
     char text[32];
     report_duration(left * (now() - t->started), text);
-    report_line(&t->report, "epoch %lld/%lld  %3.0f%%  loss %.4f  %.0f users/s  %s left",
-                (long long)s->epoch + 1, (long long)t->config->train.epochs,
-                100 * (double)s->epoch_step / steps, s->epoch_loss / (double)s->epoch_users,
-                (double)s->epoch_users / s->epoch_seconds, text);
+    (t->report.is_live ? report_live : report_line)(
+        &t->report, "epoch %lld/%lld  %3.0f%%  loss %.4f  %.0f users/s  %s left", (long long)s->epoch + 1,
+        (long long)t->config->train.epochs, 100 * (double)s->epoch_step / steps,
+        s->epoch_loss / (double)s->epoch_users, (double)s->epoch_users / s->epoch_seconds, text);
     t->shown = now();
 }
 
@@ -385,12 +416,26 @@ static int train_step(struct trainer *t, int *stop, int *due) {
 
 /* ---- an epoch ---- */
 
+/* Adds this rank's users to the metrics, in pieces: EX_STOPPED if a signal comes. Not collective. */
+static int evaluate(struct trainer *t, const struct csr *input, const struct csr *target,
+                    struct metrics *metrics) {
+    int64_t piece = SCORES_MAX / t->dataset.n_items + 1;
+    int code = 0;
+    for (int64_t first = 0; first < input->rows && !code; first += piece) {
+        struct csr x = *input, y = *target;
+        x.rows = y.rows = input->rows - first < piece ? input->rows - first : piece;
+        x.indptr += first;
+        y.indptr += first;
+        code = stop_signal ? stopped(t) : ranking_evaluate(&t->model, &x, &y, metrics);
+    }
+    return code;
+}
+
 /* Scores the validation users and remembers whether they were never better. */
 static int validate(struct trainer *t, int *is_best) {
     struct train_state *s = &t->state;
     metrics_reset(&t->metrics);
-    int code = comm_agree(
-        t->comm, ranking_evaluate(&t->model, &t->validation_input, &t->validation_target, &t->metrics));
+    int code = comm_agree(t->comm, evaluate(t, &t->validation_input, &t->validation_target, &t->metrics));
     if (code) return code;
     metrics_reduce(&t->metrics, t->comm);
     double value = metrics_value(&t->metrics, t->chosen);
@@ -457,13 +502,16 @@ static int end_epoch(struct trainer *t) {
     int validated =
         has_validation(t) && (is_last || (c->validate_every > 0 && s->epoch % c->validate_every == 0));
     if (validated) code = validate(t, &is_best);
+    if (code == EX_STOPPED) { /* the next run begins with this validation */
+        s->epoch--;
+        return save_and_stop(t);
+    }
     if (!code && (is_best || (is_last && !has_validation(t)))) code = save_best(t);
     if (code) return code;
     if (t->comm->rank == 0) code = report(t, validated, is_best);
     code = comm_agree(t->comm, code);
     if (code) return code;
-    s->epoch_step = s->epoch_users = s->epoch_skipped = 0;
-    s->epoch_loss = s->epoch_nll = s->epoch_kl = s->epoch_seconds = 0;
+    clear_epoch(s);
     int is_due = c->checkpoint.every_epochs > 0 && s->epoch % c->checkpoint.every_epochs == 0;
     return is_due || is_finished(t) ? save(t) : 0;
 }
@@ -473,13 +521,8 @@ static int train_epoch(struct trainer *t) {
     int code = sampler_begin(&t->sampler, (uint32_t)t->state.epoch);
     while (!code && t->state.epoch_step < sampler_steps(&t->sampler)) {
         code = train_step(t, &stop, &due);
-        if (!code && (stop || due)) code = save(t);
-        if (!code && stop) {
-            return error_set(EX_STOPPED,
-                             "stopped by a signal after step %lld; a checkpoint is saved: go on with "
-                             "--resume auto",
-                             (long long)t->state.step);
-        }
+        if (!code && stop) return save_and_stop(t);
+        if (!code && due) code = save(t);
     }
     return code ? code : end_epoch(t);
 }
@@ -498,10 +541,13 @@ static int test(struct trainer *t) {
     struct metrics metrics = {0};
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
-    int code = checkpoint_read_model(path, &t->model, NULL, NULL);
+    struct checkpoint_info info;
+    int code = checkpoint_share_info(path, t->comm, &info);
+    if (code) return code;
+    code = checkpoint_read_model(path, &t->model, NULL, NULL);
     if (!code) code = read_split(t, DATASET_TEST_INPUT, DATASET_TEST_TARGET, &input, &target);
     if (!code) code = ranking_metrics_init(&metrics, t->dataset.n_items);
-    if (!code) code = ranking_evaluate(&t->model, &input, &target, &metrics);
+    if (!code) code = evaluate(t, &input, &target, &metrics);
     code = comm_agree(t->comm, code);
     if (!code) {
         metrics_reduce(&metrics, t->comm);
@@ -556,6 +602,13 @@ static int is_done_before(const struct trainer *t) {
     return is_finished(t) && t->state.epoch > 0 && !missing;
 }
 
+/* Did a signal come to any rank? For places outside of steps. Collective. */
+static int is_told_to_stop(const struct trainer *t) {
+    int64_t stop = stop_signal != 0;
+    comm_sum_int(t->comm, &stop, 1);
+    return stop > 0;
+}
+
 int trainer_run(const struct config *config, enum trainer_start start, const char *checkpoint,
                 const struct comm *comm) {
     struct trainer t = {.config = config, .comm = comm};
@@ -568,7 +621,8 @@ int trainer_run(const struct config *config, enum trainer_start start, const cha
         if (comm->rank == 0) report_line(&t.report, "the run is complete; nothing is left to do");
         goto cleanup;
     }
-    if (config->train.epochs == 0) code = save_best(&t);
+    if (is_told_to_stop(&t)) code = save_and_stop(&t);
+    if (!code && config->train.epochs == 0) code = save_best(&t);
     while (!code && !is_finished(&t)) code = train_epoch(&t);
     if (!code) code = finish(&t);
 cleanup:

@@ -17,7 +17,9 @@ enum trainer_start {
 int trainer_run(const struct config *config, enum trainer_start start, const char *checkpoint,
                 const struct comm *comm);
 
-/* From now on SIGTERM, SIGUSR1 and SIGINT end trainer_run after the step under way. */
+/* From now on SIGTERM, SIGUSR1 and SIGINT, to any of the ranks, end trainer_run with a checkpoint: after the
+ * step under way, in the middle of a validation (which the resumed run begins again), or before the first
+ * step. */
 void trainer_catch_signals(void);
 
 #endif

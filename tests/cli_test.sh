@@ -60,7 +60,7 @@ output: {path: $tmp/run}
 E
 
 # ---- help and version ----
-for program in preprocess train evaluate recommend; do
+for program in preprocess train evaluate recommend export; do
     works "vaecf-$program --help" "$bin/vaecf-$program" --help
     if grep -q -- "--help" "$tmp/stdout" && [ ! -s "$tmp/stderr" ]; then ok "it is on stdout"; else not_ok "help on stdout"; fi
     works "vaecf-$program --version" "$bin/vaecf-$program" --version

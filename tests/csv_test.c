@@ -303,6 +303,93 @@ static void check_many_rows(const char *name) {
     csv_close(csv);
 }
 
+/* Reads to the end in chunks and returns how many rows there are; checks that they are those
+ * of many_rows from row `row` on. */
+static int check_chunks(struct csv *csv, int row) {
+    struct csv_chunk chunk = {0};
+    struct csv_row r;
+    char user[32];
+    int n_rows = 0;
+    int64_t line = 0;
+    for (;;) {
+        assert_int_equal(csv_read(csv, &chunk), 0);
+        if (!chunk.size) break;
+        for (;;) {
+            assert_int_equal(csv_parse(csv, &chunk, &r), 0);
+            if (!r.user) break;
+            int length = snprintf(user, sizeof user, "u%d", row + n_rows);
+            assert_int_equal(r.user_length, length);
+            assert_memory_equal(r.user, user, r.user_length);
+            assert_true(r.line >= 0 && r.line < chunk.lines);
+            n_rows++;
+        }
+        line += chunk.lines;
+    }
+    assert_true(line >= n_rows);
+    csv_chunk_free(&chunk);
+    return n_rows;
+}
+
+/* Chunks of any size hold the same n_rows; so do two parts, cut anywhere. */
+static void chunks(void **state) {
+    (void)state;
+    char *text;
+    size_t size = many_rows(&text);
+    struct csv *csv;
+    int64_t whole, first;
+    write_bytes(text, size);
+    for (size_t chunk_size = 10; chunk_size < 100000000; chunk_size = 7 * chunk_size + 1) {
+        assert_int_equal(csv_open(path, &(struct csv_options){.chunk_size = chunk_size}, &csv), 0);
+        assert_int_equal(csv_first_line(csv), 1);
+        assert_int_equal(check_chunks(csv, 0), 300000);
+        csv_close(csv);
+    }
+    for (int64_t i = 0; i < 40; i++) {
+        int64_t middle = i < 30 ? 100 + i : (int64_t)size * (i - 29) / 11;
+        assert_int_equal(csv_open(path, &(struct csv_options){0}, &csv), 0);
+        assert_true(csv_is_plain(csv, &whole));
+        assert_int_equal(whole, size);
+        assert_int_equal(csv_seek(csv, 0, middle, false, &first), 0);
+        assert_int_equal(first, 0);
+        int n_rows = check_chunks(csv, 0);
+        int64_t end = csv_offset(csv);
+        assert_true(end >= middle);
+        assert_int_equal(csv_seek(csv, middle, INT64_MAX, false, &first), 0);
+        if (first != end) { /* a line end within quotes */
+            assert_true(memchr(text + middle, '"', (size_t)(end - middle)) != NULL);
+            assert_int_equal(csv_seek(csv, end, INT64_MAX, true, &first), 0);
+            assert_int_equal(first, end);
+        }
+        assert_int_equal(n_rows + check_chunks(csv, n_rows), 300000);
+        csv_close(csv);
+    }
+    free(text);
+}
+
+/* A bad row is told with its line in the chunk. */
+static void bad_row_of_a_chunk(void **state) {
+    (void)state;
+    struct csv *csv;
+    struct csv_chunk chunk = {0};
+    struct csv_row row;
+    const char *text = "user,item\na,1\n\nb,\nc,3\n,4\n";
+    for (int skip = 0; skip < 2; skip++) {
+        write_bytes(text, strlen(text));
+        assert_int_equal(csv_open(path, &(struct csv_options){.skip_bad_rows = skip}, &csv), 0);
+        assert_int_equal(csv_first_line(csv), 2);
+        assert_int_equal(csv_first_offset(csv), 10);
+        assert_int_equal(csv_read(csv, &chunk), 0);
+        assert_int_equal(csv_parse(csv, &chunk, &row), 0);
+        assert_int_equal(csv_parse(csv, &chunk, &row), skip ? 0 : EX_DATAERR);
+        assert_int_equal(chunk.bad_line, 2);
+        assert_string_equal(chunk.bad, "the item is empty");
+        if (skip) assert_int_equal(csv_parse(csv, &chunk, &row), 0);
+        assert_int_equal(chunk.skipped, skip ? 2 : 0);
+        csv_close(csv);
+    }
+    csv_chunk_free(&chunk);
+}
+
 static size_t compress_gzip(const char *text, size_t size, unsigned char *out, size_t room) {
     z_stream z = {0};
     assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
@@ -394,10 +481,11 @@ static void description(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(delimiters),  cmocka_unit_test(line_ends), cmocka_unit_test(quotes),
-        cmocka_unit_test(headers),     cmocka_unit_test(columns),   cmocka_unit_test(ratings),
-        cmocka_unit_test(bad_rows),    cmocka_unit_test(long_ids),  cmocka_unit_test(long_lines),
-        cmocka_unit_test(compression), cmocka_unit_test(files),     cmocka_unit_test(description),
+        cmocka_unit_test(delimiters),  cmocka_unit_test(line_ends),   cmocka_unit_test(quotes),
+        cmocka_unit_test(headers),     cmocka_unit_test(columns),     cmocka_unit_test(ratings),
+        cmocka_unit_test(bad_rows),    cmocka_unit_test(long_ids),    cmocka_unit_test(long_lines),
+        cmocka_unit_test(compression), cmocka_unit_test(chunks),      cmocka_unit_test(bad_row_of_a_chunk),
+        cmocka_unit_test(files),       cmocka_unit_test(description),
     };
     int file = mkstemp(path);
     if (file < 0) return 1;

@@ -10,11 +10,14 @@ check() { if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1;
 
 make -s install DESTDIR="$tmp" PREFIX=/opt/vaecf >"$tmp/log" 2>&1
 check "make install" [ $? = 0 ]
-for program in preprocess train evaluate recommend; do
+for program in preprocess synthesize train evaluate recommend sweep collect export; do
     (cd / && "$tmp/opt/vaecf/bin/vaecf-$program" --version) >"$tmp/version" 2>&1
     check "vaecf-$program --version" grep -q "^vaecf-$program 0\.1\.0" "$tmp/version"
 done
-check "the configurations" [ -s "$tmp/opt/vaecf/share/vaecf/configs/ml-20m.yaml" ]
+check "the configurations" [ -s "$tmp/opt/vaecf/share/vaecf/jobs/configs/ml-20m.yaml" ]
+env SLURM_JOB_ID=1 SLURM_NNODES=1 SLURM_JOB_NODELIST=here VAECF_HOME="$tmp/opt/vaecf/share/vaecf" \
+    "$tmp/opt/vaecf/share/vaecf/jobs/slurm/preprocess.sh" --version >"$tmp/log" 2>&1
+check "the job scripts find the programs" grep -q '^vaecf-preprocess 0' "$tmp/log"
 
 # Without libyaml: one line that says which package, before anything is compiled.
 make BUILD="$tmp/build" BIN="$tmp/bin" YAML_LIBS=-lno-such-library all >"$tmp/log" 2>&1

@@ -118,6 +118,57 @@ if command -v h5diff >/dev/null; then
     fi
 fi
 
+# ---- the same bytes, whatever the ranks, threads, memory and order of rows ----
+# bytes NAME COMMAND...: in a directory of its own, with ratings.csv; every .h5 is that of the first
+bytes() {
+    local name=$1 differ=
+    shift
+    rm -rf "$tmp/work/out"
+    (cd "$tmp/work" && timeout 250 "$@" --output out >"$tmp/stdout" 2>"$tmp/stderr")
+    status=$?
+    if [ ! -d "$tmp/bytes" ]; then mv "$tmp/work/out" "$tmp/bytes"; else
+        for file in "$tmp/bytes"/*.h5; do cmp -s "$file" "$tmp/work/out/$(basename "$file")" || differ+=" $(basename "$file")"; done
+    fi
+    if [ "$status" = 0 ] && [ -z "$differ" ]; then ok "$name"; else
+        not_ok "$name: $status, differ:$differ"
+        cat "$tmp/stderr"
+    fi
+}
+mkdir "$tmp/work"
+absolute=$(cd "$(dirname "$pre")" && pwd)/$(basename "$pre")
+mpirun=(mpirun)
+if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1; fi
+# line ends within quotes, where parts of the file may begin; a pair twice
+awk -F, -v OFS=, 'NR > 1 && $4 % 3 == 0 { $1 = "\"" $1 "\n,\"" } { print } NR == 500 { last = $1 "," $2 }
+    END { print last ",5,0" }' "$tmp/ratings.csv" >"$tmp/work/ratings.csv"
+split=("$absolute" --input ratings.csv "${options[@]}" --shards 5)
+OMP_NUM_THREADS=1 bytes "one thread" "${split[@]}"
+OMP_NUM_THREADS=5 bytes "5 threads" "${split[@]}"
+bytes "little memory" "${split[@]}" --memory 64M --tmp "$tmp"
+if command -v mpirun >/dev/null; then
+    for ranks in 2 7; do bytes "$ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
+    cp "$tmp/work/ratings.csv" "$tmp/plain.csv"
+    gzip -c "$tmp/plain.csv" >"$tmp/work/ratings.csv"
+    bytes "3 ranks, gzip" "${mpirun[@]}" -n 3 "${split[@]}"
+    cp "$tmp/ratings.csv" "$tmp/work/ratings.csv"
+    rm -r "$tmp/bytes"
+    bytes "in order" "${split[@]}"
+    { head -n 1 "$tmp/ratings.csv" && tail -n +2 "$tmp/ratings.csv" | sort -t, -k4; } >"$tmp/work/ratings.csv"
+    for ranks in 1 2 3 7; do bytes "shuffled, $ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
+    # a bad row in the last part: file, line and reason, once
+    { cat "$tmp/plain.csv" && echo u1; } >"$tmp/work/ratings.csv"
+    (cd "$tmp/work" && timeout 250 "${mpirun[@]}" -n 3 "${split[@]}" --output bad >"$tmp/stdout" 2>"$tmp/stderr")
+    lines=$(wc -l <"$tmp/work/ratings.csv")
+    if [ "$(grep -c "error: ratings.csv:$lines: fields: 1" "$tmp/stderr")" = 1 ] && [ ! -e "$tmp/work/bad/dataset.h5" ]; then
+        ok "a bad row of 3 ranks"
+    else
+        not_ok "a bad row of 3 ranks: wanted line $lines"
+        cat "$tmp/stderr"
+    fi
+else
+    echo "skipped: there is no mpirun"
+fi
+
 # ---- what the summary says ----
 small=$tmp/small.csv
 for u in 1 2 3 4 5 6 7 8 9 10 11 12; do for i in 1 2 3 4 5; do echo "$u,$i,$i"; done; done >"$small"
@@ -130,6 +181,12 @@ prints "too few items for a target" '^test: 1 users, 3 interactions as input, 0 
 prints "nobody held out" '^test: 0 users, 0 interactions as input, 0 as target$' --input "$small" --heldout-users 0
 prints "half as target" '^test: 2 users, 6 interactions as input, 4 as target$' --input "$small" --heldout-users 2 \
     --target-fraction 0.5
+prints "percentiles" '^  interactions of a user, percentiles 0: 5, 1: 5, 25: 5' --input "$small"
+if grep -q '^rows,read,60$' "$out/report.csv" && grep -q '^before filters,density,1$' "$out/report.csv" &&
+    grep -qE '^time,read MB/s,[0-9.]+$' "$out/report.csv"; then ok "report.csv"; else
+    not_ok "report.csv"
+    cat "$out/report.csv"
+fi
 prints "what the columns are" "user 'userId', item 'movieId', rating 'rating'" --input "$tmp/ratings.csv"
 prints "no ratings to filter" 'has no ratings: --min-rating does not count' --input "$small" --rating-column none \
     --min-rating 4
@@ -141,7 +198,7 @@ prints "--header yes drops it" '^kept: 9 users' --min-user-items 1 --header yes 
 missing=
 for option in input train validation-input validation-target test-input test-target delimiter header user-column \
     item-column rating-column bad-rows min-rating min-item-users min-user-items heldout-users target-fraction seed \
-    output shards force help version; do
+    output shards force memory tmp help version; do
     grep -q -- "--$option\b" "$tmp/stdout" || missing+=" --$option"
 done
 if [ -z "$missing" ]; then ok "--help has every option"; else not_ok "--help lacks$missing"; fi
@@ -201,7 +258,7 @@ fails "an unknown option" 64 "--nonsense" --input "$small" --nonsense
 fails "an option without value" 64 "--seed" --input "$small" --seed
 for bad in "shards 0" "shards 100000" "seed -1" "seed 1x" "min-rating nan" "min-rating x" "heldout-users -2" \
     "heldout-users some" "target-fraction 0" "target-fraction 1" "min-user-items -1" "min-item-users 1.5" \
-    "bad-rows no" "header maybe" "user-column 0" "delimiter "; do
+    "memory 2X" "memory 1M" "bad-rows no" "header maybe" "user-column 0" "delimiter "; do
     fails "--$bad" 64 "--${bad% *}" --input "$small" "--${bad% *}" "${bad#* }"
 done
 fails "a name without header" 64 "--header no" --input "$small" --header no --user-column x
@@ -215,7 +272,7 @@ if [ -e "$tmp/new/er/data/dataset.h5" ]; then ok "parents are made"; else not_ok
 "$pre" --input "$small" --output "$tmp/new/er/data" 2>"$tmp/stderr"
 if [ $? = 73 ] && grep -q -- "--force" "$tmp/stderr"; then ok "nothing is overwritten: 73"; else not_ok "overwritten"; fi
 if "$pre" --input "$tmp/ratings.csv" --output "$tmp/new/er/data" --shards 2 --force >/dev/null &&
-    [ "$(find "$tmp/new/er/data" -type f | wc -l)" = 3 ]; then
+    [ "$(find "$tmp/new/er/data" -type f | wc -l)" = 4 ]; then # report.csv too
     ok "--force, no file is left over"
 else
     not_ok "--force"
@@ -244,7 +301,7 @@ fi
 
 # Killed while it reads: no dataset.
 mkfifo "$tmp/fifo"
-"$pre" --input "$tmp/fifo" --output "$tmp/killed" >/dev/null 2>&1 &
+"$pre" --input "$tmp/fifo" --output "$tmp/killed" >/dev/null 2>"$tmp/stderr" &
 pid=$!
 exec 3>"$tmp/fifo"
 cat "$small" >&3
@@ -254,6 +311,9 @@ exec 3>&-
 wait $pid
 status=$?
 if [ $status -gt 128 ] && [ ! -e "$tmp/killed/dataset.h5" ]; then ok "killed"; else not_ok "killed: $status"; fi
+if grep -q "interrupted.*nothing was written" "$tmp/stderr"; then ok "and says so"; else not_ok "and says so: $(cat "$tmp/stderr")"; fi
+if [ -z "$(ls -A "$tmp/killed")" ]; then ok "and leaves nothing"; else not_ok "and leaves $(ls "$tmp/killed")"; fi
+fails "no place for temporary data" 73 "none: cannot write temporary data.*--tmp" --input "$small" --tmp "$tmp/none"
 
 # ---- real data, where it is ----
 data=../shared/data/ml-100k/ratings.csv

@@ -3,7 +3,7 @@
 set -u
 bin=${BIN:-bin}
 failed=0
-for program in preprocess train evaluate recommend; do
+for program in preprocess synthesize train evaluate recommend sweep collect export; do
     options=$("$bin/vaecf-$program" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u)
     if [ -z "$options" ]; then echo "not ok - vaecf-$program --help lists no options" && failed=1; fi
     for option in $options; do
@@ -17,7 +17,7 @@ done
 for key in $(awk '
     /^[^ #]/ { top = $1; sub(/:.*/, "", top); section = "" ; if ($1 !~ /:$/ || NF > 1) print top }
     /^  [^ #]/ { section = $1; sub(/:.*/, "", section); if (NF > 1) print top "." section }
-    /^    [^ #]/ { key = $1; sub(/:.*/, "", key); print top "." section "." key }' jobs/configs/*.yaml | sort -u); do
+    /^    [^ #]/ { key = $1; sub(/:.*/, "", key); print top "." section "." key }' jobs/configs/[!s]*.yaml | sort -u); do
     if ! grep -qF "\`$key\`" README.md; then
         echo "not ok - README.md: the key $key"
         failed=1

@@ -16,44 +16,24 @@
 #include "dataset.h"
 #include "error.h"
 #include "h5.h"
-#include "interactions.h"
 #include "shards.h"
+#include "world.h"
 
 static char dir[] = "/tmp/vaecf-shards-XXXXXX";
-static const char fingerprint[] = "0123456789abcdef";
-
-struct world {
-    struct ids users, items;
-    struct split split;
-};
-
 /* 50 users with up to 30 of 40 items; 5 held out for validation and for test. */
-static void make_world(struct world *w) {
-    struct interactions interactions = {0};
-    struct csr matrix;
-    int64_t duplicates = 0, unwanted = 0;
-    char text[32];
-    int32_t user, item;
-    *w = (struct world){0};
+static void make_world(struct world *w, int64_t n_shards) {
+    world_make(w, 1, 1 << 30);
+    char user[32], item[32];
     for (int u = 0; u < 50; u++) {
         for (int i = 0; i < 1 + u % 30; i++) {
-            int user_length = snprintf(text, sizeof text, "user %.*s%d", u % 5, "long", u);
-            assert_int_equal(ids_add(&w->users, text, (size_t)user_length, &user), 0);
-            int item_length = snprintf(text, sizeof text, "%d", i * u % 40);
-            assert_int_equal(ids_add(&w->items, text, (size_t)item_length, &item), 0);
-            assert_int_equal(interactions_add(&interactions, user, item, true), 0);
+            snprintf(user, sizeof user, "user %.*s%d", u % 5, "long", u);
+            snprintf(item, sizeof item, "%d", i * u % 40);
+            world_add(w, DATASET_TRAIN, user, item, true);
         }
     }
-    assert_int_equal(
-        interactions_matrix(&interactions, w->users.n, w->items.n, &matrix, &duplicates, &unwanted), 0);
-    struct split_options options = {.seed = 1, .heldout_users = 5, .target_fraction = 0.2};
-    assert_int_equal(split_users(&matrix, &w->users, &w->items, &options, &w->split), 0);
-}
-
-static void world_free(struct world *w) {
-    split_free(&w->split);
-    ids_free(&w->users);
-    ids_free(&w->items);
+    struct split_options options = {
+        .seed = 1, .heldout_users = 5, .target_fraction = 0.2, .n_shards = n_shards};
+    assert_int_equal(world_split(w, &options), 0);
 }
 
 static int write_shards(const struct world *w, int64_t n_shards) {
@@ -61,7 +41,7 @@ static int write_shards(const struct world *w, int64_t n_shards) {
         {.name = "seed", .integer = 1},
         {.name = "target_fraction", .is_double = true, .number = 0.2},
         {.name = "header", .text = "auto"}};
-    return shards_write(dir, n_shards, &w->split, &w->users, &w->items, fingerprint, attributes, 3);
+    return shards_write(&world_comm, dir, n_shards, &w->split, &w->items, &w->rows, attributes, 3);
 }
 
 /* Files in the directory that begin with a text. */
@@ -75,20 +55,32 @@ static int count_files(const char *start) {
     return n;
 }
 
-static void check_ids(hid_t file, const char *name, const struct ids *ids, const int32_t *numbers,
-                      int64_t n) {
+/* Strings: the i-th is that of text_of. */
+static void check_ids(hid_t file, const char *name, int64_t n,
+                      const char *(*text_of)(const void *, int64_t, int *), const void *context) {
     int64_t count;
-    size_t width, length;
+    size_t width;
+    int length;
     char *text;
     assert_int_equal(h5_read_strings(file, name, &count, &width, &text), 0);
     assert_int_equal(count, n);
     for (int64_t i = 0; i < n; i++) {
-        const char *id = ids_text(ids, numbers[i], &length);
-        assert_true(length <= width);
+        const char *id = text_of(context, i, &length);
+        assert_true((size_t)length <= width);
         assert_int_equal(strnlen(text + (size_t)i * width, width), length);
-        assert_memory_equal(text + (size_t)i * width, id, length);
+        assert_memory_equal(text + (size_t)i * width, id, (size_t)length);
     }
     free(text);
+}
+
+static const char *item_text(const void *w, int64_t i, int *length) {
+    return world_item(w, (int32_t)i, length);
+}
+
+static const char *user_text(const void *rows, int64_t i, int *length) {
+    const struct world_row *row = rows;
+    *length = row[i].head.id_length;
+    return row[i].id;
 }
 
 static void check_int(hid_t file, const char *name, int64_t expected) {
@@ -124,11 +116,11 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
     int64_t rows = -1, cols = -1, *sizes = malloc((size_t)n_shards * DATASET_PARTS * sizeof *sizes);
     assert_non_null(sizes);
     snprintf(name, sizeof name, "%s/dataset.h5", dir);
-    assert_int_equal(h5_open(name, &file), 0);
+    assert_int_equal(h5_open_sealed(name, &file), 0);
     check_text(file, "format", "vaecf-dataset");
-    check_text(file, "fingerprint", fingerprint);
+    check_text(file, "fingerprint", split->fingerprint);
     check_text(file, "header", "auto");
-    check_int(file, "format_version", 1);
+    check_int(file, "format_version", 2);
     check_int(file, "n_users", split->n_users);
     check_int(file, "n_items", split->n_items);
     check_int(file, "n_interactions", split->n_interactions);
@@ -137,32 +129,39 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
     double fraction;
     assert_int_equal(h5_get_double(file, "/", "target_fraction", &fraction), 0);
     assert_true(fraction == 0.2);
-    check_ids(file, "/items/id", &w->items, split->item, split->n_items);
+    check_ids(file, "/items/id", split->n_items, item_text, w);
     check_numbers(file, "/items/count", H5T_NATIVE_INT64, 8, split->n_items, split->item_count);
     assert_int_equal(h5_shape(file, "/shards/rows", &rows, &cols), 0);
     assert_int_equal(rows, n_shards);
     assert_int_equal(cols, DATASET_PARTS);
     assert_int_equal(h5_read(file, "/shards/rows", H5T_NATIVE_INT64, 0, n_shards, sizes), 0);
-    assert_int_equal(h5_close(file, name), 0);
+    assert_int_equal(H5Fclose(file), 0);
 
     int64_t part_first[DATASET_PARTS] = {0};
     for (int64_t shard = 0; shard < n_shards; shard++) {
         snprintf(name, sizeof name, "%s/shard-%05d-of-%05d.h5", dir, (int)shard, (int)n_shards);
-        assert_int_equal(h5_open(name, &file), 0);
-        assert_int_equal(h5_verify(file), 0);
+        assert_int_equal(h5_open_sealed(name, &file), 0);
         check_text(file, "format", "vaecf-shard");
-        check_text(file, "fingerprint", fingerprint);
+        check_text(file, "fingerprint", split->fingerprint);
         check_int(file, "shard", shard);
         check_int(file, "n_shards", n_shards);
         check_int(file, "n_items", split->n_items);
         for (int p = 0; p < DATASET_PARTS; p++) {
-            const struct csr *m = &split->part[p];
+            int s = (int)split_of((enum dataset_part)p), t = p && p % 2 == 0;
             int64_t count = sizes[shard * DATASET_PARTS + p], first = part_first[p], shape[2];
-            assert_in_range(count, m->rows / n_shards, m->rows / n_shards + 1);
+            const struct world_row *row = w->row[s] + first;
+            assert_in_range(count, split->rows[s] / n_shards, split->rows[s] / n_shards + 1);
             part_first[p] += count;
-            int64_t *indptr = malloc(((size_t)count + 1) * sizeof *indptr);
-            assert_non_null(indptr);
-            for (int64_t r = 0; r <= count; r++) indptr[r] = m->indptr[first + r] - m->indptr[first];
+            int64_t *indptr = calloc((size_t)count + 1, sizeof *indptr);
+            int64_t *user = calloc((size_t)count + 1, sizeof *user);
+            int32_t *indices = calloc((size_t)count * 40 + 1, sizeof *indices);
+            assert_true(indptr && user && indices);
+            for (int64_t r = 0; r < count; r++) {
+                int32_t n = t ? row[r].head.n_target : row[r].head.n_input;
+                memcpy(indices + indptr[r], row[r].items[t], (size_t)n * sizeof *indices);
+                indptr[r + 1] = indptr[r] + n;
+                user[r] = row[r].head.user_index;
+            }
             snprintf(object, sizeof object, "/%s", dataset_part_name[p]);
             assert_int_equal(h5_get_ints(file, object, "shape", shape, 2), 0);
             assert_int_equal(shape[0], count);
@@ -170,18 +169,19 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
             snprintf(object, sizeof object, "/%s/indptr", dataset_part_name[p]);
             check_numbers(file, object, H5T_NATIVE_INT64, 8, count + 1, indptr);
             snprintf(object, sizeof object, "/%s/indices", dataset_part_name[p]);
-            check_numbers(file, object, H5T_NATIVE_INT32, 4, indptr[count], m->indices + m->indptr[first]);
-            free(indptr);
-            int s = (int)split_of((enum dataset_part)p);
-            if (p && p % 2 == 0) continue; /* users lie once beside input and target */
+            check_numbers(file, object, H5T_NATIVE_INT32, 4, indptr[count], indices);
             snprintf(object, sizeof object, "/%s/user", split_name[s]);
-            check_numbers(file, object, H5T_NATIVE_INT64, 8, count, split->user_index[s] + first);
+            check_numbers(file, object, H5T_NATIVE_INT64, 8, count, user);
             snprintf(object, sizeof object, "/%s/user_id", split_name[s]);
-            check_ids(file, object, &w->users, split->user[s] + first, count);
+            check_ids(file, object, count, user_text, row);
+            free(indptr);
+            free(user);
+            free(indices);
         }
-        assert_int_equal(h5_close(file, name), 0);
+        assert_int_equal(H5Fclose(file), 0);
     }
-    for (int p = 0; p < DATASET_PARTS; p++) assert_int_equal(part_first[p], split->part[p].rows);
+    for (int p = 0; p < DATASET_PARTS; p++)
+        assert_int_equal(part_first[p], split->rows[split_of((enum dataset_part)p)]);
     assert_int_equal(count_files("shard-"), n_shards); /* and none of before */
     assert_int_equal(count_files("dataset"), 1);
     free(sizes);
@@ -190,14 +190,14 @@ static void check_dataset(const struct world *w, int64_t n_shards) {
 static void any_number_of_shards(void **state) {
     (void)state;
     static const int64_t n_shards[] = {1, 8, 3, 60}; /* 60: more than rows */
-    struct world w;
-    make_world(&w);
     for (int i = 0; i < 4; i++) {
+        struct world w;
+        make_world(&w, n_shards[i]);
         assert_int_equal(shards_prepare(dir, true), 0);
         assert_int_equal(write_shards(&w, n_shards[i]), 0);
         check_dataset(&w, n_shards[i]);
+        world_free(&w);
     }
-    world_free(&w);
 }
 
 static void touch(const char *name, char path[2048]) {
@@ -215,7 +215,7 @@ static void only_our_files_are_removed(void **state) {
                                        "dataset.h5.tmp"};
     char path[2048];
     struct world w;
-    make_world(&w);
+    make_world(&w, 1);
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) touch(others[i], path);
     for (size_t i = 0; i < sizeof left / sizeof *left; i++) touch(left[i], path);
     assert_int_equal(write_shards(&w, 1), 0);
@@ -234,7 +234,7 @@ static void places(void **state) {
     (void)state;
     char name[2048], file[2048];
     struct world w;
-    make_world(&w);
+    make_world(&w, 1);
     assert_int_equal(write_shards(&w, 1), 0);
     world_free(&w);
     assert_int_equal(shards_prepare(dir, false), EX_CANTCREAT);
@@ -264,13 +264,16 @@ static void failure_leaves_the_old_one(void **state) {
     (void)state;
     char name[2048];
     struct world w;
-    make_world(&w);
+    struct world other;
+    make_world(&w, 2);
+    make_world(&other, 3);
     assert_int_equal(write_shards(&w, 2), 0);
     snprintf(name, sizeof name, "%s/shard-00002-of-00003.h5.tmp", dir);
     assert_int_equal(mkdir(name, 0777), 0);
-    assert_int_not_equal(write_shards(&w, 3), 0);
+    assert_int_not_equal(write_shards(&other, 3), 0);
     assert_int_equal(rmdir(name), 0);
     check_dataset(&w, 2);
+    world_free(&other);
     world_free(&w);
 }
 

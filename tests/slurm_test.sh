@@ -1,90 +1,217 @@
 #!/bin/bash
-# jobs/slurm/train.sh with pretended srun, mpirun and scontrol: what it starts, when it requeues, what it returns.
+# jobs/slurm/ on a real Slurm of two emulated nodes (tests/slurm/cluster.sh), as an ordinary user, in a folder with a
+# space: preprocess -> train on 2 nodes x 2 ranks -> evaluate by dependency; a job that is preempted and one that meets
+# its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
+# 6 runs in 3 slots with a run that fails, is run again alone, and is collected. jobs/pbs/ by Slurm's qsub, as far as that
+# goes: it knows no -l select, and loses spaces in what -v carries.
 set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
+if [ "${BUILD:-build}" != build ]; then echo "skipped: the plain build is what runs on the cluster" && exit 77; fi
+for tool in slurmctld slurmd munged sbatch srun; do
+    PATH=$PATH:/usr/sbin command -v $tool >/dev/null ||
+        { echo "skipped: no $tool (Debian: slurmctld slurmd slurm-client munge)" && exit 77; }
+done
+if [ "$(id -u)" != 0 ]; then echo "skipped: starting a Slurm wants root" && exit 77; fi
+qsub=$(command -v generate_pbs_nodefile || echo "skipped: no qsub (Debian: slurm-wlm-torque)" >&2)
+
+tmp=$(mktemp -d /tmp/vaecf-slurm.XXXX) || exit 71
+chmod 755 "$tmp"
+project="$tmp/a project" # with a space
 failed=0
+trap 'tests/slurm/cluster.sh down "$tmp"; rm -rf "$tmp"' EXIT
+tests/slurm/cluster.sh up "$tmp" || { echo "not ok - the cluster does not come up" && exit 1; }
+# shellcheck source=/dev/null
+. "$tmp/env.sh"
 
-check() { # check TEXT CONDITION...
-    local text=$1
-    shift
-    if "$@"; then echo "ok - $text"; else echo "not ok - $text"; failed=1; cat "$tmp/out"; fi
+check() { # check TEXT COMMAND...
+    if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi
 }
-# shellcheck disable=SC2317  # called by check
-has() { grep -qF -- "$1" "$tmp/$2"; }
-# shellcheck disable=SC2317
-lacks() { ! grep -qF -- "$1" "$tmp/$2"; }
-
-mkdir -p "$tmp/fake" "$tmp/a project/bin" "$tmp/a project/jobs"
-cp -r jobs/slurm "$tmp/a project/jobs/"
-printf '#!/bin/bash\n' >"$tmp/a project/bin/vaecf-train"
-# The launchers write down their arguments and threads, obey USR1 and exit as $SCRIPT says.
-cat >"$tmp/fake/mpirun" <<'E'
-#!/bin/bash
-echo "$(basename "$0") $* threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started"
-case $SCRIPT in
-until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
-    for _ in $(seq 200); do sleep 0.05; done; exit 70 ;;
-*) exit "$SCRIPT" ;;
-esac
-E
-cat >"$tmp/fake/srun" <<'E'
-#!/bin/bash
-if [ "$1" = --mpi=list ]; then echo "MPI plugin types are..."; echo "	$PLUGINS"; exit; fi
-. "$(dirname "$0")/mpirun"
-E
-cat >"$tmp/fake/scontrol" <<'E'
-#!/bin/bash
-if [ "$1" = show ]; then echo "   JobState=$STATE Reason=None"; else echo "$*" >>"$TMP_LOG/requeued"; kill "$PPID"; fi
-E
-chmod +x "$tmp/fake/"* "$tmp/a project/bin/vaecf-train"
-
-export PATH="$tmp/fake:$PATH" TMP_LOG=$tmp
-export SLURM_JOB_ID=7 SLURM_SUBMIT_DIR="$tmp/a project" SLURM_CPUS_PER_TASK=3 SLURM_NTASKS=2 SLURM_JOB_NODELIST='n[1-2]'
-export PLUGINS=pmix STATE=RUNNING SCRIPT=0 SLURM_RESTART_COUNT=0
-
-run() {
-    rm -f "$tmp/started" "$tmp/requeued" "$tmp/up" "$tmp/out"
-    touch "$tmp/requeued"
-    timeout 60 bash "$tmp/a project/jobs/slurm/train.sh" "$@" >"$tmp/out" 2>&1
-    status=$?
+# as_user COMMAND...: in the project, as nobody, without a home
+as_user() { (cd "$project" && setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent "$@"); }
+submit() { as_user sbatch --parsable --cpus-per-task=1 "$@"; }
+# wait_for TEXT COMMAND...: polls; ends the test when it takes minutes
+wait_for() {
+    local end=$((SECONDS + 200))
+    until "${@:2}"; do
+        if [ $SECONDS -ge $end ]; then
+            echo "not ok - $1 took too long"
+            squeue
+            tail -n 20 "$project"/*.out "$tmp"/log/*.log
+            exit 1
+        fi
+        sleep 0.2
+    done
+}
+# shellcheck disable=SC2317  # called by wait_for and check
+{
+    over() { # over JOB...: have they ended? (A job on its way back into the queue is not in squeue for a moment.)
+        local job
+        for job; do
+            if scontrol show job "$job" | grep -E 'JobState=' | grep -qvE '=(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL) '; then
+                return 1
+            fi
+        done
+    }
+    has_row() { grep -qs '^1,' "$project/results/$1/metrics.csv"; }
+    log_has() { grep -qE -- "$2" "$project/$1" 2>/dev/null; }
+    # signalled NAME: has a stopped rank a signal waiting for it?
+    signalled() {
+        local pid
+        for pid in $(ranks_of "$1"); do
+            if grep -qsE '^(SigPnd|ShdPnd):.*[^0[:space:]]' "/proc/$pid/status"; then return 0; fi
+        done
+        return 1
+    }
+    state() { scontrol show job "$1" | grep -q "JobState=$2 "; }
+    same() { # the table but for the columns of time, and the best model's metrics
+        cmp <(cut -d, -f1,2,5- "$project/results/$1/metrics.csv") <(cut -d, -f1,2,5- "$project/results/$2/metrics.csv") &&
+            cmp "$project/results/$1/test.csv" "$project/results/$2/test.csv" &&
+            { ! command -v h5diff >/dev/null ||
+                h5diff "$project/results/$1/best.h5" "$project/results/$2/best.h5" /model /model; }
+    }
 }
 
-run my.yaml --set train.epochs=5
-check "complete: status 0" [ "$status" = 0 ]
-check "srun with pmix, the configuration and the settings" \
-    has "srun --mpi=pmix --kill-on-bad-exit=1 bin/vaecf-train --config my.yaml --set train.epochs=5 --resume auto threads=3" started
-check "not requeued" lacks requeue requeued
+ranks_of() { pgrep -f "real/vaecf-train.*results/$1 "; }
+# stop_and_go NAME: stops the ranks of results/NAME after the first epoch, so that the job waits for what will end it without
+# using the cores, until they have a signal waiting, which a stopped process gets when it goes on.
+# shellcheck disable=SC2046,SC2317  # numbers; called by wait_for
+stop_and_go() {
+    has_begun() { has_row "$1" || has_ended "$1"; }
+    has_ended() {
+        if signalled "$1"; then kill -CONT $(ranks_of "$1"); fi
+        log_has "$1.out" "stopped with a checkpoint"
+    }
+    wait_for "the first epoch of results/$1" has_begun "$1"
+    kill -STOP $(ranks_of "$1") 2>/dev/null
+    touch "$tmp/$1.begun"
+    wait_for "the end of results/$1" has_ended "$1"
+}
 
-PLUGINS=none run
-check "mpirun where srun has no pmix, a configuration by default" \
-    has "mpirun bin/vaecf-train --config jobs/configs/ml-20m.yaml --resume auto" started
+# ---- the project, with a vaecf-train that does not end before it was stopped once ----
+mkdir -p "$project/bin/real"
+cp -r jobs "$project/jobs"
+cp bin/* "$project/bin/" 2>/dev/null
+mv "$project/bin/vaecf-train" "$project/bin/real/"
+cat >"$project/bin/vaecf-train" <<'E'
+#!/bin/bash
+# With ENDLESS: before the first stop without end, after it as many epochs as the test says.
+if [ -n "${ENDLESS:-}" ] && [[ "$*" == *--config* ]]; then
+    trap 'exit 75' USR1
+    if [ "${VAECF_RESTARTS:-${SLURM_RESTART_COUNT:-0}}" = 0 ]; then
+        set -- "$@" --set train.epochs=1000000
+    else
+        until [ -s epochs ]; do sleep 0.1; done
+        set -- "$@" --set train.epochs="$(cat epochs)"
+    fi
+fi
+exec "$(dirname "$0")/real/vaecf-train" "$@"
+E
+chmod +x "$project/bin/vaecf-train"
+awk 'BEGIN {
+    print "userId,movieId,rating"
+    seed = 7
+    for (u = 1; u <= 300; u++)
+        for (k = 0; k < 14; k++) {
+            seed = (seed * 16807) % 2147483647
+            item = seed % 30 + (u % 2 && seed % 7 ? 0 : 30)
+            print "u" u ",film " item "," 1 + seed % 5
+        }
+}' >"$project/ratings.csv"
+cat >"$project/run.yaml" <<E
+data: {path: my data}
+model: {hidden: [16], latent: 8}
+train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
+output: {path: results/whole}
+E
+cat >"$project/sweep.yaml" <<E
+config: run.yaml
+output: results/a sweep
+seeds: [1, 2, 3]
+parameters: {train.learning_rate: [1.0e-3, 1.0e-2]}
+E
+# run 4 cannot make its checkpoints at first
+mkdir -p "$project/results/a sweep/run-0004"
+touch "$project/results/a sweep/run-0004/checkpoints"
+chown -R 65534:65534 "$project"
+export OMPI_MCA_mpi_yield_when_idle=1 # there are more ranks than cores
+if [ "$(nproc)" -lt 2 ]; then export VAECF_BIND=none; fi
 
-SCRIPT=65 run
-check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/requeued")" = 65 ]
+# ---- two jobs that will be stopped: one by a job with precedence, one by its time limit ----
+data=$(submit jobs/slurm/preprocess.sh --input ratings.csv --output "my data" --heldout-users 50)
+preempted=$(ENDLESS=1 submit --dependency="afterok:$data" --partition=scavenge --nodes=2 --gpus-per-node=2 --output=preempted.out \
+    jobs/slurm/train.sh run.yaml --set output.path=results/preempted)
+limited=$(ENDLESS=1 VAECF_LAUNCH=mpirun submit --dependency="afterok:$data" --nodes=2 --time=1 --signal=B:USR1@50 \
+    --output=limited.out jobs/slurm/train.sh run.yaml --set output.path=results/limited)
 
-SCRIPT=75 run
-check "75 is requeued" has "requeue 7" requeued
+sweep=$(submit --dependency="afterok:$data" --array=0-2 --ntasks-per-node=1 --output=sweep-%a.out jobs/slurm/sweep.sh \
+    sweep.yaml --set train.epochs=2)
+# By qsub: its own timer ends it after 25 s, and it submits its continuation. Slurm's qstat tells no `nodes`, and -V has to
+# carry the settings, so a qsub of ours adds what is missing.
+if [ -n "$qsub" ]; then
+    ln -s "a project" "$tmp/project"
+    # shellcheck disable=SC2016
+    printf '#!/bin/bash\nexec qsub -V -j oe -o pbs-more.out -l nodes=2:ppn=2,walltime=01:00:00 "${!#}"\n' >"$tmp/qsub"
+    chmod 755 "$tmp/qsub"
+    ENDLESS=1 VAECF_ARGS='run.yaml --set output.path=results/pbs' VAECF_HOME="$tmp/project" VAECF_QSUB="$tmp/qsub" VAECF_THREADS=1 VAECF_AHEAD=35 \
+        as_user qsub -V -W "depend=afterok:$data" -l nodes=2:ppn=2,walltime=00:01:00 -j oe -o pbs.out "$tmp/project/jobs/pbs/train.sh" >/dev/null
+fi
 
-SCRIPT=75 SLURM_RESTART_COUNT=20 run
-check "the cap on restarts" [ "$status$(cat "$tmp/requeued")" = 75 ]
+going=()
+for name in preempted limited ${qsub:+pbs}; do
+    stop_and_go "$name" &
+    going+=($!)
+done
+wait_for "the first epoch of the job that is preempted" test -e "$tmp/preempted.begun"
+urgent=$(submit --gpus-per-node=1 --nodes=2 --output=urgent.out --wrap=true)
+wait "${going[@]}"
+scontrol update "jobid=$limited" timelimit=60 # once is enough
+wait_for "the job with precedence" over "$urgent"
+check "a job with precedence preempts" state "$urgent" COMPLETED
 
-SCRIPT=75 STATE=COMPLETING run
-check "a cancelled job is not requeued" [ "$status$(cat "$tmp/requeued")" = 75 ]
+# ---- the sweep ----
+wait_for "the sweep" over "$sweep"
+check "6 runs in 3 slots" log_has sweep-2.out '^....-..-.. ..:..:..  run 5 of 6: results/a sweep/run-0005'
+check "the run that was made to fail fails its slot" state "${sweep}_1" FAILED
+check "and no other" state "${sweep}_2" COMPLETED
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected with the failure" grep -q '^run-0004,failed,73,2,0.01,0,,' "$project/results/a sweep/runs.csv"
+rm "$project/results/a sweep/run-0004/checkpoints"
+again=$(submit --array=4 --ntasks-per-node=1 --output=again.out jobs/slurm/sweep.sh sweep.yaml --set train.epochs=2)
 
-rm -f "$tmp/up"
-(
-    for _ in $(seq 100); do [ -e "$tmp/up" ] && break; sleep 0.05; done
-    kill -USR1 "$(cat "$tmp/pid")"
-) &
-rm -f "$tmp/started" "$tmp/requeued"
-touch "$tmp/requeued"
-# shellcheck disable=SC2016
-SCRIPT=until-usr1 bash -c 'echo $$ >"$1"; exec bash "$2"' - "$tmp/pid" "$tmp/a project/jobs/slurm/train.sh" >"$tmp/out" 2>&1
-check "USR1 reaches the program" has told started
-check "and the job goes back into the queue" has "requeue 7" requeued
+# ---- and one that is left alone, of as many epochs ----
+epochs=$(($(cat "$project"/results/{preempted,limited,pbs}/metrics.csv 2>/dev/null | cut -d, -f1 | sort -n | tail -n 1) + 2))
+echo $epochs >"$project/epochs"
+whole=$(submit --nodes=2 --output=whole.out jobs/slurm/train.sh run.yaml --set "train.epochs=$epochs")
+evaluation=$(submit --dependency="afterok:$whole" --nodes=2 --output=evaluation.out jobs/slurm/evaluate.sh results/whole --output evaluation.csv)
+wait_for "training and evaluation" over "$preempted" "$limited" "$evaluation" "$again"
+for job in data preempted limited whole evaluation; do check "$job: completed" state "${!job}" COMPLETED; done
+check "srun with pmix" log_has whole.out '^srun --mpi=pmix .*rank.sh vaecf-train --config run.yaml'
+check "mpirun" log_has limited.out '^mpirun -n 4 .*rank.sh vaecf-train --config run.yaml'
+check "2 nodes x 2 ranks" log_has whole.out 'job [0-9]+, start 1: 4 ranks of 1 threads on 2 nodes'
+check "the GPU of the local rank" log_has preempted.out 'rank 3 on .*GPU 1$'
+check "the preempted job started twice" log_has preempted.out 'start 2: 4 ranks'
+check "the job with the limit started again" log_has limited.out 'start [2-9]: 4 ranks'
+if [ -n "$qsub" ]; then check "by qsub it goes on as another job" log_has pbs.out 'goes on as job [0-9]+'; fi
+check "preempted: the same bits as left alone" same preempted whole
+check "at the time limit: the same bits as left alone" same limited whole
+check "vaecf-evaluate says what vaecf-train did" cmp "$project/evaluation.csv" "$project/results/whole/test.csv"
+if [ -n "$qsub" ]; then
+    # shellcheck disable=SC2317
+    complete() { [ -s "$project/results/$1/test.csv" ] && [ -z "$(squeue -h -o %A -n train.sh,vaecf-train)" ]; }
+    wait_for "the job by qsub" complete pbs
+    check "by qsub: PBS_NODEFILE and PBS_O_WORKDIR" log_has pbs.out 'start 1: 4 ranks of 1 threads on 2 nodes'
+    check "and the same bits" same pbs whole
+    VAECF_THREADS=1 VAECF_ARGS="results/pbs --output pbs.csv" VAECF_HOME="$tmp/project" as_user qsub -V -l nodes=1:ppn=2 -j oe -o pbs-evaluation.out \
+        "$tmp/project/jobs/pbs/evaluate.sh" >"$tmp/id"
+    VAECF_THREADS=1 VAECF_ARGS=sweep.yaml VAECF_SLOTS=2 VAECF_HOME="$tmp/project" as_user qsub -V -J 0-1 -l nodes=1:ppn=1 -j oe -o pbs-sweep.out.%a \
+        "$tmp/project/jobs/pbs/sweep.sh" >"$tmp/array"
+    wait_for "evaluation and sweep by qsub" over "$(cat "$tmp/id")" "$(cat "$tmp/array")"
+    check "evaluate.sh by qsub" cmp "$project/pbs.csv" "$project/results/pbs/test.csv"
+    check "an array by qsub -J" log_has pbs-sweep.out.1 'run 5 of 6'
+fi
+check "the failed run again, alone" [ "$(grep -c 'run . of 6' "$project/again.out")" = 1 ]
+as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
+check "collected: 6 complete runs" grep -q '^6 runs: 6 complete' "$project/collected.md"
+check "and means over 3 seeds" grep -qE '^3,3,0.001,0\.[0-9]+,' "$project/results/a sweep/means.csv"
 
-chmod -x "$tmp/a project/bin/vaecf-train"
-run
-check "no program: 66 and what to do" [ "$status" = 66 ]
-exit "$failed"
+if [ $failed = 1 ]; then tail -n +1 "$project"/*.out; fi
+exit $failed

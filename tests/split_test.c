@@ -1,4 +1,4 @@
-/* preprocess/interactions.c and preprocess/split.c: which rows count, who is held out, what is to be
+/* preprocess/interactions.c, block.c, spool.c and split.c: which rows count, who is held out, what is to be
  * predicted. */
 #include <inttypes.h>
 #include <setjmp.h>
@@ -11,145 +11,121 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <omp.h>
 
 #include "error.h"
 #include "ids.h"
 #include "interactions.h"
-#include "split.h"
+#include "world.h"
 
-/* Ids and interactions of up to all parts; matrices come out of it. */
-struct data {
-    struct ids users, items;
-    struct interactions interactions[DATASET_PARTS];
-    struct csr matrix[DATASET_PARTS];
-    int64_t duplicates, unwanted;
-};
+static const struct split_options keep_all = {.seed = 1, .target_fraction = 0.2, .n_shards = 1};
+static const int64_t plenty = 1 << 30; /* bytes of memory */
 
-static void add(struct data *d, int part, const char *user, const char *item, bool wanted) {
-    int32_t u, i;
-    assert_int_equal(ids_add(&d->users, user, strlen(user), &u), 0);
-    assert_int_equal(ids_add(&d->items, item, strlen(item), &i), 0);
-    assert_int_equal(interactions_add(&d->interactions[part], u, i, wanted), 0);
-}
-
-static void make_matrices(struct data *d) {
-    for (int p = 0; p < DATASET_PARTS; p++) {
-        assert_int_equal(interactions_matrix(&d->interactions[p], d->users.n, d->items.n, &d->matrix[p],
-                                             &d->duplicates, &d->unwanted),
-                         0);
-        assert_null(d->interactions[p].first);
-    }
-}
-
-static void data_free(struct data *d) {
-    ids_free(&d->users);
-    ids_free(&d->items);
-    for (int p = 0; p < DATASET_PARTS; p++) {
-        csr_free(&d->matrix[p]);
-        interactions_free(&d->interactions[p]);
-    }
-}
-
-/* Splits part 0's interactions and returns the code. */
-static int split_here(struct data *d, const struct split_options *options, struct split *split) {
-    make_matrices(d);
-    return split_users(&d->matrix[0], &d->users, &d->items, options, split);
-}
-
-static const struct split_options keep_all = {.seed = 1, .target_fraction = 0.2};
-
-/* "user: item item; ..." of a part, in its order. */
-static const char *show(const struct data *d, const struct split *split, enum dataset_part part) {
-    static char text[4096];
-    size_t used = 0, length;
-    const struct csr *m = &split->part[part];
-    text[0] = '\0';
-    for (int64_t r = 0; r < m->rows; r++) {
-        const char *user = ids_text(&d->users, split->user[split_of(part)][r], &length);
-        used += (size_t)snprintf(text + used, sizeof text - used, "%.*s:", (int)length, user);
-        for (int64_t i = m->indptr[r]; i < m->indptr[r + 1]; i++) {
-            const char *item = ids_text(&d->items, split->item[m->indices[i]], &length);
-            used += (size_t)snprintf(text + used, sizeof text - used, " %.*s", (int)length, item);
-        }
-        used += (size_t)snprintf(text + used, sizeof text - used, ";");
-    }
-    return text;
+static void add(struct world *w, int part, const char *user, const char *item, bool wanted) {
+    world_add(w, (enum dataset_part)part, user, item, wanted);
 }
 
 static void last_row_stands(void **state) {
     (void)state;
-    struct data d = {0};
-    add(&d, 0, "a", "x", true);
-    add(&d, 0, "a", "y", false);
-    add(&d, 0, "b", "x", true);
-    add(&d, 0, "a", "x", false); /* a no longer likes x */
-    add(&d, 0, "a", "y", true);  /* but y */
-    add(&d, 0, "b", "x", true);
-    add(&d, 0, "c", "z", false);
-    make_matrices(&d);
-    const struct csr *m = &d.matrix[0];
-    assert_int_equal(m->rows, 3);
-    assert_int_equal(m->cols, 3);
+    struct interactions interactions = {0};
+    struct csr m;
+    int64_t duplicates = 0, unwanted = 0;
+    static const struct {
+        int32_t user, item;
+        bool wanted;
+    } rows[] = {{0, 0, true}, {0, 1, false}, {1, 0, true}, {0, 0, false}, /* 0 no longer likes 0 */
+                {0, 1, true},                                             /* but 1 */
+                {1, 0, true}, {2, 2, false}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        assert_int_equal(interactions_add(&interactions, rows[i].user, rows[i].item, rows[i].wanted), 0);
+    }
+    assert_int_equal(interactions_matrix(&interactions, 3, 3, &m, &duplicates, &unwanted), 0);
+    assert_null(interactions.first);
+    assert_int_equal(m.rows, 3);
+    assert_int_equal(m.cols, 3);
     const int64_t indptr[] = {0, 1, 2, 2};
     const int32_t indices[] = {1, 0};
-    assert_memory_equal(m->indptr, indptr, sizeof indptr);
-    assert_memory_equal(m->indices, indices, sizeof indices);
-    assert_int_equal(d.duplicates, 3);
-    assert_int_equal(d.unwanted, 2);
-    data_free(&d);
+    assert_memory_equal(m.indptr, indptr, sizeof indptr);
+    assert_memory_equal(m.indices, indices, sizeof indices);
+    assert_int_equal(duplicates, 3);
+    assert_int_equal(unwanted, 2);
+    csr_free(&m);
 }
 
 /* More than a block of interactions. */
 static void many_interactions(void **state) {
     (void)state;
-    struct data d = {0};
+    struct interactions interactions = {0};
+    struct csr m;
+    int64_t duplicates = 0, unwanted = 0;
     int32_t n_users = 1000, n_items = 1009;
     for (int32_t i = 0; i < 600000; i++) {
-        assert_int_equal(interactions_add(&d.interactions[0], i % n_users, i % n_items, true), 0);
+        assert_int_equal(interactions_add(&interactions, i % n_users, i % n_items, true), 0);
     }
-    assert_int_equal(
-        interactions_matrix(&d.interactions[0], n_users, n_items, &d.matrix[0], &d.duplicates, &d.unwanted),
-        0);
-    assert_int_equal(csr_nonzeros(&d.matrix[0]), 600000); /* 1000 and 1009 have no common factor */
-    assert_int_equal(d.duplicates, 0);
-    for (int u = 0; u < n_users; u++) assert_int_equal(d.matrix[0].indptr[u], 600 * u);
-    data_free(&d);
+    assert_int_equal(interactions_matrix(&interactions, n_users, n_items, &m, &duplicates, &unwanted), 0);
+    assert_int_equal(csr_nonzeros(&m), 600000); /* 1000 and 1009 have no common factor */
+    assert_int_equal(duplicates, 0);
+    for (int u = 0; u < n_users; u++) assert_int_equal(m.indptr[u], 600 * u);
+    csr_free(&m);
 }
 
 static void interactions_only_some_freed(void **state) {
     (void)state;
-    struct data d = {0};
-    add(&d, 0, "a", "x", true);
-    data_free(&d);
-    data_free(&d);
+    struct interactions interactions = {0};
+    assert_int_equal(interactions_add(&interactions, 0, 0, true), 0);
+    interactions_free(&interactions);
+    interactions_free(&interactions);
+}
+
+/* The same over batches, in whatever order they come in: their keys say what is last. */
+static void last_batch_stands(void **state) {
+    (void)state;
+    struct world w;
+    world_make(&w, 1, plenty);
+    w.keys = 10;
+    add(&w, 0, "a", "x", true);
+    add(&w, 0, "a", "y", false);
+    add(&w, 0, "b", "z", true);
+    world_next_batch(&w);
+    w.keys = 5;
+    add(&w, 0, "a", "y", true);
+    add(&w, 0, "a", "x", false);
+    world_next_batch(&w);
+    w.keys = 20;
+    assert_int_equal(world_split(&w, &keep_all), 0);
+    const char *text = world_show(&w, DATASET_TRAIN);
+    assert_non_null(strstr(text, "a: x;"));
+    assert_non_null(strstr(text, "b: z;"));
+    assert_int_equal(w.split.duplicates, 2);
+    assert_int_equal(w.split.unwanted, 1);
+    world_free(&w);
 }
 
 /* Items are filtered before users, and once: users with too few of the items that are left go, and items that
  * lose their users by that stay. */
 static void filters(void **state) {
     (void)state;
-    struct data d = {0};
+    struct world w;
+    world_make(&w, 1, plenty);
     static const char *const pairs[][2] = {{"a", "1"}, {"a", "2"}, {"b", "1"}, {"b", "2"}, {"b", "3"},
                                            {"c", "3"}, {"c", "4"}, {"d", "4"}, {"d", "5"}};
-    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) add(&d, 0, pairs[i][0], pairs[i][1], true);
-    struct split split;
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++) add(&w, 0, pairs[i][0], pairs[i][1], true);
     struct split_options options = keep_all;
     options.min_item_users = 2;
     options.min_user_items = 2; /* item 5 goes; then d, who has one item left; item 4 stays */
-    assert_int_equal(split_here(&d, &options, &split), 0);
-    assert_int_equal(split.n_users, 3);
-    assert_int_equal(split.n_items, 4);
-    assert_int_equal(split.n_interactions, 7);
-    assert_int_equal(split.dropped_items, 1);
-    assert_int_equal(split.dropped_users, 1);
+    assert_int_equal(world_split(&w, &options), 0);
+    assert_int_equal(w.split.n_users, 3);
+    assert_int_equal(w.split.n_items, 4);
+    assert_int_equal(w.split.n_interactions, 7);
+    assert_int_equal(w.split.dropped_items, 1);
+    assert_int_equal(w.split.dropped_users, 1);
     const int64_t count[] = {2, 2, 2, 1};
-    assert_memory_equal(split.item_count, count, sizeof count);
-    const char *text = show(&d, &split, DATASET_TRAIN);
+    assert_memory_equal(w.split.item_count, count, sizeof count);
+    const char *text = world_show(&w, DATASET_TRAIN);
     assert_non_null(strstr(text, "a: 1 2;"));
     assert_non_null(strstr(text, "b: 1 2 3;"));
     assert_non_null(strstr(text, "c: 3 4;"));
-    split_free(&split);
-    data_free(&d);
+    world_free(&w);
 }
 
 static void nothing_left(void **state) {
@@ -164,45 +140,45 @@ static void nothing_left(void **state) {
         {0, 0, 1, EX_USAGE, "--heldout-users 1: validation and test would take all 2 users; at most 0"},
         {0, 0, INT32_MAX, EX_USAGE, "--heldout-users"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct data d = {0};
-        struct split split;
-        add(&d, 0, "a", "x", true);
-        add(&d, 0, "b", "x", true);
-        add(&d, 0, "b", "y", true);
+        struct world w;
+        world_make(&w, 0, plenty);
+        add(&w, 0, "a", "x", true);
+        add(&w, 0, "b", "x", true);
+        add(&w, 0, "b", "y", true);
         struct split_options options = {.min_item_users = cases[i].min_item_users,
                                         .min_user_items = cases[i].min_user_items,
-                                        .heldout_users = cases[i].heldout_users};
-        assert_int_equal(split_here(&d, &options, &split), cases[i].code);
+                                        .heldout_users = cases[i].heldout_users,
+                                        .n_shards = 1};
+        assert_int_equal(world_split(&w, &options), cases[i].code);
         assert_non_null(strstr(error_message(), cases[i].words));
-        data_free(&d);
+        world_free(&w);
     }
-    struct data d = {0};
-    struct split split;
-    assert_int_equal(split_here(&d, &keep_all, &split), EX_DATAERR);
-    data_free(&d);
+    struct world w;
+    world_make(&w, 1, plenty);
+    assert_int_equal(world_split(&w, &keep_all), EX_DATAERR);
+    world_free(&w);
 }
 
 /* Items lie by falling count, then by value if all ids of the catalogue are digits, else by bytes. */
 static void item_order(void **state) {
     (void)state;
     for (int text_id = 0; text_id < 2; text_id++) {
-        struct data d = {0};
-        struct split split;
+        struct world w;
+        world_make(&w, 1, plenty);
         static const char *const items[] = {"100", "9", "20", "007", "7"};
-        for (int i = 0; i < 5; i++) add(&d, 0, "a", items[i], true);
-        add(&d, 0, "b", "20", true);
-        if (text_id) add(&d, 0, "a", "x", true);
-        assert_int_equal(split_here(&d, &keep_all, &split), 0);
+        for (int i = 0; i < 5; i++) add(&w, 0, "a", items[i], true);
+        add(&w, 0, "b", "20", true);
+        if (text_id) add(&w, 0, "a", "x", true);
+        assert_int_equal(world_split(&w, &keep_all), 0);
         assert_non_null(
-            strstr(show(&d, &split, DATASET_TRAIN), text_id ? "a: 20 007 100 7 9 x;" : "a: 20 7 007 9 100;"));
-        split_free(&split);
-        data_free(&d);
+            strstr(world_show(&w, DATASET_TRAIN), text_id ? "a: 20 007 100 7 9 x;" : "a: 20 7 007 9 100;"));
+        world_free(&w);
     }
 }
 
 /* A random set: user i has about 3 + i % 40 of 120 items. Rows are added in an order that `stride` makes. */
 enum { USERS = 997, ITEMS = 120 };
-static void add_random(struct data *d, int64_t stride) {
+static void add_random(struct world *w, int64_t stride) {
     for (int64_t n = 0; n < USERS; n++) {
         int64_t u = n * stride % USERS; /* USERS is a prime number */
         for (int64_t k = 0; k < 3 + u % 40; k++) {
@@ -210,204 +186,199 @@ static void add_random(struct data *d, int64_t stride) {
             int64_t i = stride == 1 ? k : 2 + u % 40 - k;
             snprintf(user, sizeof user, "u%" PRId64, u);
             snprintf(item, sizeof item, "%" PRId64, (u * u + i * i * 7) % ITEMS);
-            add(d, 0, user, item, true);
+            add(w, 0, user, item, true);
         }
     }
+}
+
+/* What add_random adds, by number. */
+static void random_items(int64_t u, bool has[ITEMS]) {
+    memset(has, 0, ITEMS * sizeof *has);
+    for (int64_t k = 0; k < 3 + u % 40; k++) has[(u * u + k * k * 7) % ITEMS] = true;
 }
 
 static void strong_generalisation(void **state) {
     (void)state;
-    struct data d = {0};
-    struct split split;
+    struct world w;
     struct split_options options = {
-        .seed = 5, .min_user_items = 2, .heldout_users = 101, .target_fraction = 0.3};
-    add_random(&d, 1);
-    make_matrices(&d);
-    struct csr *m = &d.matrix[0], copy = {m->rows, m->cols, NULL, NULL};
-    copy.indptr = malloc((size_t)(m->rows + 1) * sizeof *copy.indptr);
-    copy.indices = malloc((size_t)csr_nonzeros(m) * sizeof *copy.indices);
-    assert_true(copy.indptr && copy.indices);
-    memcpy(copy.indptr, m->indptr, (size_t)(m->rows + 1) * sizeof *copy.indptr);
-    memcpy(copy.indices, m->indices, (size_t)csr_nonzeros(m) * sizeof *copy.indices);
-    assert_int_equal(split_users(m, &d.users, &d.items, &options, &split), 0);
-    assert_null(m->indices); /* used up */
+        .seed = 5, .min_user_items = 2, .heldout_users = 101, .target_fraction = 0.3, .n_shards = 3};
+    world_make(&w, 5, plenty);
+    add_random(&w, 1);
+    assert_int_equal(world_split(&w, &options), 0);
+    const struct split *split = &w.split;
+    assert_int_equal(split->rows[SPLIT_VALIDATION], 101);
+    assert_int_equal(split->rows[SPLIT_TEST], 101);
+    assert_int_equal(split->n_users, USERS - split->dropped_users);
+    assert_int_equal(split->rows[SPLIT_TRAIN], split->n_users - 202);
 
-    assert_int_equal(split.rows[SPLIT_VALIDATION], 101);
-    assert_int_equal(split.rows[SPLIT_TEST], 101);
-    assert_int_equal(split.n_users, USERS - split.dropped_users);
-    assert_int_equal(split.rows[SPLIT_TRAIN], split.n_users - 202);
-
-    /* every user once, every index once */
-    bool seen_user[USERS] = {false}, seen_index[USERS] = {false};
+    /* every user once, every index once; the catalogue: all items of training users, by falling count */
+    bool seen_user[USERS] = {false}, seen_index[USERS] = {false}, has[ITEMS];
+    int64_t count[ITEMS] = {0};
     for (int s = 0; s < SPLITS; s++) {
-        for (int64_t r = 0; r < split.rows[s]; r++) {
-            int32_t user = split.user[s][r];
-            int64_t index = split.user_index[s][r];
+        for (int64_t r = 0; r < split->rows[s]; r++) {
+            int64_t user = atoll(w.row[s][r].id + 1), index = w.row[s][r].head.user_index;
+            assert_in_range(user, 0, USERS - 1);
             assert_false(seen_user[user]);
             seen_user[user] = true;
-            assert_in_range(index, 0, split.n_users - 1);
+            assert_in_range(index, 0, split->n_users - 1);
             assert_false(seen_index[index]);
             seen_index[index] = true;
+            random_items(user, has);
+            for (int i = 0; i < ITEMS && s == SPLIT_TRAIN; i++) count[i] += has[i];
         }
     }
-
-    /* the catalogue: all items of training users, by falling count */
-    int64_t count[ITEMS] = {0};
-    int32_t index_of[ITEMS];
-    int n_items = 0;
-    memset(index_of, -1, sizeof index_of);
-    for (int64_t r = 0; r < split.rows[SPLIT_TRAIN]; r++) {
-        int32_t u = split.user[SPLIT_TRAIN][r];
-        for (int64_t i = copy.indptr[u]; i < copy.indptr[u + 1]; i++) count[copy.indices[i]]++;
-    }
+    int n_items = 0, number[ITEMS];
     for (int i = 0; i < ITEMS; i++) n_items += count[i] > 0;
-    assert_int_equal(split.n_items, n_items);
+    assert_int_equal(split->n_items, n_items);
     for (int i = 0; i < n_items; i++) {
-        assert_int_equal(split.item_count[i], count[split.item[i]]);
-        if (i) assert_true(split.item_count[i] <= split.item_count[i - 1]);
-        index_of[split.item[i]] = i;
+        int length;
+        char text[16];
+        const char *item = world_item(&w, i, &length);
+        snprintf(text, sizeof text, "%.*s", length, item);
+        number[i] = atoi(text);
+        assert_int_equal(split->item_count[i], count[number[i]]);
+        if (i) assert_true(split->item_count[i] <= split->item_count[i - 1]);
     }
 
     /* every row is the user's catalogue items, ascending; the target's size is as asked for */
-    for (int p = 0; p < DATASET_PARTS; p = p ? p + 2 : 1) {
-        const struct csr *input = &split.part[p], *target = p ? &split.part[p + 1] : NULL;
-        for (int64_t r = 0; r < input->rows; r++) {
-            bool wanted[ITEMS] = {false};
-            int64_t n = 0, got = 0, n_target = 0;
-            int32_t u = split.user[split_of((enum dataset_part)p)][r];
-            for (int64_t i = copy.indptr[u]; i < copy.indptr[u + 1]; i++) {
-                int32_t index = index_of[copy.indices[i]];
-                if (index >= 0) wanted[index] = ++n;
-            }
-            for (int t = 0; t < (target ? 2 : 1); t++) {
-                const struct csr *part = t ? target : input;
-                for (int64_t i = part->indptr[r]; i < part->indptr[r + 1]; i++, got++) {
-                    assert_true(wanted[part->indices[i]]);
-                    wanted[part->indices[i]] = false;
-                    if (i > part->indptr[r]) assert_true(part->indices[i] > part->indices[i - 1]);
-                    n_target += t;
+    for (int s = 0; s < SPLITS; s++) {
+        for (int64_t r = 0; r < split->rows[s]; r++) {
+            const struct world_row *row = &w.row[s][r];
+            int32_t n = 0, n_items_of[2] = {row->head.n_input, row->head.n_target};
+            random_items(atoll(row->id + 1), has);
+            for (int i = 0; i < ITEMS; i++) n += has[i] && count[i];
+            for (int t = 0; t < 2; t++) {
+                for (int32_t i = 0; i < n_items_of[t]; i++) {
+                    int32_t item = row->items[t][i];
+                    assert_true(has[number[item]]);
+                    has[number[item]] = false;
+                    if (i) assert_true(item > row->items[t][i - 1]);
                 }
             }
-            assert_int_equal(got, n);
-            if (target) assert_int_equal(n_target, n < 5 ? 0 : n * 3 / 10);
+            assert_int_equal(n_items_of[0] + n_items_of[1], n);
+            assert_int_equal(n_items_of[1], s && n >= 5 ? n * 3 / 10 : 0);
         }
     }
-    assert_int_equal(split.n_overlap, 0);
-    csr_free(&copy);
-    split_free(&split);
-    data_free(&d);
+    assert_int_equal(split->n_overlap, 0);
+    world_free(&w);
 }
 
-static void fingerprint_of(int64_t stride, uint64_t seed, char text[DATASET_FINGERPRINT_SIZE]) {
-    struct data d = {0};
-    struct split split;
+static void fingerprint_of(int64_t stride, uint64_t seed, int64_t memory, int threads,
+                           char text[DATASET_FINGERPRINT_SIZE]) {
+    struct world w;
     struct split_options options = {
-        .seed = seed, .min_user_items = 5, .heldout_users = -1, .target_fraction = 0.2};
-    add_random(&d, stride);
-    assert_int_equal(split_here(&d, &options, &split), 0);
-    assert_int_equal(split.rows[SPLIT_TEST], split.n_users / 10); /* auto */
-    split_fingerprint(&split, &d.users, &d.items, text);
-    split_free(&split);
-    data_free(&d);
+        .seed = seed, .min_user_items = 5, .heldout_users = -1, .target_fraction = 0.2, .n_shards = 2};
+    omp_set_num_threads(threads);
+    world_make(&w, seed, memory);
+    add_random(&w, stride);
+    assert_int_equal(world_split(&w, &options), 0);
+    assert_int_equal(w.split.rows[SPLIT_TEST], w.split.n_users / 10); /* auto */
+    assert_int_equal(w.scratch.size > 0, memory < plenty);
+    memcpy(text, w.split.fingerprint, DATASET_FINGERPRINT_SIZE);
+    assert_int_equal(strspn(text, "0123456789abcdef"), 16);
+    world_free(&w);
 }
 
+/* Nor does where the data lies in the meantime, or how many threads there are. */
 static void order_of_rows_does_not_matter(void **state) {
     (void)state;
-    char a[DATASET_FINGERPRINT_SIZE], b[DATASET_FINGERPRINT_SIZE], other[DATASET_FINGERPRINT_SIZE];
-    fingerprint_of(1, 7, a);
-    fingerprint_of(123, 7, b);
-    fingerprint_of(1, 8, other);
+    char a[DATASET_FINGERPRINT_SIZE], b[DATASET_FINGERPRINT_SIZE];
+    fingerprint_of(1, 7, plenty, 1, a);
+    fingerprint_of(123, 7, plenty, 1, b);
     assert_string_equal(a, b);
-    assert_string_not_equal(a, other);
-    assert_int_equal(strspn(a, "0123456789abcdef"), 16);
+    fingerprint_of(123, 7, plenty, 3, b);
+    assert_string_equal(a, b);
+    fingerprint_of(1, 7, 0, 2, b);
+    assert_string_equal(a, b);
+    fingerprint_of(123, 7, 50000, 3, b); /* some here, some there */
+    assert_string_equal(a, b);
+    fingerprint_of(1, 8, plenty, 2, b);
+    assert_string_not_equal(a, b);
 }
 
 /* Each item of a row is as likely to be a target, and 0.29 of 100 items are 29. */
 static void targets(void **state) {
     (void)state;
-    struct data d = {0};
-    struct split split;
-    struct split_options options = {.seed = 3, .heldout_users = 1000, .target_fraction = 0.29};
+    struct world w;
+    world_make(&w, 3, plenty);
+    struct split_options options = {.seed = 3, .heldout_users = 1000, .target_fraction = 0.29, .n_shards = 1};
     int count[100] = {0};
     for (int u = 0; u < 2001; u++) {
         for (int i = 0; i < 100; i++) {
             char user[16], item[16];
             snprintf(user, sizeof user, "%d", u);
             snprintf(item, sizeof item, "%d", i);
-            add(&d, 0, user, item, true);
+            add(&w, 0, user, item, true);
         }
     }
-    assert_int_equal(split_here(&d, &options, &split), 0);
-    for (int p = DATASET_VALIDATION_TARGET; p <= DATASET_TEST_TARGET; p += 2) {
-        const struct csr *target = &split.part[p];
-        assert_int_equal(csr_nonzeros(target), 29 * 1000);
-        for (int64_t i = 0; i < csr_nonzeros(target); i++) count[target->indices[i]]++;
+    assert_int_equal(world_split(&w, &options), 0);
+    for (int s = SPLIT_VALIDATION; s <= SPLIT_TEST; s++) {
+        for (int64_t r = 0; r < 1000; r++) {
+            assert_int_equal(w.row[s][r].head.n_target, 29);
+            for (int i = 0; i < 29; i++) count[w.row[s][r].items[1][i]]++;
+        }
     }
     for (int i = 0; i < 100; i++)
         assert_in_range(count[i], 580 - 5 * 21, 580 + 5 * 21); /* 5 standard deviations */
-    split_free(&split);
-    data_free(&d);
+    world_free(&w);
 }
 
 static void heldout_users_without_catalogue_items(void **state) {
     (void)state;
-    struct data d = {0};
-    struct split split;
+    struct world w;
+    world_make(&w, 3, plenty);
     char user[16], item[16];
     for (int u = 0; u < 30; u++) { /* every user has an item of his own, and 5 that all have */
         snprintf(user, sizeof user, "u%d", u);
         snprintf(item, sizeof item, "own%d", u);
-        add(&d, 0, user, item, true);
+        add(&w, 0, user, item, true);
         for (int i = 0; i < 5; i++) {
             snprintf(item, sizeof item, "all%d", i);
-            if (u % 2) add(&d, 0, user, item, true);
+            if (u % 2) add(&w, 0, user, item, true);
         }
     }
-    struct split_options options = {.seed = 3, .heldout_users = 10, .target_fraction = 0.2};
-    assert_int_equal(split_here(&d, &options, &split), 0);
-    assert_int_equal(split.dropped_interactions, 20);
-    assert_int_equal(split.n_items, 10 + 5);
-    for (int p = DATASET_VALIDATION_INPUT; p < DATASET_PARTS; p += 2) {
-        const struct csr *input = &split.part[p], *target = &split.part[p + 1];
-        assert_int_equal(input->rows, 10);
-        assert_int_equal(target->rows, 10);
+    struct split_options options = {.seed = 3, .heldout_users = 10, .target_fraction = 0.2, .n_shards = 1};
+    assert_int_equal(world_split(&w, &options), 0);
+    assert_int_equal(w.split.dropped_interactions, 20);
+    assert_int_equal(w.split.n_items, 10 + 5);
+    for (int s = SPLIT_VALIDATION; s <= SPLIT_TEST; s++) {
+        assert_int_equal(w.split.rows[s], 10);
         for (int64_t r = 0; r < 10; r++) {
-            int64_t n_input = input->indptr[r + 1] - input->indptr[r],
-                    n_target = target->indptr[r + 1] - target->indptr[r];
-            assert_true((n_input == 0 && n_target == 0) || (n_input == 4 && n_target == 1));
+            const struct row_head *head = &w.row[s][r].head;
+            assert_true((head->n_input == 0 && head->n_target == 0) ||
+                        (head->n_input == 4 && head->n_target == 1));
         }
     }
-    split_free(&split);
-    data_free(&d);
+    world_free(&w);
 }
 
 /* Weak and strong generalisation, as other people split. */
 static void given(void **state) {
     (void)state;
-    struct data d = {0};
-    struct split split;
-    add(&d, DATASET_TRAIN, "a", "1", true);
-    add(&d, DATASET_TRAIN, "a", "2", true);
-    add(&d, DATASET_TRAIN, "b", "2", true);
-    add(&d, DATASET_TRAIN, "gone", "3", false);
-    add(&d, DATASET_VALIDATION_INPUT, "v", "1", true);
-    add(&d, DATASET_VALIDATION_TARGET, "w", "2", true); /* no input */
-    add(&d, DATASET_TEST_INPUT, "a", "1", true);
-    add(&d, DATASET_TEST_INPUT, "t", "3", true); /* 3 and 4 are unknown */
-    add(&d, DATASET_TEST_INPUT, "t", "1", true);
-    add(&d, DATASET_TEST_TARGET, "a", "2", true);
-    add(&d, DATASET_TEST_TARGET, "a", "1", true); /* input too */
-    add(&d, DATASET_TEST_TARGET, "t", "4", true);
-    make_matrices(&d);
-    assert_int_equal(split_given(d.matrix, &d.users, &d.items, &keep_all, &split), 0);
-    assert_int_equal(split.n_items, 2);
-    assert_int_equal(split.n_users, 5);
-    assert_int_equal(split.n_interactions, 3 + 1 + 1 + 2 + 2);
-    assert_int_equal(split.dropped_interactions, 2);
-    assert_int_equal(split.n_overlap, 1);
-    assert_int_equal(split.rows[SPLIT_TRAIN], 2);
-    assert_int_equal(split.rows[SPLIT_VALIDATION], 2);
-    assert_int_equal(split.rows[SPLIT_TEST], 2);
+    struct world w;
+    world_make(&w, 1, plenty);
+    add(&w, DATASET_TRAIN, "a", "1", true);
+    add(&w, DATASET_TRAIN, "a", "2", true);
+    add(&w, DATASET_TRAIN, "b", "2", true);
+    add(&w, DATASET_TRAIN, "gone", "3", false);
+    add(&w, DATASET_VALIDATION_INPUT, "v", "1", true);
+    add(&w, DATASET_VALIDATION_TARGET, "w", "2", true); /* no input */
+    add(&w, DATASET_TEST_INPUT, "a", "1", true);
+    add(&w, DATASET_TEST_INPUT, "t", "3", true); /* 3 and 4 are unknown */
+    add(&w, DATASET_TEST_INPUT, "t", "1", true);
+    add(&w, DATASET_TEST_TARGET, "a", "2", true);
+    add(&w, DATASET_TEST_TARGET, "a", "1", true); /* input too */
+    add(&w, DATASET_TEST_TARGET, "t", "4", true);
+    struct split_options options = {.seed = 1, .given = true, .n_shards = 1};
+    assert_int_equal(world_split(&w, &options), 0);
+    assert_int_equal(w.split.n_items, 2);
+    assert_int_equal(w.split.n_users, 5);
+    assert_int_equal(w.split.n_interactions, 3 + 1 + 1 + 2 + 2);
+    assert_int_equal(w.split.dropped_interactions, 2);
+    assert_int_equal(w.split.n_overlap, 1);
+    assert_int_equal(w.split.rows[SPLIT_TRAIN], 2);
+    assert_int_equal(w.split.rows[SPLIT_VALIDATION], 2);
+    assert_int_equal(w.split.rows[SPLIT_TEST], 2);
     const struct {
         enum dataset_part part;
         const char *rows[2];
@@ -417,24 +388,22 @@ static void given(void **state) {
                     {DATASET_TEST_INPUT, {"a: 1;", "t: 1;"}},
                     {DATASET_TEST_TARGET, {"a: 2 1;", "t:;"}}};
     for (int p = 0; p < DATASET_PARTS; p++) {
-        const char *text = show(&d, &split, expected[p].part);
+        const char *text = world_show(&w, expected[p].part);
         for (int i = 0; i < 2; i++) assert_non_null(strstr(text, expected[p].rows[i]));
     }
     for (int64_t train = 0; train < 2;
          train++) { /* a's index is the same in both splits, and no one else's */
         for (int64_t test = 0; test < 2; test++) {
-            bool same_user = split.user[SPLIT_TRAIN][train] == split.user[SPLIT_TEST][test];
-            assert_int_equal(split.user_index[SPLIT_TRAIN][train] == split.user_index[SPLIT_TEST][test],
-                             same_user);
+            const struct world_row *x = &w.row[SPLIT_TRAIN][train], *y = &w.row[SPLIT_TEST][test];
+            assert_int_equal(x->head.user_index == y->head.user_index, strcmp(x->id, y->id) == 0);
         }
     }
-    split_free(&split);
-    data_free(&d);
+    world_free(&w);
 
-    add(&d, DATASET_TEST_INPUT, "a", "1", true);
-    make_matrices(&d);
-    assert_int_equal(split_given(d.matrix, &d.users, &d.items, &keep_all, &split), EX_DATAERR);
-    data_free(&d);
+    world_make(&w, 1, plenty);
+    add(&w, DATASET_TEST_INPUT, "a", "1", true);
+    assert_int_equal(world_split(&w, &options), EX_DATAERR);
+    world_free(&w);
 }
 
 int main(void) {
@@ -442,6 +411,7 @@ int main(void) {
         cmocka_unit_test(last_row_stands),
         cmocka_unit_test(many_interactions),
         cmocka_unit_test(interactions_only_some_freed),
+        cmocka_unit_test(last_batch_stands),
         cmocka_unit_test(filters),
         cmocka_unit_test(nothing_left),
         cmocka_unit_test(item_order),

@@ -1,0 +1,136 @@
+# Shared by the batch scripts in jobs/slurm and jobs/pbs, which source it: where the programs are, how ranks are started
+# and bound, how a signal reaches them. It knows nothing about queues.
+#
+# Settings, by environment:
+#   VAECF_HOME     folder with bin/ and jobs/, if it is not the one that the script was submitted from
+#   VAECF_LAUNCH   srun, mpirun, or other words that start the ranks: "mpiexec --cpu-bind depth --depth 8"
+#   VAECF_BIND     none: leave it to the system on which cores the ranks run
+#   VAECF_MAX_RESTARTS   how often a job goes on by itself after it was stopped (20)
+# jobs/site.sh, if you write one, is read first: `module load openmpi hdf5`, export UCX_..., what your site wants.
+# shellcheck shell=bash
+
+jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ -r "$jobs/site.sh" ]; then
+    set +u # modules do not bear it
+    # shellcheck source=/dev/null
+    . "$jobs/site.sh"
+    set -u
+fi
+
+say() { echo "$(date '+%F %T')  $*"; }
+fail() { # fail CODE MESSAGE...
+    echo "error: ${*:2}" >&2
+    exit "$1"
+}
+
+# The programs: of the checkout, of the installation that these scripts are a part of, or on the PATH.
+for bin in "$jobs/../bin" "$jobs/../../../bin" ""; do
+    if [ -x "$bin/vaecf-train" ]; then PATH=$(cd "$bin" && pwd):$PATH && break; fi
+done
+command -v vaecf-train >/dev/null ||
+    fail 66 "no vaecf-train in $(dirname "$jobs")/bin or on the PATH: run make there, or set VAECF_HOME"
+
+# place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it.
+place() {
+    nodes=$1 ranks=$2 threads=$3
+    local how=${VAECF_LAUNCH:-}
+    export OMP_NUM_THREADS=$threads OMP_PLACES=cores OMP_PROC_BIND=close
+    if [ -z "$how" ]; then # srun can start this MPI if both speak PMIx; mpirun reads the allocation itself
+        how=mpirun
+        if [ -n "${SLURM_JOB_ID:-}" ] && srun --mpi=list 2>&1 | grep -qw pmix; then how=srun; fi
+    fi
+    case $how in
+    srun) # it does not take --cpus-per-task from sbatch since Slurm 22.05
+        launch=(srun --mpi=pmix --kill-on-bad-exit=1 "--cpus-per-task=$threads")
+        if [ "${VAECF_BIND:-}" != none ] && scontrol show config | grep -qE '^TaskPlugin .*(affinity|cgroup)'; then
+            launch+=(--cpu-bind=cores)
+        fi
+        ;;
+    mpirun)
+        launch=(mpirun -n "$ranks")
+        if [ -n "${PBS_NODEFILE:-}" ] && [ -z "${SLURM_JOB_ID:-}" ]; then launch+=(--hostfile "$PBS_NODEFILE"); fi
+        if ! mpirun --version 2>&1 | grep -qiE 'open ?mpi|prrte'; then
+            export I_MPI_PIN_DOMAIN=omp # Intel MPI: as many cores a rank as threads
+        elif [ "${VAECF_BIND:-}" = none ]; then
+            launch+=(--bind-to none)
+        elif [ $((ranks % nodes)) = 0 ]; then
+            launch+=(--map-by "ppr:$((ranks / nodes)):node:PE=$threads" --bind-to core)
+        fi
+        ;;
+    *) read -ra launch <<<"$how" ;;
+    esac
+}
+
+# A signal to this script is remembered in `told`, and passed on while a command runs.
+told=
+trap 'told=USR1' USR1
+trap 'told=TERM' TERM
+
+# start COMMAND...: runs it and returns its exit code. SIGUSR1 and SIGTERM reach it as SIGUSR1: the ranks save and exit
+# 75. (mpirun would kill them on SIGTERM.)
+start() {
+    printf '%q ' "$@" && echo
+    if [ -n "$told" ]; then return 75; fi
+    "$@" &
+    local child=$! status
+    trap 'told=USR1; kill -USR1 $child 2>/dev/null' USR1
+    trap 'told=TERM; kill -USR1 $child 2>/dev/null' TERM
+    wait $child
+    status=$?
+    while [ -n "$told" ] && kill -0 $child 2>/dev/null; do wait $child; done # a signal ended the wait, not the command
+    if [ -n "$told" ]; then
+        wait $child
+        status=$?
+        say "SIG$told came and was passed on; exit code $status"
+        # it came before the program listened: nothing is lost
+        if [ $status = $((128 + $(kill -l USR1))) ]; then status=75; fi
+    fi
+    trap 'told=USR1' USR1
+    trap 'told=TERM' TERM
+    return $status
+}
+
+# ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores and its GPU (rank.sh).
+ranks() { start "${launch[@]}" "$jobs/rank.sh" "$@"; }
+
+# describe JOB START NODES-IN-WORDS: what runs where, for the log
+describe() {
+    say "job $1, start $2: $ranks ranks of $threads threads on $nodes nodes ($3)"
+    echo "modules: ${LOADEDMODULES:-none}; in $PWD; $(vaecf-train --version | head -n 2 | paste -sd ' ')"
+}
+
+# evaluate RUN OPTION...: vaecf-evaluate on a run directory's best model and data set
+evaluate() {
+    local run=${1:-} data
+    [ -r "$run/config.yaml" ] || fail 66 "'$run': want the run directory of a training, with its config.yaml"
+    shift
+    data=$(sed -nE "/^data:/,/^[^ d]/s/^  path: '(.*)'\$/\1/p" "$run/config.yaml" | sed "s/''/'/g")
+    ranks vaecf-evaluate --checkpoint "$run/best.h5" --data "$data" --output "$run/test.csv" "$@"
+}
+
+# sweep SLOT SLOTS RESTARTED FILE OPTION...: trains the runs SLOT, SLOT + SLOTS, ... of a sweep (SLOTS = 0: that one
+# alone), each in its own directory; RUN/exit-code tells vaecf-collect how it ended. A failed run does not keep the
+# others from their turn; a job that went on by itself (RESTARTED > 0) leaves it as it is. Returns 75 if stopped, else
+# the last failure.
+sweep() {
+    local k=$1 step=$2 restarted=$3 file=$4 directories code status=0
+    shift 4
+    mapfile -t directories < <(vaecf-sweep "$file" --prepare "$@")
+    if [ ${#directories[@]} = 0 ]; then return 78; fi # vaecf-sweep has said why
+    if [ "$step" = 0 ]; then step=${#directories[@]}; fi
+    if [ "$k" -ge ${#directories[@]} ]; then echo "nothing to do: $file has runs 0 to $((${#directories[@]} - 1))"; fi
+    for (( ; k < ${#directories[@]}; k += step)); do
+        code=$(cat "${directories[k]}/exit-code" 2>/dev/null)
+        if [ "$restarted" = 0 ] || [ "${code:-75}" = 75 ]; then
+            say "run $k of ${#directories[@]}: ${directories[k]}"
+            rm -f "${directories[k]}/exit-code"
+            ranks vaecf-train --config "${directories[k]}/config.yaml" "$@" --resume auto
+            code=$?
+            echo $code >"${directories[k]}/exit-code"
+            say "run $k: exit code $code"
+        fi
+        if [ "$code" = 75 ]; then return 75; fi
+        if [ "$code" != 0 ]; then status=$code; fi
+    done
+    return "$status"
+}

@@ -1,0 +1,45 @@
+/* The users of one bin, in their order, with their interactions: what the passes of a split go through, one
+ * block at a time. Between the passes a block rests in memory or on disk.
+ *
+ * Users lie in the order of a seeded hash of their id, and bins are ranges of that hash, so the blocks one
+ * after the other are all users in their order. */
+#ifndef VAECF_BLOCK_H
+#define VAECF_BLOCK_H
+
+#include "csr.h"
+#include "dataset.h"
+#include "scratch.h"
+#include "spool.h"
+
+struct block {
+    int64_t n;                      /* users */
+    int64_t *id_at;                 /* [n + 1] into id, owned */
+    char *id;                       /* owned */
+    struct csr part[DATASET_PARTS]; /* rows: the users; columns: numbers of items, in no order */
+    int n_parts;                    /* the others are empty structs */
+    bool on_disk;
+    size_t reserved;                     /* of the scratch's budget */
+    int64_t at, nonzeros[DATASET_PARTS]; /* of a block on disk */
+    int64_t id_bytes;
+};
+
+/* A user's place: 64 bits that all depend on seed and id. The bin of n (a power of two, at least 2) is in the
+ * highest bits. */
+uint64_t block_user_hash(uint64_t seed, const char *id, size_t length);
+static inline int block_bin(uint64_t hash, int n_bins) {
+    return (int)(hash >> (64 - __builtin_ctz((unsigned)n_bins)));
+}
+
+/* Makes the block of a bin from its interactions: each (user, item) counts once, and the last row stands.
+ * *duplicates and *unwanted grow by the rows that do not count. EX_OSERR, EX_IOERR. */
+int block_build(const struct spool *interactions, int bin, uint64_t seed, int32_t n_items, int n_parts,
+                struct block *block, int64_t *duplicates, int64_t *unwanted);
+
+/* Lets a block rest, and fetches it. changed: since it was fetched (it can only have become smaller).
+ * EX_IOERR, EX_OSERR. */
+int block_rest(struct block *block, struct scratch *scratch, double share, bool changed);
+int block_fetch(struct block *block, const struct scratch *scratch);
+
+void block_free(struct block *block, struct scratch *scratch);
+
+#endif

@@ -1,0 +1,79 @@
+/* The bytes of a spool: interactions on their way to the users they belong to, and users' rows on their way
+ * to the files they belong into. */
+#ifndef VAECF_RECORDS_H
+#define VAECF_RECORDS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "csv.h"
+#include "dataset.h"
+#include "spool.h"
+
+enum { RECORD_ITEMS_MAX = (1 << 30) - 1, RECORD_MAX = 8 + CSV_ID_MAX };
+
+/* An interaction: a word (item, wanted, same user as before), then the user if it is another one. The caller
+ * has made room for RECORD_MAX bytes. */
+static inline void record_put(struct spool_out *out, int32_t item, bool wanted, bool same,
+                              enum dataset_part part, const char *user, size_t length) {
+    uint32_t word = (uint32_t)item << 2 | (uint32_t)wanted << 1 | same;
+    memcpy(out->data + out->used, &word, sizeof word);
+    out->used += sizeof word;
+    if (same) return;
+    uint16_t head = (uint16_t)((uint32_t)part << 10 | (uint32_t)length);
+    memcpy(out->data + out->used, &head, sizeof head);
+    memcpy(out->data + out->used + sizeof head, user, length);
+    out->used += sizeof head + length;
+}
+
+/* The interaction at *at, which moves behind it. Part and user stay as they are if they are the same. */
+static inline void record_get(const char **at, uint32_t *word, enum dataset_part *part, const char **user,
+                              size_t *length) {
+    memcpy(word, *at, sizeof *word);
+    *at += sizeof *word;
+    if (*word & 1) return;
+    uint16_t head;
+    memcpy(&head, *at, sizeof head);
+    *part = (enum dataset_part)(head >> 10);
+    *length = head & CSV_ID_MAX;
+    *user = *at + sizeof head;
+    *at += sizeof head + *length;
+}
+
+/* A user's row in a split: this, then id, input and target items. */
+struct row_head {
+    int64_t user_index;
+    int32_t id_length, n_input, n_target, split; /* no padding: it is hashed as it is */
+};
+
+static inline int row_put(struct spool_out *out, const struct row_head *head, const char *id,
+                          const int32_t *input, const int32_t *target) {
+    size_t n_input = (size_t)head->n_input * sizeof *input,
+           n_target = (size_t)head->n_target * sizeof *target;
+    int code = spool_out_reserve(out, sizeof *head + (size_t)head->id_length + n_input + n_target);
+    if (code) return code;
+    char *at = out->data + out->used;
+    memcpy(at, head, sizeof *head);
+    at += sizeof *head;
+    memcpy(at, id, (size_t)head->id_length);
+    at += head->id_length;
+    if (n_input) memcpy(at, input, n_input);
+    if (n_target) memcpy(at + n_input, target, n_target);
+    out->used += sizeof *head + (size_t)head->id_length + n_input + n_target;
+    return 0;
+}
+
+/* The row at *at, which moves behind it. The items may lie unaligned. */
+static inline struct row_head row_get(const char **at, const char **id, const char **input,
+                                      const char **target) {
+    struct row_head head;
+    memcpy(&head, *at, sizeof head);
+    *id = *at + sizeof head;
+    *input = *id + head.id_length;
+    *target = *input + (size_t)head.n_input * sizeof(int32_t);
+    *at = *target + (size_t)head.n_target * sizeof(int32_t);
+    return head;
+}
+
+#endif

@@ -1,0 +1,118 @@
+#!/bin/bash
+# jobs/slurm/train.sh with pretended srun, mpirun and scontrol: what it starts, when it requeues, what it returns.
+# (tests/slurm_test.sh has a real Slurm, where there is one.)
+set -u
+tmp=$(mktemp -d) || exit 71
+trap 'rm -rf "$tmp"' EXIT
+failed=0
+
+check() { # check TEXT CONDITION...
+    local text=$1
+    shift
+    if "$@"; then echo "ok - $text"; else echo "not ok - $text"; failed=1; cat "$tmp/out"; fi
+}
+# shellcheck disable=SC2317  # called by check
+has() { grep -qF -- "$1" "$tmp/$2"; }
+# shellcheck disable=SC2317
+lacks() { ! grep -qF -- "$1" "$tmp/$2"; }
+
+mkdir -p "$tmp/fake" "$tmp/a project/bin" "$tmp/a project/jobs"
+cp -r jobs/. "$tmp/a project/jobs/"
+printf '#!/bin/bash\n' >"$tmp/a project/bin/vaecf-train"
+# The launchers write down their arguments and threads, obey USR1 and exit as $SCRIPT says.
+cat >"$tmp/fake/mpirun" <<'E'
+#!/bin/bash
+if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4"; exit; fi
+echo "$(basename "$0") $* threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started"
+case $SCRIPT in
+until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
+    for _ in $(seq 200); do sleep 0.05; done; exit 70 ;;
+*) exit "$SCRIPT" ;;
+esac
+E
+cat >"$tmp/fake/srun" <<'E'
+#!/bin/bash
+if [ "$1" = --mpi=list ]; then echo "MPI plugin types are..."; echo "	$PLUGINS"; exit; fi
+. "$(dirname "$0")/mpirun"
+E
+cat >"$tmp/fake/scontrol" <<'E'
+#!/bin/bash
+if [ "$*" = "show config" ]; then echo "TaskPlugin              = task/affinity,task/cgroup"
+elif [ "$1" = show ]; then
+    echo "   JobState=$STATE Reason=None"
+    echo "   Command=$PROJECT/jobs/slurm/train.sh my.yaml"
+else echo "$*" >>"$TMP_LOG/requeued"; kill "$PPID"; fi
+E
+cp "$tmp/fake/mpirun" "$tmp/fake/mpiexec"
+chmod +x "$tmp/fake/"* "$tmp/a project/bin/vaecf-train"
+
+export PATH="$tmp/fake:$PATH" TMP_LOG=$tmp PROJECT="$tmp/a project"
+export SLURM_JOB_ID=7 SLURM_SUBMIT_DIR="$tmp/a project" SLURM_CPUS_PER_TASK=3 SLURM_NTASKS=4 SLURM_NNODES=2
+export SLURM_JOB_NODELIST='n[1-2]'
+export PLUGINS=pmix STATE=RUNNING SCRIPT=0 SLURM_RESTART_COUNT=0
+
+run() {
+    rm -f "$tmp/started" "$tmp/requeued" "$tmp/up" "$tmp/out"
+    touch "$tmp/requeued"
+    timeout 60 bash "$tmp/a project/jobs/slurm/train.sh" "$@" >"$tmp/out" 2>&1
+    status=$?
+}
+
+run my.yaml --set train.epochs=5
+check "complete: status 0" [ "$status" = 0 ]
+check "srun with pmix, the configuration and the settings" \
+    has "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=3 --cpu-bind=cores $PROJECT/jobs/rank.sh vaecf-train --config my.yaml --set train.epochs=5 --resume auto threads=3" started
+check "not requeued" lacks requeue requeued
+
+PLUGINS=none run
+check "mpirun where srun has no pmix, a configuration by default" \
+    has "mpirun -n 4 --map-by ppr:2:node:PE=3 --bind-to core $PROJECT/jobs/rank.sh vaecf-train --config $PROJECT/jobs/configs/ml-20m.yaml --resume auto" started
+
+VAECF_LAUNCH="mpiexec --depth 3" VAECF_HOME=$PROJECT run
+check "other words start the ranks" has "mpiexec --depth 3 " started
+
+VAECF_LAUNCH=mpirun VAECF_BIND=none run
+check "mpirun unbound" has "mpirun -n 4 --bind-to none " started
+
+# shellcheck disable=SC2016
+echo 'echo "site $EMPTY"' >"$PROJECT/jobs/site.sh"
+run
+check "jobs/site.sh is read" has "site " out
+rm "$PROJECT/jobs/site.sh"
+
+# shellcheck disable=SC2016
+gpu() { env -u SLURM_JOB_ID "$@" "$PROJECT/jobs/rank.sh" sh -c 'echo "got $CUDA_VISIBLE_DEVICES"' >"$tmp/out"; }
+gpu CUDA_VISIBLE_DEVICES=4,GPU-abc OMPI_COMM_WORLD_LOCAL_RANK=3 OMPI_COMM_WORLD_RANK=7
+check "the GPU by local rank" has "got GPU-abc" out
+check "and the rank says so" has "rank 7 on" out
+gpu CUDA_VISIBLE_DEVICES= SLURM_LOCALID=1
+check "no GPU" grep -qx "got " "$tmp/out"
+
+SCRIPT=65 run
+check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/requeued")" = 65 ]
+
+SCRIPT=75 run
+check "75 is requeued" has "requeue 7" requeued
+
+SCRIPT=75 SLURM_RESTART_COUNT=20 run
+check "the cap on restarts" [ "$status$(cat "$tmp/requeued")" = 75 ]
+
+SCRIPT=75 STATE=COMPLETING run
+check "a cancelled job is not requeued" [ "$status$(cat "$tmp/requeued")" = 75 ]
+
+rm -f "$tmp/up"
+(
+    for _ in $(seq 100); do [ -e "$tmp/up" ] && break; sleep 0.05; done
+    kill -USR1 "$(cat "$tmp/pid")"
+) &
+rm -f "$tmp/started" "$tmp/requeued"
+touch "$tmp/requeued"
+# shellcheck disable=SC2016
+SCRIPT=until-usr1 bash -c 'echo $$ >"$1"; exec bash "$2"' - "$tmp/pid" "$tmp/a project/jobs/slurm/train.sh" >"$tmp/out" 2>&1
+check "USR1 reaches the program" has told started
+check "and the job goes back into the queue" has "requeue 7" requeued
+
+chmod -x "$tmp/a project/bin/vaecf-train"
+run
+check "no program: 66 and what to do" [ "$status" = 66 ]
+exit "$failed"

@@ -1,0 +1,133 @@
+#!/bin/bash
+# jobs/pbs/ in a pretended OpenPBS: a copy of the script started in another directory, ids with brackets, qstat -f with
+# lines that go on behind a tab, PBS_NODEFILE with a line a rank. (tests/slurm_test.sh has a real qsub: Slurm's.)
+# What is pretended follows the OpenPBS User's Guide; -v, -W depend and -J are written down as they come.
+set -u
+tmp=$(mktemp -d) || exit 71
+trap 'rm -rf "$tmp"' EXIT
+failed=0
+check() { # check TEXT COMMAND...
+    if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1 && cat "$tmp/out" "$tmp/queue"; fi
+}
+# shellcheck disable=SC2317  # called by check
+has() { grep -qF -- "$1" "$tmp/$2"; }
+
+project="$tmp/a project"
+mkdir -p "$tmp/fake" "$project/bin" "$project/data" "$tmp/home"
+cp -r jobs "$project/"
+cp "${BIN:-bin}/vaecf-sweep" "$project/bin/"
+# the program: obeys USR1, exits as $SCRIPT says, which may be a code for each run directory
+cat >"$project/bin/vaecf-train" <<'E'
+#!/bin/bash
+if [ "$1" = --version ]; then echo "vaecf-train 0" && exit; fi
+echo "vaecf-train $* threads=$OMP_NUM_THREADS pwd=$PWD" >>"$TMP_LOG/started"
+case $SCRIPT in
+until-usr1) trap 'exit 75' USR1; for _ in $(seq 300); do sleep 0.1; done; exit 70 ;;
+run-*) if [[ $* == *${SCRIPT%:*}/* ]]; then exit "${SCRIPT#*:}"; fi ;;
+*) exit "$SCRIPT" ;;
+esac
+E
+cat >"$tmp/fake/mpirun" <<'E'
+#!/bin/bash
+if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4" && exit; fi
+echo "mpirun $*" >>"$TMP_LOG/started"
+[[ $* != *--hostfile* ]] || cp "$(sed 's/.*--hostfile \([^ ]*\).*/\1/' <<<"$*")" "$TMP_LOG/hosts"
+until [[ $1 == */rank.sh ]]; do shift; done
+exec "$@"
+E
+cat >"$tmp/fake/qstat" <<'E'
+#!/bin/bash
+echo "qstat $*" >>"$TMP_LOG/asked"
+if [ "$2" = '12[].server' ]; then printf 'Job Id: %s\n    Job_Name = sweep\n    array_indices_submitted = 0-2\n' "$2" && exit; fi
+printf 'Job Id: %s\n    Job_Name = my-name\n    queue = workq\n    project = _pbs_project_default\n' "$2"
+printf '    Resource_List.ncpus = 12\n    Resource_List.select = 2:ncpus=6:mpi\n\tprocs=3:ngpus=3\n    Resource_List.walltime = %s\n' "$WALLTIME"
+printf '    depend = beforeok:13.server@server:14.server@server\n'
+E
+for command in qsub qalter; do
+    # shellcheck disable=SC2016
+    printf '#!/bin/bash\necho "%s $(printf "<%%s>" "$@")" >>"$TMP_LOG/queue"\necho "restarts $VAECF_RESTARTS args $VAECF_ARGS" >>"$TMP_LOG/queue"\necho 15.server\n' $command >"$tmp/fake/$command"
+done
+chmod +x "$tmp/fake/"* "$project/bin/vaecf-train"
+printf 'n1\nn1\nn1\nn2\nn2\nn2\n' >"$tmp/nodes"
+
+# job SCRIPT NAME=VALUE...: as PBS starts it: a copy, in another directory, with few variables
+job() {
+    rm -f "$tmp/started" "$tmp/queue" "$tmp/asked" "$tmp/hosts"
+    touch "$tmp/queue" "$tmp/started"
+    cp "$project/jobs/pbs/$1" "$tmp/fake/12.server.SC"
+    (cd "$tmp/home" && exec timeout 60 env -u SLURM_JOB_ID -u OMP_NUM_THREADS PATH="$tmp/fake:$PATH" TMP_LOG="$tmp" PBS_JOBID=12.server \
+        PBS_O_WORKDIR="$project" PBS_NODEFILE="$tmp/nodes" PBS_ENVIRONMENT=PBS_BATCH SCRIPT=0 WALLTIME=04:00:00 "${@:2}" \
+        bash "$tmp/fake/12.server.SC") >"$tmp/out" 2>&1
+    status=$?
+}
+
+job train.sh VAECF_ARGS='my.yaml --set model.hidden=[600,200] --set output.path="my run"'
+check "complete: 0" [ "$status" = 0 ]
+check "in the directory of the submission, ncpus / mpiprocs threads, quoted arguments" has \
+    "vaecf-train --config my.yaml --set model.hidden=[600,200] --set output.path=my run --resume auto threads=2 pwd=$project" started
+check "a rank for each line of PBS_NODEFILE" has "mpirun -n 6 --hostfile $tmp/nodes --map-by ppr:3:node:PE=2 --bind-to core" started
+check "says where" has "job 12.server, start 1: 6 ranks of 2 threads on 2 nodes (n1,n2)" out
+check "nothing is submitted" [ ! -s "$tmp/queue" ]
+
+job train.sh SCRIPT=65
+check "a failure keeps its status and is not continued" [ "$status$(cat "$tmp/queue")" = 65 ]
+
+job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_ARGS='my.yaml --set model.hidden=[600,200]' VAECF_MAX_RESTARTS=5
+check "its own timer ahead of the limit: 75" [ "$status" = 75 ]
+check "submits its continuation with the same resources" has \
+    "qsub <-N><my-name><-q><workq><-l><select=2:ncpus=6:mpiprocs=3:ngpus=3><-l><walltime=00:02:01><-v><VAECF_ARGS,VAECF_HOME,VAECF_MAX_RESTARTS,VAECF_RESTARTS><$project/jobs/pbs/train.sh>" queue
+check "and the arguments" has "restarts 1 args my.yaml --set model.hidden=[600,200]" queue
+check "whoever waited for it waits for that one" has "qalter <-W><depend=afterok:15.server><13.server>" queue
+check "all of them" has "qalter <-W><depend=afterok:15.server><14.server>" queue
+
+job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_RESTARTS=20
+check "the cap on restarts" [ "$status$(cat "$tmp/queue")" = 75 ]
+
+job train.sh SCRIPT=75
+check "75 without our telling it is not continued" [ "$status$(cat "$tmp/queue")" = 75 ]
+
+job train.sh VAECF_THREADS=2
+check "Torque's lines are cores: 2 threads, half the ranks" has "mpirun -n 4" started
+check "and a host file of them" [ "$(paste -sd' ' "$tmp/hosts")" = "n1 n1 n2 n2" ]
+
+job train.sh VAECF_HOME="$project" PBS_O_WORKDIR="$tmp/home"
+check "from another directory with VAECF_HOME" has "pwd=$tmp/home" started
+job train.sh PBS_O_WORKDIR="$tmp/home"
+check "without it: 66 and what to do" [ "$status" = 66 ]
+check "in a line" has "qsub -v VAECF_HOME=" out
+
+job preprocess.sh VAECF_ARGS='--version' VAECF_HOME="$project"
+check "preprocess.sh starts vaecf-preprocess" has "vaecf-preprocess --version" out
+
+# ---- a sweep of 7 runs in an array of 3 ----
+printf 'data: {path: data}\noutput: {path: x}\n' >"$project/base.yaml"
+printf 'config: base.yaml\noutput: my sweep\nparameters: {train.seed: [1, 2, 3, 4, 5, 6, 7]}\n' >"$project/sweep.yaml"
+array=(PBS_JOBID='12[1].server' PBS_ARRAY_ID='12[].server' PBS_ARRAY_INDEX=1 VAECF_ARGS='sweep.yaml --set train.epochs=2')
+started() { grep -o '^vaecf-train .*run-000[0-9]' "$tmp/started" | grep -o '.$' | paste -sd' '; }
+
+job sweep.sh "${array[@]}"
+check "slot 1 of 3 trains runs 1 and 4" [ "$status $(started)" = "0 1 4" ]
+check "asks for the array by its id with brackets" has "qstat -f 12[].server" asked
+check "the settings go along" has "run-0004/config.yaml --set train.epochs=2 --resume auto" started
+job sweep.sh PBS_JOBID='12[0].server' PBS_ARRAY_ID='12[].server' PBS_ARRAY_INDEX=0 VAECF_ARGS=sweep.yaml SCRIPT=run-0003:70
+check "a failed run fails its slot, after the others" [ "$status $(started)" = "70 0 3 6" ]
+check "and leaves its exit code" [ "$(cat "$project/my sweep/run-0003/exit-code")" = 70 ]
+job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=3
+check "one run again, alone" [ "$status $(started)" = "0 3" ]
+job sweep.sh "${array[@]}" SCRIPT=until-usr1 WALLTIME=00:02:01
+check "a slot at its limit goes on as a job of its own" has "VAECF_RUN,VAECF_SLOTS><$project/jobs/pbs/sweep.sh>" queue
+echo 70 >"$project/my sweep/run-0001/exit-code" && rm "$project/my sweep/run-0004/exit-code"
+job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=1 VAECF_SLOTS=3 VAECF_RESTARTS=1
+check "which leaves failed runs as they are" [ "$status $(started)" = "70 4" ]
+job sweep.sh VAECF_ARGS=none.yaml VAECF_RUN=1
+check "no sweep file: 78 and the word of vaecf-sweep" has "none.yaml: No such file" out
+
+mkdir -p "$project/my run"
+# shellcheck disable=SC2016
+printf '#!/bin/bash\necho "vaecf-evaluate $*" >>"$TMP_LOG/started"\n' >"$project/bin/vaecf-evaluate"
+chmod +x "$project/bin/vaecf-evaluate"
+printf "data:\n  path: 'da''ta'\nmodel:\n" >"$project/my run/config.yaml"
+job evaluate.sh VAECF_ARGS='"my run" --split validation'
+check "evaluate.sh takes the data set of the run" has \
+    "vaecf-evaluate --checkpoint my run/best.h5 --data da'ta --output my run/test.csv --split validation" started
+exit $failed

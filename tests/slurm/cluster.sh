@@ -1,0 +1,150 @@
+#!/bin/bash
+# A Slurm cluster of two emulated nodes on this machine, over the loopback: 8 pretended cores and 2 pretended GPUs each,
+# host names of their own where the system lets us, a partition "scavenge" that "batch" preempts, PBS's variables as
+# Slurm's qsub gives them. Needs root and Debian's slurmctld slurmd slurm-client munge.
+#
+#   tests/slurm/cluster.sh up DIR      DIR/env.sh is what a shell has to read to use it
+#   tests/slurm/cluster.sh down DIR
+set -euo pipefail
+command=$1 dir=$2
+export SLURM_CONF=$dir/etc/slurm.conf
+PATH=$PATH:/usr/sbin
+nodes=(vnode1 vnode2)
+
+# is PID-FILE PROGRAM: prints the pid if that process still is the program
+is() {
+    local pid
+    pid=$(cat "$1" 2>/dev/null) || return 0
+    if [[ $(cat "/proc/$pid/comm" 2>/dev/null) == "$2"* ]]; then echo "$pid"; fi
+}
+# until_true SECONDS COMMAND...: polls; fails when the time is over
+until_true() {
+    local end=$((SECONDS + $1))
+    until "${@:2}"; do
+        if [ $SECONDS -ge $end ]; then return 1; fi
+        sleep 0.1
+    done
+}
+idle() { [ "$(sinfo -h -N -p batch -t idle -o %N 2>/dev/null | wc -l)" = ${#nodes[@]} ]; }
+empty() { [ -z "$(squeue -h -o %A 2>/dev/null)" ]; }
+# a zombie is gone
+gone() { ! ps -o stat= -p "$1" 2>/dev/null | grep -qv '^Z'; }
+
+configure() {
+    local host port=$((20000 + $$ % 4000 * 3)) i
+    host=$(hostname -s)
+    mkdir -p "$dir"/{etc,run,log,dev,state,spool,munge}
+    chmod 755 "$dir"
+    chmod 700 "$dir/munge"
+    dd if=/dev/urandom of="$dir/munge/key" bs=1024 count=1 status=none
+    chmod 600 "$dir/munge/key"
+    for i in 0 1; do mknod "$dir/dev/nvidia$i" c 1 3; done # /dev/null: Slurm wants character devices
+    printf '127.0.0.1 %s\n' localhost "$host" "${nodes[@]}" >"$dir/etc/hosts"
+    cat >"$dir/etc/gres.conf" <<E
+NodeName=${nodes[0]},${nodes[1]} Name=gpu File=$dir/dev/nvidia[0-1]
+E
+    # What spank_pbs leaves out of PBS's variables; a prolog's lines "export N=V" reach the job.
+    find /usr/lib -name spank_pbs.so -printf 'optional %p\n' 2>/dev/null | head -n 1 >"$dir/etc/plugstack.conf"
+    cat >"$dir/etc/prolog" <<'E'
+#!/bin/sh
+if [ -z "$SLURM_STEP_ID" ] && file=$(generate_pbs_nodefile 2>/dev/null); then
+    echo "export PBS_NODEFILE=$file"
+    echo "export PBS_ENVIRONMENT=PBS_BATCH"
+    echo "export PBS_QUEUE=$SLURM_JOB_PARTITION"
+fi
+exit 0
+E
+    chmod 755 "$dir/etc/prolog"
+    cat >"$SLURM_CONF" <<E
+ClusterName=vaecf
+SlurmctldHost=$host(127.0.0.1)
+SlurmctldPort=$port
+CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket=$dir/run/munge.sock,cred_expire=5
+CredType=cred/munge
+SlurmctldPidFile=$dir/run/slurmctld.pid
+SlurmctldLogFile=$dir/log/slurmctld.log
+SlurmdPidFile=$dir/run/slurmd-%n.pid
+SlurmdLogFile=$dir/log/slurmd-%n.log
+SlurmdSpoolDir=$dir/spool/%n
+StateSaveLocation=$dir/state
+TmpFS=$dir/tmp/%n
+PlugStackConfig=$dir/etc/plugstack.conf
+TaskProlog=$dir/etc/prolog
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+SwitchType=switch/none
+MpiDefault=none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+SlurmctldParameters=preempt_send_user_signal
+ReturnToService=2
+KillWait=5
+MinJobAge=3600
+JobRequeue=1
+SlurmdParameters=config_overrides
+GresTypes=gpu
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+NodeName=${nodes[0]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=8 RealMemory=4000 Gres=gpu:2
+NodeName=${nodes[1]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=8 RealMemory=4000 Gres=gpu:2
+PartitionName=batch Nodes=ALL Default=YES PriorityTier=10 PreemptMode=OFF State=UP
+PartitionName=scavenge Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=300 State=UP
+E
+}
+
+up() {
+    local node own
+    configure
+    munged --key-file="$dir/munge/key" --socket="$dir/run/munge.sock" --pid-file="$dir/run/munged.pid" \
+        --log-file="$dir/log/munged.log" --seed-file="$dir/munge/seed"
+    slurmctld -f "$SLURM_CONF"
+    {
+        echo "export SLURM_CONF='$SLURM_CONF'"
+        # Open MPI leaves lo out, and then has nothing
+        echo 'export OMPI_MCA_oob_tcp_if_include=lo OMPI_MCA_btl_tcp_if_include=lo'
+    } >"$dir/env.sh"
+    own=$(unshare --uts --mount sh -c 'hostname x && mount -t tmpfs none /dev/shm && echo yes' 2>/dev/null || true)
+    # Nodes of one name would share their shared memory.
+    if [ "$own" != yes ]; then echo 'export OMPI_MCA_btl=self,tcp' >>"$dir/env.sh"; fi
+    for node in "${nodes[@]}"; do
+        mkdir -p "$dir/spool/$node" "$dir/tmp/$node"
+        chmod 1777 "$dir/tmp/$node"
+        if [ "$own" = yes ]; then
+            unshare --uts --mount sh -c "hostname $node && mount --bind $dir/etc/hosts /etc/hosts &&
+                mount -t tmpfs -o mode=1777 none /dev/shm && exec slurmd -f $SLURM_CONF -N $node"
+        else
+            slurmd -f "$SLURM_CONF" -N "$node"
+        fi
+    done
+    until_true 60 idle || { sinfo -N -l && tail -n 5 "$dir"/log/*.log && return 1; } >&2
+}
+
+down() {
+    local pids=() pid node
+    if [ -n "$(is "$dir/run/slurmctld.pid" slurmctld)" ]; then # its jobs first
+        squeue -h -o %A 2>/dev/null | sort -u | xargs -r scancel -f 2>/dev/null || true
+        until_true 30 empty || true
+    fi
+    for node in "${nodes[@]}"; do pids+=("$(is "$dir/run/slurmd-$node.pid" slurmd)"); done
+    pids+=("$(is "$dir/run/slurmctld.pid" slurmctld)" "$(is "$dir/run/munged.pid" munged)")
+    for pid in "${pids[@]}"; do
+        if [ -z "$pid" ]; then continue; fi
+        kill "$pid" 2>/dev/null || true
+        until_true 20 gone "$pid" || kill -9 "$pid" 2>/dev/null || true
+    done
+}
+
+case $command in
+up) up ;;
+down) down ;;
+*) echo "error: $command: want up or down" >&2 && exit 64 ;;
+esac
