@@ -61,8 +61,8 @@ help:
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
-	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
 	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
+	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -216,7 +216,7 @@ $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate)
+tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
 
 gpu-check: all tests
@@ -247,11 +247,11 @@ test-valgrind:
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
 # Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
-fuzz:
+fuzz: $(BIN)/vaecf-preprocess
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
 	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
-	    OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -print_final_stats=1 \
+	    BIN=$(BIN) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -print_final_stats=1 \
 	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
 	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
 	    sed -n 's/^stat::number_of_executed_units: */    no finding; inputs: /p' build/fuzz/$$f.log; done

@@ -8,13 +8,21 @@ enum { MESSAGE_MAX = 2048 };
 
 static _Thread_local char message[MESSAGE_MAX];
 
+/* Keeps it as one line, whatever text of files is in it. */
+static void keep(char text[MESSAGE_MAX]) {
+    for (char *c = text; *c; c++) {
+        if ((unsigned char)*c < ' ' || *c == 127) *c = '?';
+    }
+    memcpy(message, text, MESSAGE_MAX);
+}
+
 int error_set(int code, const char *format, ...) {
     char text[MESSAGE_MAX]; /* the arguments may point into the old message */
     va_list args;
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    memcpy(message, text, sizeof text);
+    keep(text);
     return code;
 }
 
@@ -27,7 +35,7 @@ int error_prefix(int code, const char *format, ...) {
     if (used >= 0 && used < MESSAGE_MAX) {
         snprintf(text + used, sizeof text - (size_t)used, ": %s", message);
     }
-    memcpy(message, text, sizeof text);
+    keep(text);
     return code;
 }
 

@@ -1,8 +1,8 @@
 /* Errors: a function that can fail returns 0 or a code of <sysexits.h> and leaves one message.
  *
  * The code is what the program will exit with (EX_DATAERR 65, EX_CONFIG 78, ...). The message is one line
- * without a newline; it names the file, line or key and says what would be right. Only a main prints it.
- * Each thread has a message of its own. */
+ * without control characters, which become '?'; it names the file, line or key and says what would be right.
+ * Only a main prints it. Each thread has a message of its own. */
 #ifndef VAECF_ERROR_H
 #define VAECF_ERROR_H
 

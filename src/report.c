@@ -185,7 +185,9 @@ int report_sync(struct report *report) {
 
 void report_duration(double seconds, char text[32]) {
     long long s = seconds > 0 && seconds < 1e15 ? llround(seconds) : 0;
-    if (s >= 3600) {
+    if (!(seconds < 1e15)) {
+        snprintf(text, 32, "?");
+    } else if (s >= 3600) {
         snprintf(text, 32, "%lld h %02lld min", s / 3600, s % 3600 / 60);
     } else if (s >= 60) {
         snprintf(text, 32, "%lld min %02lld s", s / 60, s % 60);

@@ -58,7 +58,7 @@ int report_epoch(struct report *report, const struct report_row *row);
  */
 int report_sync(struct report *report);
 
-/* "1 h 05 min", "3 min 20 s", "12 s" */
+/* "1 h 05 min", "3 min 20 s", "12 s"; "?" if it is not a finite number. */
 void report_duration(double seconds, char text[32]);
 
 #endif

@@ -616,22 +616,3 @@ size_t scorer_bytes(const struct scorer *s) {
     }
     return bytes;
 }
-
-float scorer_stream(const struct scorer *s) {
-    float total = 0;
-#pragma omp parallel reduction(+ : total)
-    for (int l = 0; l < s->n_layers; l++) {
-        const struct layer *layer = &s->layer[l];
-        int64_t n = layer->panels * PANEL * layer->n_in * (int64_t)s->width / (int64_t)sizeof(vec);
-        const vec *from = layer->weight;
-        vec sum[8] = {{0}};
-#pragma omp for schedule(static) nowait
-        for (int64_t i = 0; i < n / 8; i++) {
-            for (int v = 0; v < 8; v++) sum[v] += from[i * 8 + v];
-        }
-        for (int v = 0; v < 8; v++) {
-            for (int j = 0; j < LANES; j++) total += sum[v][j];
-        }
-    }
-    return total;
-}

@@ -38,8 +38,4 @@ int scorer_top_k(struct scorer *scorer, const struct csr *rows, int k, int flags
 /* Bytes of weights that every batch reads: all but the first layer's, of which only the users' items are. */
 size_t scorer_bytes(const struct scorer *scorer);
 
-/* Reads all of them once with all threads, as fast as that goes, and returns their sum, of no meaning: its
- * time is the least that a batch can take. */
-float scorer_stream(const struct scorer *scorer);
-
 #endif

@@ -125,14 +125,14 @@ mkfifo "$tmp/pipe"
 rm -rf "${tmp:?}/run"
 mpirun -n 2 "$bin/vaecf-train" --config "$tmp/pipe" >"$tmp/out" 2>"$tmp/err" &
 job=$!
-exec 3<>"$tmp/pipe"
 # hears N: does that rank catch SIGTERM by now?
 hears() { (((0x$(sed -n 's/^SigCgt:\s*//p' "/proc/$(rank "$1")/status") & 0x4000) != 0)); }
 until hears 1 2>/dev/null || ! kill -0 "$job" 2>/dev/null; do sleep 0.05; done
 kill -TERM "$(rank 1)"
-cat "$tmp/run.yaml" >&3
-exec 3>&-
+cat "$tmp/run.yaml" >"$tmp/pipe" &
+writer=$!
 check "SIGTERM during start-up: 75 and a checkpoint" stopped
+kill $writer 2>/dev/null
 check "before the first step" [ "$(basename "$(checkpoints)")" = step-000000000.h5 ]
 train 1 --resume auto
 check "from there: the bytes of the uninterrupted run" identical

@@ -8,8 +8,6 @@
 #include "dataset.h"
 #include "edit.h"
 #include "error.h"
-#include "interactions.h"
-#include "shards.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -46,32 +44,20 @@ static const struct edit_names names[1 + SHARDS] = {
 static char path[1 + SHARDS][DATASET_PATH_MAX]; /* dataset.h5, then the shards */
 static struct edit_base base[1 + SHARDS];
 
+/* By vaecf-preprocess, of 20 users; it is looked for in $BIN. */
 static void make_base(void) {
-    struct ids users = {0}, items = {0};
-    struct interactions interactions = {0};
-    struct csr matrix;
-    struct split split;
-    int64_t duplicates = 0, unwanted = 0;
-    char text[32];
-    int32_t user, item;
+    char command[4 * DATASET_PATH_MAX];
+    const char *bin = getenv("BIN");
+    snprintf(command, sizeof command,
+             "'%s/vaecf-preprocess' --input - --output '%s' --force --header no --heldout-users 4 "
+             "--target-fraction 0.3 --seed 1 --shards %d > /dev/null",
+             bin ? bin : "bin", edit_directory(), SHARDS);
+    FILE *csv = popen(command, "w");
+    require(csv != NULL, "no shell");
     for (int u = 0; u < 20; u++) {
-        for (int i = 0; i < 5 + u % 3; i++) {
-            int length = snprintf(text, sizeof text, "%d", u);
-            require(!ids_add(&users, text, (size_t)length, &user), "ids");
-            length = snprintf(text, sizeof text, "%d", i * (u + 1) % 9);
-            require(!ids_add(&items, text, (size_t)length, &item), "ids");
-            require(!interactions_add(&interactions, user, item, true), "interactions");
-        }
+        for (int i = 0; i < 5 + u % 3; i++) fprintf(csv, "%d,%d\n", u, i * (u + 1) % 9);
     }
-    const struct split_options options = {.seed = 1, .heldout_users = 4, .target_fraction = 0.3};
-    require(!interactions_matrix(&interactions, users.n, items.n, &matrix, &duplicates, &unwanted) &&
-                !split_users(&matrix, &users, &items, &options, &split) &&
-                !shards_write(edit_directory(), SHARDS, &split, &users, &items, "0123456789abcdef", NULL, 0),
-            "cannot make a data set");
-    split_free(&split);
-    interactions_free(&interactions);
-    ids_free(&users);
-    ids_free(&items);
+    require(pclose(csv) == 0, "vaecf-preprocess cannot make a data set");
     snprintf(path[0], sizeof path[0], "%s/dataset.h5", edit_directory());
     for (int s = 0; s < SHARDS; s++) {
         dataset_shard_path(edit_directory(), s, SHARDS, path[1 + s], sizeof path[1 + s]);
