@@ -127,25 +127,18 @@ ends "no GPU" 71 'no GPU on this machine' with VAECF_HOST_GPUS=0 train 1 ends
 ends "the driver is too old" 71 'too old: it is for CUDA 12.2, this program for 13.0' with VAECF_HOST_GPU=driver train 1 ends
 ends "the GPU is too old" 71 'compute capability 7.0' with VAECF_HOST_GPU=old train 1 ends
 ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GPU=unknown train 1 ends
-ends "several ranks on a GPU" 78 'comm: mpi to share' with VAECF_HOST_GPUS=1 train 2 ends
+ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
-ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends
+ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends --set train.batch_size=639
 with VAECF_HOST_GPUS=0 train 1 auto --set device=auto
 check "device: auto without a GPU is the CPU" agree 1e-9 cpu auto
 with VAECF_DEVICE=cuda train 1 wish --set device=auto --set train.epochs=1
 check "VAECF_DEVICE=cuda" grep -q 'cuda: host emulation' "$tmp/wish.out"
 ends "VAECF_DEVICE=gpu" 78 'VAECF_DEVICE=gpu: want auto, cpu or cuda' with VAECF_DEVICE=gpu train 1 ends --set device=auto
 
-# ---- evaluating and recommending ----
+# ---- evaluating ----
 "$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --data "$tmp/data" --output "$tmp/gpu.csv" 2>"$tmp/err"
 check "vaecf-evaluate on the GPU" cmp "$tmp/gpu.csv" "$tmp/gpu/test.csv"
-for device in cpu cuda; do
-    VAECF_DEVICE=$device "$host/bin/vaecf-recommend" --checkpoint "$tmp/gpu/best.h5" --input "$tmp/part.csv" \
-        --output "$tmp/$device-recs.csv" 2>"$tmp/err"
-done
-# scores may differ in the last digit, and with them the order of two items
-different=$(paste -d, "$tmp/cpu-recs.csv" "$tmp/cuda-recs.csv" | awk -F, '$3 != $8' | wc -l)
-check "vaecf-recommend on GPU and CPU" [ "$different" -lt $(($(wc -l <"$tmp/cpu-recs.csv") / 100)) ]
 
 # ---- for the GPU ----
 if [ "$build" = build ]; then
