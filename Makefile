@@ -72,7 +72,7 @@ help:
 
 ifneq ($(filter-out help clean setup lint format demo test,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
-FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
     $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
 include $(BUILD)/found.mk
@@ -101,8 +101,8 @@ endif
 # += leaves what the user gives in CFLAGS last
 BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) \
-    $(FOUND_GEMM_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
-LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) -lm
+    $(FOUND_GEMM_CFLAGS) $(FOUND_LAPACK_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
+LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) $(FOUND_LAPACK_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)

@@ -6,7 +6,7 @@
 #
 # A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
 # NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
-# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of the two;
+# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, LAPACK, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of the two;
 # CUDA=no and NCCL=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
 set -u
 out=$1
@@ -16,7 +16,7 @@ work=$(mktemp -d) || exit 71
 trap 'rm -rf "$work"' EXIT
 
 # The same environment as last time, and nothing was missing: the answer stands.
-signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|CMOCKA)_?[A-Z]*)=' |
+signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
 if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
     grep -qx 'FOUND_MISSING :=' "$out" && grep -q '^FOUND_CMOCKA_LIBS' "$out"; then
@@ -134,6 +134,20 @@ fi
 if [ -z "$gemm" ]; then
     report+=("  ✗ oneDNN or a CBLAS is missing  (Debian: libdnnl-dev or libopenblas-dev; module: onednn, openblas or mkl; Spack: onednn or openblas; conda-forge: onednn or openblas)")
     missing+=(GEMM)
+fi
+
+# For model.type ease: Fortran's LAPACK, which OpenBLAS and MKL bring along. Without it the programs are built all
+# the same. The plain liblapack does too, but takes tens of times as long.
+lapack='stddef.h>
+void spotri_(const char *, const int *, float *, const int *, int *, size_t);
+#include <stddef.h'
+: "${MKL_ROOT:=${MKLROOT:-}}"
+if find LAPACK "$lapack" spotri_ -lopenblas openblas || find LAPACK "$lapack" spotri_ -lflexiblas flexiblas ||
+    find MKL "$lapack" spotri_ -lmkl_rt mkl-sdl mkl-dynamic-lp64-gomp || find LAPACK "$lapack" spotri_ -llapack lapack; then
+    report+=("  ✓ LAPACK ${version:+$version }found (model.type ease; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
+    result+=("FOUND_LAPACK_CFLAGS := -DVAECF_LAPACK" "FOUND_LAPACK_LIBS := $(with_rpath "$libs")")
+else
+    report+=("  → LAPACK: none; model.type ease is refused  (Debian: libopenblas-dev; module: openblas or mkl; Spack: openblas; conda-forge: openblas)")
 fi
 
 printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$work/omp.c"

@@ -16,7 +16,7 @@
 
 static const char format_name[] = "vaecf-checkpoint";
 
-enum { FORMAT_VERSION = 2, OBJECT_MAX = 96 };
+enum { FORMAT_VERSION = 2, OBJECT_MAX = 96, PIECE = 1 << 24 /* numbers of a tensor at a time */ };
 
 #ifdef VAECF_DOUBLE
 #define H5_REAL H5T_NATIVE_DOUBLE
@@ -101,11 +101,20 @@ static void tensor_path(const char *group, const struct tensor *tensor, char pat
     snprintf(path, OBJECT_MAX, "%s/%s", group, tensor->name);
 }
 
-/* A buffer for the largest tensor. */
+/* Shape of a tensor in the file, where a bias is a vector, and its rows that go at a time. */
+static int64_t tensor_shape(const struct tensor *tensor, int64_t *rows, int64_t *cols) {
+    *rows = tensor->is_bias ? tensor->cols : tensor->rows;
+    *cols = tensor->is_bias ? 0 : tensor->cols;
+    int64_t width = *cols ? *cols : 1;
+    return width < PIECE ? PIECE / width : 1;
+}
+
+/* A buffer for the rows of any tensor that go at a time. */
 static real *tensor_buffer(const struct model *model) {
-    size_t largest = 1;
+    size_t largest = PIECE;
     for (int t = 0; t < model->n_tensors; t++) {
-        if (model->tensor[t].size > largest) largest = model->tensor[t].size;
+        const struct tensor *tensor = &model->tensor[t];
+        if (!tensor->is_bias && tensor->cols > (int64_t)largest) largest = (size_t)tensor->cols;
     }
     real *buffer = malloc(largest * sizeof *buffer);
     if (!buffer) error_memory("a checkpoint's tensor", largest * sizeof *buffer);
@@ -119,16 +128,21 @@ static int write_block(hid_t file, const char *group, const struct model *model,
     for (int t = 0; t < model->n_tensors && !code; t++) {
         const struct tensor *tensor = &model->tensor[t];
         char path[OBJECT_MAX];
+        int64_t rows, cols, piece = tensor_shape(tensor, &rows, &cols);
         tensor_path(group, tensor, path);
-        b->copy_out(b, buffer, block + tensor->offset, tensor->size);
-        for (size_t i = 0; i < tensor->size; i++) {
-            if (isfinite(buffer[i])) continue;
-            return error_set(EX_SOFTWARE,
-                             "%s is not finite: the training has diverged; no checkpoint is written", path);
+        code = h5_write(file, path, H5_REAL, rows, cols, NULL, 0);
+        for (int64_t first = 0; first < rows && !code; first += piece) {
+            int64_t count = rows - first < piece ? rows - first : piece, width = cols ? cols : 1;
+            size_t n = (size_t)(count * width);
+            b->copy_out(b, buffer, block + tensor->offset + first * width, n);
+            for (size_t i = 0; i < n; i++) {
+                if (isfinite(buffer[i])) continue;
+                return error_set(EX_SOFTWARE,
+                                 "%s is not finite: the training has diverged; no checkpoint is written",
+                                 path);
+            }
+            code = h5_write_rows(file, path, H5_REAL, first, count, buffer);
         }
-        int64_t rows = tensor->is_bias ? tensor->cols : tensor->rows,
-                cols = tensor->is_bias ? 0 : tensor->cols;
-        code = h5_write(file, path, H5_REAL, rows, cols, buffer, 0);
     }
     return code;
 }
@@ -140,8 +154,7 @@ static int read_block(hid_t file, const char *name, const char *group, const str
     for (int t = 0; t < model->n_tensors && !code; t++) {
         const struct tensor *tensor = &model->tensor[t];
         char path[OBJECT_MAX];
-        int64_t rows, cols, want_rows = tensor->is_bias ? tensor->cols : tensor->rows,
-                            want_cols = tensor->is_bias ? 0 : tensor->cols;
+        int64_t rows, cols, want_rows, want_cols, piece = tensor_shape(tensor, &want_rows, &want_cols);
         tensor_path(group, tensor, path);
         code = h5_shape(file, path, &rows, &cols);
         if (code) return code;
@@ -149,8 +162,11 @@ static int read_block(hid_t file, const char *name, const char *group, const str
             return error_set(EX_DATAERR, "%s: %s: is [%lld, %lld], want [%lld, %lld]", name, path,
                              (long long)rows, (long long)cols, (long long)want_rows, (long long)want_cols);
         }
-        code = h5_read(file, path, H5_REAL, 0, rows, buffer);
-        if (!code) b->copy_in(b, block + tensor->offset, buffer, tensor->size);
+        for (int64_t first = 0; first < rows && !code; first += piece) {
+            int64_t count = rows - first < piece ? rows - first : piece, width = cols ? cols : 1;
+            code = h5_read(file, path, H5_REAL, first, count, buffer);
+            if (!code) b->copy_in(b, block + tensor->offset + first * width, buffer, (size_t)(count * width));
+        }
     }
     return code;
 }

@@ -26,11 +26,12 @@ static const struct key keys[] = {
     {"data", SECTION, 0, NULL, 0},
     {"data.path", PATH, FIELD(data_path), NULL, 0},
     {"model", SECTION, 0, NULL, 0},
-    {"model.type", WORD, FIELD(model.type), "vae, dae", MODEL_VAE},
+    {"model.type", WORD, FIELD(model.type), "vae, dae, ease, popularity", MODEL_VAE},
     {"model.hidden", WIDTHS, 0, "[1, 1000000]", 0},
     {"model.latent", INTEGER, FIELD(model.latent), "[1, 1000000]", 0},
     {"model.activation", WORD, FIELD(model.activation), "tanh, relu, sigmoid", ACTIVATION_TANH},
     {"model.dropout", REAL, FIELD(model.dropout), "[0, 1)", 0},
+    {"model.l2", REAL, FIELD(model.l2), "(0, inf)", 0},
     {"train", SECTION, 0, NULL, 0},
     {"train.seed", INTEGER64, FIELD(train.seed), "[0, 9223372036854775807]", 0},
     {"train.epochs", INTEGER64, FIELD(train.epochs), "[0, 16777215]", 0},
@@ -85,7 +86,8 @@ void config_defaults(struct config *config) {
                                           .hidden = {600},
                                           .latent = 200,
                                           .activation = ACTIVATION_TANH,
-                                          .dropout = 0.5};
+                                          .dropout = 0.5,
+                                          .l2 = 500};
     struct train_config *train = &config->train;
     train->seed = 1;
     train->epochs = 200;

@@ -12,7 +12,7 @@
 
 enum { CONFIG_PATH_MAX = 1024, CONFIG_LAYERS_MAX = 16, CONFIG_TEXT_MAX = 8192 };
 
-enum model_type { MODEL_VAE, MODEL_DAE };
+enum model_type { MODEL_VAE, MODEL_DAE, MODEL_EASE, MODEL_POPULARITY };
 enum activation { ACTIVATION_NONE, ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_SIGMOID };
 enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
@@ -27,6 +27,7 @@ struct model_config {
     int latent;
     int activation; /* enum activation, of the hidden layers; not "none" in YAML */
     double dropout; /* of the input, [0, 1) */
+    double l2;      /* of ease: lambda, added to the diagonal of X'X */
 };
 
 struct train_config {

@@ -2,6 +2,7 @@
 #include "explain.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,9 +137,11 @@ static void print_list(const struct recommender *r, const struct catalogue *c, c
     while (n < r->k && top[n] >= 0) n++;
     int ids = id_width(c, top, n);
     printf("\nrecommended: %d item%s by the model\n\n", n, n == 1 ? "" : "s");
-    print_head(c, "rank   logit  chance %", ids);
+    print_head(c, r->has_chances ? "rank   logit  chance %" : "rank   score          ", ids);
     for (int j = 0; j < n; j++) {
-        printf("%4d %7.3f %9.4f", j + 1, (double)logits[j], 100 * (double)chances[j]);
+        printf("%4d %7.*f ", j + 1, fabsf(logits[j]) < 1000 ? 3 : 0, (double)logits[j]);
+        if (r->has_chances) printf("%9.4f", 100 * (double)chances[j]);
+        if (!r->has_chances) printf("%9s", "");
         print_item(c, top[j], 22, ids, columns);
     }
 }

@@ -27,7 +27,9 @@ static const char help[] =
     "they\n"
     "apply; the first and the last weight have a row an item), item_id (bytes), item_count (training "
     "users),\n"
-    "and scalars: type (vae, dae), activation, latent, config (the training's YAML), format_version.\n"
+    "(of ease: items/0/weight, of both ease and popularity items/0/bias),\n"
+    "and scalars: type (vae, dae, ease, popularity), activation, latent, config (the training's YAML), "
+    "format_version.\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
 
 static const struct option long_options[] = {
@@ -97,8 +99,9 @@ static int add_tensors(struct npz *npz, const struct model *model) {
 
 static int write_npz(const char *path, const struct config *config, const struct model *model,
                      const struct items *items) {
-    static const char *const types[] = {"vae", "dae"}, *const activations[] = {"none", "tanh", "relu",
-                                                                               "sigmoid"};
+    static const char *const types[] = {"vae", "dae", "ease", "popularity"}, *const activations[] = {
+                                                                                 "none", "tanh", "relu",
+                                                                                 "sigmoid"};
     char text[CONFIG_TEXT_MAX];
     struct npz *npz;
     int code = npz_open(path, &npz);

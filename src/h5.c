@@ -253,7 +253,7 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
         H5Pset_fletcher32(create);
     }
     hid_t set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
-    if (set < 0 || (rows && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
+    if (set < 0 || (rows && data && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)) {
         code = fail(EX_IOERR, file, path, "cannot write");
     }
     if (set >= 0 && H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
@@ -265,6 +265,25 @@ static int write_typed(hid_t file, const char *path, hid_t type, int64_t rows, i
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate) {
     return write_typed(file, path, type, rows, cols, data, deflate);
+}
+
+int h5_write_rows(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, const void *data) {
+    hid_t set = H5Dopen2(file, path, H5P_DEFAULT);
+    if (set < 0) return fail(EX_IOERR, file, path, "cannot write");
+    hid_t in_file = H5Dget_space(set);
+    hsize_t start[2] = {(hsize_t)first, 0}, size[2] = {0, 0};
+    int rank = H5Sget_simple_extent_ndims(in_file), code = 0;
+    H5Sget_simple_extent_dims(in_file, size, NULL);
+    size[0] = (hsize_t)count;
+    hid_t in_memory = H5Screate_simple(rank, size, NULL);
+    if (H5Sselect_hyperslab(in_file, H5S_SELECT_SET, start, NULL, size, NULL) < 0 ||
+        H5Dwrite(set, type, in_memory, in_file, H5P_DEFAULT, data) < 0) {
+        code = fail(EX_IOERR, file, path, "cannot write");
+    }
+    H5Sclose(in_memory);
+    H5Sclose(in_file);
+    if (H5Dclose(set) < 0 && !code) code = fail(EX_IOERR, file, path, "cannot write");
+    return code;
 }
 
 int64_t h5_piece(hid_t type) {

@@ -35,10 +35,12 @@ int h5_close(hid_t file, const char *path, int code);
 int h5_make_group(hid_t file, const char *path);
 
 /* Writes a whole one- or two-dimensional dataset (cols 0: one-dimensional) of HDF5 memory type `type`, for
- * example H5T_NATIVE_INT64. deflate: 0 none, 1-9 level. */
+ * example H5T_NATIVE_INT64. deflate: 0 none, 1-9 level. data NULL: only makes it, for h5_write_rows. */
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate);
 
+/* Writes rows [first, first + count) of a dataset that is there. EX_IOERR. */
+int h5_write_rows(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, const void *data);
 /* The same piece by piece: a one-dimensional dataset of `rows` elements, none written yet; then the elements
  * from `first` on (in whole pieces of h5_piece(type) elements, best); then its end. The pieces are part of
  * how the file's bytes come out. */

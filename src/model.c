@@ -33,8 +33,17 @@ static int out_width(const struct model *m, int l) {
     return (int)m->tensor[2 * l + 1].cols;
 }
 
+int model_is_network(const struct model_config *config) {
+    return config->type == MODEL_VAE || config->type == MODEL_DAE;
+}
+
 static void lay_out(struct model *m) {
     const struct model_config *c = &m->config;
+    if (!model_is_network(c)) {
+        if (c->type == MODEL_EASE) add_tensor(m, "items", 0, 0, m->n_items, m->n_items);
+        add_tensor(m, "items", 0, 1, 1, m->n_items);
+        return;
+    }
     m->n_encoder = c->n_hidden + 1;
     m->n_layers = 2 * m->n_encoder;
     for (int i = 0; i < c->n_hidden; i++) {
@@ -104,6 +113,10 @@ static int reserve(struct model *m, int64_t rows) {
         m->noise = b->alloc(b, n * latent);
         m->z = b->alloc(b, n * latent);
         complete = complete && m->noise && m->z;
+    }
+    if (m->config.type == MODEL_POPULARITY) {
+        m->z = b->alloc(b, n);
+        complete = m->z != NULL;
     }
     if (m->grads) {
         m->grad_a = b->alloc(b, n * (size_t)widest);
@@ -255,12 +268,28 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     return b->losses ? b->losses(b, &loss->nll, &loss->kl) : b->check(b);
 }
 
+/* ease is the input layer alone. popularity is a layer whose input is zero. */
+static void score_baseline(struct model *m, int64_t rows, real *scores) {
+    struct backend *b = m->backend;
+    const real *bias = m->params + m->tensor[m->n_tensors - 1].offset;
+    if (m->config.type == MODEL_EASE) {
+        b->input_values(b, NULL, 0);
+        b->input_forward(b, m->params, bias, (int)m->n_items, ACTIVATION_NONE, scores);
+    } else {
+        b->dense_forward(b, rows, 1, (int)m->n_items, m->z, bias, bias, ACTIVATION_NONE, scores);
+    }
+}
+
 int model_score(struct model *model, const struct csr *rows, real *scores) {
     struct backend *b = model->backend;
     int last = model->n_layers - 1;
     int code = b->load(b, rows, NULL, 0);
     if (!code) code = reserve(model, rows->rows);
     if (code || rows->rows == 0) return code;
+    if (!model_is_network(&model->config)) {
+        score_baseline(model, rows->rows, scores);
+        return b->check(b);
+    }
     forward(model, rows->rows, NULL);
     b->output_scores(b, rows->rows, model->width[last], input_of(model, last), weight(model, last),
                      bias(model, last), scores);

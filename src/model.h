@@ -1,4 +1,5 @@
-/* Mult-VAE and Mult-DAE (Liang et al. 2018): parameters, forward, backward.
+/* Mult-VAE and Mult-DAE (Liang et al. 2018): parameters, forward, backward; and what they are compared with,
+ * see baseline.h: their scores.
  *
  *   x (L2-normalised, dropped out) -> encoder hidden layers -> latent -> decoder hidden layers -> logits
  * VAE: the encoder's last layer gives mu and log variance without activation, z is drawn (training) or mu
@@ -6,7 +7,10 @@
  *
  * All parameters are one block of memory (gradients and Adam's moments likewise), cut into tensors: the first
  * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. Each begins at a
- * multiple of 64 numbers; the gap before it stays zero. */
+ * multiple of 64 numbers; the gap before it stays zero.
+ *
+ * ease has one weight, [n_items, n_items]: a user's scores are the sum of the rows of the items that he has,
+ * over the square root of their number. popularity has a bias alone: everybody's scores. */
 #ifndef VAECF_MODEL_H
 #define VAECF_MODEL_H
 
@@ -30,9 +34,9 @@ struct tensor {
 struct model {
     struct model_config config;
     int64_t n_items;
-    struct backend *backend;         /* not owned */
-    int n_layers;                    /* weights; tensor 2l is layer l's weight, 2l + 1 its bias */
-    int n_encoder;                   /* the first so many are the encoder */
+    struct backend *backend; /* not owned */
+    int n_layers;            /* weights; tensor 2l is layer l's weight, 2l + 1 its bias; 0: a baseline */
+    int n_encoder;           /* the first so many are the encoder */
     int width[MODEL_LAYERS_MAX + 1]; /* of layer l's input; [0] and [n_layers] unused: n_items */
     int n_tensors;
     struct tensor tensor[MODEL_TENSORS_MAX];
@@ -42,9 +46,12 @@ struct model {
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
-    real *noise, *z;             /* [capacity, latent] (VAE) */
+    real *noise, *z;             /* [capacity, latent] (VAE); popularity: z[capacity] is zero */
     real *grad_a, *grad_b;       /* [capacity, widest] */
 };
+
+/* Is it trained, by steps? Otherwise baseline_fit computes it. */
+int model_is_network(const struct model_config *config);
 
 /* Lays out the tensors and allocates parameters, and gradients if for_training. EX_OSERR, EX_CONFIG. */
 int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,

@@ -443,7 +443,12 @@ static int recommend(const struct options *o, const struct comm *comm) {
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
     started = told = now();
-    int code = checkpoint_share_info(o->checkpoint, comm, &info);
+    int code = checkpoint_share_info(o->checkpoint, comm, &info),
+        is_network = model_is_network(&info.config.model);
+    if (!code && o->score && !is_network) {
+        code = error_set(EX_USAGE, "--score probability: %s is of a model without probabilities; want logit",
+                         o->checkpoint);
+    }
     if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
     if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
         code = error_memory("the catalogue", (unsigned long long)info.n_items);
@@ -455,6 +460,7 @@ static int recommend(const struct options *o, const struct comm *comm) {
         int flags = (o->include_seen ? SCORER_SEEN : 0) | (o->score ? SCORER_PROBABILITY : 0);
         scorer_close_items(scorer, marks);
         code = recommender_create(&catalogue, marks, scorer, k, flags, &recommender);
+        recommender.has_chances = is_network;
     }
     if (!code && o->titles) code = catalogue_read_titles(&catalogue, o->titles);
     if (!code && comm->rank == 0 && (o->history.n_paths || o->history.dataset)) {

@@ -15,6 +15,7 @@ struct recommender {
     struct scorer *scorer; /* not owned; its closed items are the marks' */
     int k;                 /* at most the number of items */
     int flags;             /* of scorer.h */
+    int has_chances;       /* are the scores logits of a likelihood? set by the caller */
     /* the list of users without a known item: by falling count */
     int n_popular;
     int32_t *popular;      /* [k], owned */

@@ -76,7 +76,8 @@ struct scorer {
     int64_t n_items;
     int first_width, first_stride;
     enum activation first_act;
-    void *first; /* [n_items, first_stride] */
+    int is_direct; /* ease: the first layer's numbers, not normalised, are the logits */
+    void *first;   /* [n_items, first_stride] */
     float *first_bias;
     int n_layers; /* after the first */
     struct layer layer[MODEL_LAYERS_MAX];
@@ -198,6 +199,37 @@ static int pack_first(struct scorer *s, const float *w, const float *bias, int64
     return unfit ? error_set(EX_DATAERR, "a weight is too large for fp16; want bf16 or fp32") : 0;
 }
 
+/* ease: its matrix by pieces of rows; popularity: no first layer. The last layer has no inputs: its bias is
+ * what everybody gets. */
+static int pack_baseline(struct scorer *s, const struct model *m) {
+    const struct tensor *bias = &m->tensor[m->n_tensors - 1];
+    struct layer *last = &s->layer[0];
+    float *row = memory((size_t)(s->n_items + PANEL) * sizeof *row);
+    int code = row ? 0 : error_memory("the weights", (size_t)s->n_items * sizeof *row), unfit = 0;
+    *last = (struct layer){.n_out = s->n_items, .panels = round_up(s->n_items, PANEL) / PANEL};
+    if (!code) m->backend->copy_out(m->backend, row, m->params + bias->offset, bias->size);
+    if (!code) code = pack(s, NULL, row, 0, 0, last);
+    s->is_direct = m->config.type == MODEL_EASE;
+    if (s->is_direct && !code) {
+        s->first_width = (int)s->n_items;
+        s->stride = s->first_stride = (int)round_up(s->n_items, GATHER * LANES);
+        size_t n = (size_t)s->n_items * (size_t)s->first_stride;
+        s->first = memory(n * s->width);
+        s->first_bias = memory((size_t)s->first_stride * sizeof *s->first_bias);
+        if (!s->first || !s->first_bias) code = error_memory("the weights", n * s->width);
+    }
+    for (int64_t i = 0; s->is_direct && !code && i < s->n_items; i++) {
+        m->backend->copy_out(m->backend, row, m->params + m->tensor[0].offset + i * s->n_items,
+                             (size_t)s->n_items);
+        for (int64_t j = 0; j < s->first_stride; j++) {
+            unfit |= store(s->precision, s->first, i * s->first_stride + j, j < s->n_items ? row[j] : 0);
+        }
+    }
+    for (int j = 0; s->is_direct && !code && j < s->first_stride; j++) s->first_bias[j] = 0;
+    free(row);
+    return unfit ? error_set(EX_DATAERR, "a weight is too large for fp16; want bf16 or fp32") : code;
+}
+
 /* Copies a tensor of the model into *to, which grows. */
 static int fetch(const struct model *m, int t, float **to) {
     int code = make_room(to, m->tensor[t].size * sizeof **to);
@@ -213,8 +245,8 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
     s->precision = precision;
     s->width = precision == PRECISION_FP32 ? sizeof(float) : sizeof(uint16_t);
     s->n_items = model->n_items;
-    s->n_layers = model->n_layers - 1;
-    int code = 0;
+    s->n_layers = model->n_layers > 0 ? model->n_layers - 1 : 1;
+    int code = model->n_layers > 0 ? 0 : pack_baseline(s, model);
     for (int l = 0; l < model->n_layers && !code; l++) {
         int is_stats = model->config.type == MODEL_VAE && l == model->n_encoder - 1;
         int is_last = l == model->n_layers - 1;
@@ -299,7 +331,7 @@ static inline __attribute__((always_inline)) void gather_as(enum precision preci
         int64_t at = (int64_t)items[i] * s->first_stride + from;
         for (int v = 0; v < GATHER; v++) sum[v] += load(precision, s->first, at + v * LANES);
     }
-    float scale = n ? (float)(1 / sqrt((double)n)) : 0;
+    float scale = s->is_direct ? 1 : n ? (float)(1 / sqrt((double)n)) : 0;
     for (int v = 0; v < GATHER; v++) {
         *(vec *)(y + from + v * LANES) = sum[v] * scale + *(const vec *)(s->first_bias + from + v * LANES);
     }
@@ -457,7 +489,8 @@ static void search(const struct scorer *s, const struct csr *m, const float *x, 
             multiply(precision, n, last->n_in, x + from * s->stride, s->stride, panel, last->bias + p * PANEL,
                      logits, PANEL);
             for (int64_t r = from; r < from + n; r++) {
-                const float *of_row = logits + (r - from) * PANEL;
+                const float *of_row =
+                    s->is_direct ? x + r * s->stride + p * PANEL : logits + (r - from) * PANEL;
                 struct best *b = best + r * best_stride;
                 int64_t seen = flags & SCORER_SEEN ? 0 : m->indptr[r + 1] - m->indptr[r];
                 offer_panel(b, k, p * PANEL, of_row, s->closed + p * PANEL, m->indices + m->indptr[r], seen);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "backend.h"
+#include "baseline.h"
 #include "checkpoint.h"
 #include "dataset.h"
 #include "error.h"
@@ -158,6 +159,9 @@ static int save_best(struct trainer *t) {
 }
 
 static int stopped(const struct trainer *t) {
+    if (!model_is_network(&t->config->model)) {
+        return error_set(EX_STOPPED, "stopped by a signal; begin anew with --resume auto");
+    }
     return error_set(EX_STOPPED,
                      "stopped by a signal after step %lld; a checkpoint is saved: go on with --resume auto",
                      (long long)t->state.step);
@@ -185,7 +189,7 @@ static int check_checkpoint(const struct trainer *t, const char *path, const str
     }
     if (old->type != new->type || old->n_hidden != new->n_hidden || old->latent != new->latent ||
         memcmp(old->hidden, new->hidden, (size_t) new->n_hidden * sizeof *new->hidden) != 0 ||
-        old->activation != new->activation) {
+        old->activation != new->activation || !model_is_network(new)) {
         return error_set(EX_CONFIG,
                          "%s: is of another model: model.type, hidden, latent and activation have to "
                          "stay; a new model wants another output.path",
@@ -261,11 +265,12 @@ static void introduce(struct trainer *t, const char *checkpoint) {
                 "data %s: %lld users, %lld items, %lld interactions to train on; %lld users validate",
                 d->path, (long long)d->rows[DATASET_TRAIN], (long long)d->n_items,
                 (long long)d->nonzeros[DATASET_TRAIN], (long long)d->rows[DATASET_VALIDATION_INPUT]);
-    report_line(&t->report,
-                "model %s %lld%s-%lld: %.3f million parameters; %lld steps an epoch of %lld users",
-                m->type == MODEL_VAE ? "vae" : "dae", (long long)d->n_items, layers, (long long)d->n_items,
-                1e-6 * (double)t->model.n_params, (long long)sampler_steps(&t->sampler),
-                (long long)t->config->train.batch_size);
+    if (model_is_network(m))
+        report_line(&t->report,
+                    "model %s %lld%s-%lld: %.3f million parameters; %lld steps an epoch of %lld users",
+                    m->type == MODEL_VAE ? "vae" : "dae", (long long)d->n_items, layers,
+                    (long long)d->n_items, 1e-6 * (double)t->model.n_params,
+                    (long long)sampler_steps(&t->sampler), (long long)t->config->train.batch_size);
     if ((enum precision)t->config->train.precision != t->backend.precision) {
         report_line(&t->report, "note: train.precision: computing in fp32%s",
                     t->config->train.precision == PRECISION_BF16
@@ -280,23 +285,46 @@ static void introduce(struct trainer *t, const char *checkpoint) {
     }
 }
 
+/* Tells what memory a baseline takes, before it takes it. */
+static int prepare_baseline(struct trainer *t) {
+    const struct model_config *m = &t->config->model;
+    int64_t needed, available, n = t->dataset.n_items;
+    int code = baseline_check(m);
+    if (code || m->type == MODEL_POPULARITY) return code;
+    baseline_memory(m, n, t->comm, &needed, &available);
+    if (t->comm->rank == 0) {
+        printf("model ease: %lld x %lld items in fp32: %.2f GB on a machine, where %.2f GB are free\n",
+               (long long)n, (long long)n, 1e-9 * (double)needed, 1e-9 * (double)available);
+        fflush(stdout);
+    }
+    if (available == 0 || needed <= available) return 0;
+    return error_set(EX_OSERR,
+                     "model.type: ease: %lld items need %.2f GB on a machine (%.2f GB a rank), %.2f GB are "
+                     "free; want fewer ranks on it, or a larger --min-item-users in vaecf-preprocess",
+                     (long long)n, 1e-9 * (double)needed, 4e-9 * (double)n * (double)n,
+                     1e-9 * (double)available);
+}
+
 static int set_up(struct trainer *t, enum trainer_start start, const char *given) {
     char checkpoint[PATH_SIZE];
     struct metric metric[REPORT_METRICS_MAX];
     int code = load_data(t);
     if (code) return code;
     t->n_metrics = report_metrics(t->config, metric, &t->chosen);
+    int is_network = model_is_network(&t->config->model);
+    if (!is_network) code = prepare_baseline(t);
+    if (code) return code;
     const struct backend_options options = {
         .n_items = t->dataset.n_items,
-        .device = (enum device)t->config->device,
+        .device = is_network ? (enum device)t->config->device : DEVICE_CPU,
         .precision = (enum precision)t->config->train.precision,
         .comm = t->comm,
         .comm_kind = (enum comm_kind)t->config->comm,
         .comm_type = (enum comm_type)t->config->comm_type,
     };
     code = backend_create(&options, &t->backend);
-    if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, 1, &t->model);
-    if (!code) code = optimizer_create(&t->model, &t->optimizer);
+    if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, is_network, &t->model);
+    if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
     code = comm_agree(t->comm, code);
     if (!code) code = choose_checkpoint(t, start, given, checkpoint);
@@ -305,7 +333,8 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
         code = resume(t, checkpoint);
     } else {
         t->state = (struct train_state){.loss_scale = loss_scale_start(&t->config->train), .best_value = NAN};
-        code = comm_agree(t->comm, model_init(&t->model, (uint64_t)t->config->train.seed));
+        if (is_network) code = model_init(&t->model, (uint64_t)t->config->train.seed);
+        code = comm_agree(t->comm, code);
     }
     if (code) return code;
     if (t->comm->rank == 0) code = report_open(&t->report, t->config, t->state.epoch);
@@ -476,6 +505,12 @@ static int report(struct trainer *t, int validated, int is_best) {
         snprintf(value, sizeof value, "  %s %.5f%s", name, metrics_value(&t->metrics, t->chosen),
                  is_best ? " *" : "  ");
     }
+    if (!model_is_network(&t->config->model)) {
+        row.beta = row.learning_rate = 0;
+        report_duration(s->epoch_seconds, left);
+        report_line(&t->report, "computed in %s%s", left, value);
+        return report_epoch(&t->report, &row);
+    }
     report_line(&t->report,
                 "epoch %lld/%lld  loss %.4f  nll %.4f  kl %.4f  beta %.4f%s  %.0f users/s  %s left",
                 (long long)s->epoch, (long long)t->config->train.epochs, row.loss, row.nll, row.kl, row.beta,
@@ -490,6 +525,7 @@ static int is_stopped_early(const struct trainer *t) {
 }
 
 static int is_finished(const struct trainer *t) {
+    if (!model_is_network(&t->config->model)) return t->state.epoch > 0;
     return t->state.epoch >= t->config->train.epochs || is_stopped_early(t);
 }
 
@@ -527,6 +563,22 @@ static int train_epoch(struct trainer *t) {
     return code ? code : end_epoch(t);
 }
 
+/* A model that takes no steps: all of it is one epoch, and best.h5 its only checkpoint. */
+static int compute_baseline(struct trainer *t) {
+    struct train_state *s = &t->state;
+    double begin = now();
+    int is_best = 0, validated = has_validation(t);
+    int code = baseline_fit(&t->model, &t->sampler.base, t->comm);
+    if (code) return code;
+    s->epoch_seconds = now() - begin;
+    s->epoch_users = t->dataset.rows[DATASET_TRAIN];
+    s->epoch = 1;
+    if (validated) code = validate(t, &is_best);
+    if (!code) code = save_best(t);
+    if (!code && t->comm->rank == 0) code = report(t, validated, is_best);
+    return comm_agree(t->comm, code);
+}
+
 /* ---- the end ---- */
 
 static int64_t peak_memory(void) {
@@ -542,9 +594,12 @@ static int test(struct trainer *t) {
     char path[PATH_SIZE];
     snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
     struct checkpoint_info info;
-    int code = checkpoint_share_info(path, t->comm, &info);
-    if (code) return code;
-    code = checkpoint_read_model(path, &t->model, NULL, NULL);
+    int code = 0;
+    if (model_is_network(&t->config->model)) { /* otherwise it is the one at hand */
+        code = checkpoint_share_info(path, t->comm, &info);
+        if (code) return code;
+        code = checkpoint_read_model(path, &t->model, NULL, NULL);
+    }
     if (!code) code = read_split(t, DATASET_TEST_INPUT, DATASET_TEST_TARGET, &input, &target);
     if (!code) code = ranking_metrics_init(&metrics, t->dataset.n_items);
     if (!code) code = evaluate(t, &input, &target, &metrics);
@@ -621,8 +676,10 @@ int trainer_run(const struct config *config, enum trainer_start start, const cha
         if (comm->rank == 0) report_line(&t.report, "the run is complete; nothing is left to do");
         goto cleanup;
     }
-    if (is_told_to_stop(&t)) code = save_and_stop(&t);
-    if (!code && config->train.epochs == 0) code = save_best(&t);
+    int is_network = model_is_network(&config->model);
+    if (is_told_to_stop(&t)) code = is_network ? save_and_stop(&t) : stopped(&t);
+    if (!code && !is_network) code = compute_baseline(&t);
+    if (!code && is_network && config->train.epochs == 0) code = save_best(&t);
     while (!code && !is_finished(&t)) code = train_epoch(&t);
     if (!code) code = finish(&t);
 cleanup:
