@@ -68,6 +68,14 @@ check "GPU and CPU agree" agree 1e-4 cpu gpu
 check "and test alike" cmp <(short "$tmp/cpu/test.csv") <(short "$tmp/gpu/test.csv")
 train 1 again
 check "the same bits again" identical gpu again
+# with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
+if [ "$build" != build ]; then
+    train 2 nccl2 --set train.epochs=1 --set train.precision=fp16
+    check "2 ranks with NCCL" [ -s "$tmp/nccl2/test.csv" ]
+    VAECF_HOST_GPUS=1 train 2 mpi2 --set comm=mpi --set train.epochs=1 --set train.precision=bf16
+    check "2 ranks with MPI" [ -s "$tmp/mpi2/test.csv" ]
+    exit $failed
+fi
 train 1 resumed --set train.epochs=2
 train 1 resumed --resume auto
 check "stopped and resumed: the same bits" identical gpu resumed
