@@ -121,6 +121,7 @@ cat >"$project/run.yaml" <<E
 data: {path: my data}
 model: {hidden: [16], latent: 8}
 train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
+device: cpu
 output: {path: results/whole}
 E
 cat >"$project/sweep.yaml" <<E
