@@ -9,10 +9,10 @@
 #include "comm.h"
 #include "history.h"
 #include "lists.h"
-#include "scorer.h"
+#include "ranker.h"
 
 struct recommender {
-    struct scorer *scorer; /* not owned; its closed items are the marks' */
+    struct ranker *ranker; /* not owned; its closed items are the marks' */
     int k;                 /* at most the number of items */
     int flags;             /* of scorer.h */
     /* the list of users without a known item: by falling count */
@@ -22,7 +22,7 @@ struct recommender {
 };
 
 /* Takes the popularity list from the items without a mark (marks NULL: all). EX_OSERR. */
-int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct scorer *scorer, int k,
+int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct ranker *ranker, int k,
                        int flags, struct recommender *recommender);
 void recommender_free(struct recommender *recommender); /* harmless on a zeroed struct */
 
