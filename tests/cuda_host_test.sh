@@ -147,6 +147,42 @@ ends "VAECF_DEVICE=gpu" 78 'VAECF_DEVICE=gpu: want auto, cpu or cuda' with VAECF
 # ---- evaluating ----
 "$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --data "$tmp/data" --output "$tmp/gpu.csv" 2>"$tmp/err"
 check "vaecf-evaluate on the GPU" cmp "$tmp/gpu.csv" "$tmp/gpu/test.csv"
+"$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --data "$tmp/data" --device cpu --output "$tmp/cpu.csv" 2>"$tmp/err"
+check "and on the CPU" cmp <(short "$tmp/cpu.csv") <(short "$tmp/gpu.csv")
+cut -d, -f2 "$tmp/part.csv" | sort -u | awk 'NR % 3 > 0' >"$tmp/allow.txt"
+awk 'NR % 5 == 0' "$tmp/allow.txt" >"$tmp/deny.txt"
+printf 'user,item\nstranger,no such item\n' >"$tmp/stranger.csv"
+recommend() { timeout 200 "$host/bin/vaecf-recommend" --checkpoint "$tmp/gpu/best.h5" --input "$tmp/part.csv" "$@" 2>"$tmp/err"; }
+# lists OPTION...: on both, from more users than are scored at a time. Scores may differ in the last digits, and with
+# them the order of two items.
+lists() {
+    recommend --device cpu --output "$tmp/cpu-recs.csv" "$@" && recommend --device cuda --output "$tmp/cuda-recs.csv" "$@" &&
+        paste -d, "$tmp/cpu-recs.csv" "$tmp/cuda-recs.csv" | awk -F, '
+            NR == 1 { next }
+            { d = $4 - $9; if (d < 0) d = -d; size = $4 < 0 ? -$4 : $4; users += $1 != before; before = $1 }
+            $1 != $6 || $2 != $7 || $5 != $10 || d > 1e-5 * size + 1e-6 { bad++; if (bad < 4) print }
+            { other += $3 != $8 }
+            END { exit bad || users < 513 || other > NR / 100 }'
+}
+check "vaecf-recommend on GPU and CPU" lists --input "$tmp/stranger.csv"
+check "with what was had" lists --include-seen
+check "of some items" lists --allow "$tmp/allow.txt" --deny "$tmp/deny.txt" --min-count 5 --top-k 30
+check "probabilities" lists --score probability
+check "probabilities of some items, with what was had" lists --score probability --include-seen --allow "$tmp/allow.txt"
+check "whole lists" lists --top-k 10000
+mpirun -n 2 "$host/bin/vaecf-recommend" --checkpoint "$tmp/gpu/best.h5" --input "$tmp/part.csv" --top-k 10000 --device cuda \
+    --output "$tmp/ranks.csv" 2>"$tmp/err"
+check "on two ranks" cmp "$tmp/cuda-recs.csv" "$tmp/ranks.csv"
+user=$(sed -n '2s/,.*//p' "$tmp/part.csv")
+check "explained alike" cmp <(recommend --explain "$user" --device cpu) <(recommend --explain "$user" --device cuda)
+recommend --benchmark --device cuda --output "$tmp/latency.csv" >"$tmp/stdout"
+check "--benchmark" [ "$(grep -c '^host emulation (sm_90' "$tmp/stdout") $(grep -cE '^fp32,([0-9.]+,){9},$' "$tmp/latency.csv")" = "1 13" ]
+recommend --precision bf16 --device cuda
+check "--precision bf16 on a GPU: 64" [ "$? $(grep -c 'want --device cpu' "$tmp/err")" = "64 1" ]
+VAECF_HOST_GPUS=0 recommend --device cuda
+check "no GPU: 71" [ "$? $(grep -c 'no GPU on this machine' "$tmp/err")" = "71 1" ]
+VAECF_HOST_GPU_MB=34 recommend --device cuda
+check "no memory: 71" [ "$? $(grep -c 'no GPU memory' "$tmp/err")" = "71 1" ]
 
 # ---- for the GPU ----
 if [ "$build" = build ]; then
