@@ -197,9 +197,6 @@ static int write_all(hid_t file, const struct config *config, const struct train
     if (!code) code = write_block(file, "/model", model, model->params, buffer);
     if (!code && m) code = write_block(file, "/optimizer/m", model, m, buffer);
     if (!code && v) code = write_block(file, "/optimizer/v", model, v, buffer);
-    if (!code && m && model->average) {
-        code = write_block(file, "/optimizer/average", model, model->average, buffer);
-    }
     free(buffer);
     return code;
 }
@@ -276,9 +273,6 @@ int checkpoint_read_model(const char *path, struct model *model, real *m, real *
     if (!code) code = read_block(file, path, "/model", model, model->params, buffer);
     if (!code && m) code = read_block(file, path, "/optimizer/m", model, m, buffer);
     if (!code && v) code = read_block(file, path, "/optimizer/v", model, v, buffer);
-    if (!code && m && model->average) {
-        code = read_block(file, path, "/optimizer/average", model, model->average, buffer);
-    }
     free(buffer);
     H5Fclose(file);
     return code;

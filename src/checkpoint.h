@@ -4,7 +4,6 @@
  *                config (the YAML text)
  *   /model/encoder/0/weight ...       float32, shapes as in model.h
  *   /optimizer/m/..., /optimizer/v/...  Adam's moments (not in best.h5)
- *   /optimizer/average/...            the average of the weights, of a run with train.average
  *   /state       attributes: struct train_state's fields
  *   /items/id, /items/count           the catalogue
  *

@@ -15,7 +15,6 @@ enum { CONFIG_PATH_MAX = 1024, CONFIG_LAYERS_MAX = 16, CONFIG_TEXT_MAX = 8192 };
 enum model_type { MODEL_VAE, MODEL_DAE, MODEL_EASE, MODEL_POPULARITY };
 enum activation { ACTIVATION_NONE, ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_SIGMOID };
 enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
-enum schedule { SCHEDULE_CONSTANT, SCHEDULE_LINEAR, SCHEDULE_COSINE };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum comm_kind { COMM_AUTO, COMM_NCCL, COMM_MPI };
@@ -40,9 +39,7 @@ struct train_config {
     double beta1, beta2, epsilon;
     double weight_decay; /* on weights, not biases; adam: added to the gradient, adamw: decoupled */
     int64_t warmup_steps;
-    int schedule; /* enum schedule, of the learning rate after warm-up: falls to 0 at the end of `epochs` */
     double label_smoothing; /* [0, 1), see output_train in backend.h */
-    double average;         /* of the weights, [0, 1): see optimizer.h; 0: none */
     struct {
         double cap;           /* largest weight of the KL term */
         int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */

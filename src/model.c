@@ -94,7 +94,6 @@ void model_free(struct model *model) {
     free_workspace(model);
     if (model->params) model->backend->release(model->backend, model->params);
     if (model->grads) model->backend->release(model->backend, model->grads);
-    if (model->average) model->backend->release(model->backend, model->average);
     *model = (struct model){0};
 }
 

@@ -44,7 +44,6 @@ struct model {
     real *params;     /* [n_params], backend memory, owned */
     real *grads;      /* [n_params] or NULL when only scoring */
     double smoothing; /* of the labels, see output_train in backend.h; 0 unless the trainer sets it */
-    real *average;    /* [n_params] of the weights over steps, see optimizer.h, or NULL; owned */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */

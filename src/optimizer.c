@@ -22,21 +22,15 @@ void optimizer_free(const struct model *model, struct optimizer *optimizer) {
     *optimizer = (struct optimizer){0};
 }
 
-double optimizer_learning_rate(const struct train_config *config, int64_t total_steps, int64_t step) {
-    if (step < config->warmup_steps) {
-        return config->learning_rate * (double)step / (double)config->warmup_steps;
-    }
-    double done = (double)(step - 1 - config->warmup_steps) / (double)(total_steps - config->warmup_steps);
-    done = done > 0 ? done < 1 ? done : 1 : 0;
-    if (config->schedule == SCHEDULE_LINEAR) return config->learning_rate * (1 - done);
-    if (config->schedule == SCHEDULE_COSINE) return config->learning_rate * (1 + cos(acos(-1) * done)) / 2;
-    return config->learning_rate;
+double optimizer_learning_rate(const struct train_config *config, int64_t step) {
+    if (step >= config->warmup_steps) return config->learning_rate;
+    return config->learning_rate * (double)step / (double)config->warmup_steps;
 }
 
 void optimizer_update(const struct optimizer *optimizer, struct model *model,
                       const struct train_config *config, int64_t step) {
     struct adam_step adam = {
-        .learning_rate = optimizer_learning_rate(config, optimizer->total_steps, step),
+        .learning_rate = optimizer_learning_rate(config, step),
         .beta1 = config->beta1,
         .beta2 = config->beta2,
         .epsilon = config->epsilon,
@@ -56,22 +50,4 @@ void optimizer_update(const struct optimizer *optimizer, struct model *model,
         model->backend->adam(model->backend, &adam, end - at, model->params + at, model->grads + at,
                              optimizer->m + at, optimizer->v + at);
     }
-}
-
-void optimizer_average(const struct optimizer *optimizer, struct model *model,
-                       const struct train_config *config, int64_t step) {
-    double early = (double)(step - 1) / (double)(step + 9);
-    /* Adam's first moment is such an average: of the weights here. With these constants the update changes
-     * neither what it takes for parameters, the gradients, nor the second moments. */
-    const struct adam_step adam = {
-        .beta1 = config->average < early ? config->average : early,
-        .beta2 = 1,
-        .epsilon = 1,
-        .correction1 = 1,
-        .correction2 = 1,
-        .unscale = 1,
-    };
-    if (!model->average) return;
-    model->backend->adam(model->backend, &adam, model->n_params, model->grads, model->params, model->average,
-                         optimizer->v);
 }

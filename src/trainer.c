@@ -176,14 +176,6 @@ static void warn(const char *line) {
     fprintf(stderr, "vaecf-train: warning: %s\n", line);
 }
 
-/* Between training and what is validated and kept as the best, which is the average if there is one. */
-static void swap_average(struct trainer *t) {
-    real *weights = t->model.params;
-    if (!t->model.average) return;
-    t->model.params = t->model.average;
-    t->model.average = weights;
-}
-
 /* Does what the checkpoint was made with let this run go on from it? */
 static int check_checkpoint(const struct trainer *t, const char *path, const struct checkpoint_info *info) {
     const struct model_config *old = &info->config.model, *new = &t->config->model;
@@ -202,11 +194,6 @@ static int check_checkpoint(const struct trainer *t, const char *path, const str
                          "%s: is of another model: model.type, hidden, latent and activation have to "
                          "stay; a new model wants another output.path",
                          path);
-    }
-    if ((was->average > 0) != (is->average > 0)) {
-        return error_set(EX_CONFIG,
-                         "%s: was made with%s an average of the weights: train.average has to be %s", path,
-                         was->average > 0 ? "" : "out", was->average > 0 ? "above 0" : "0");
     }
     if (info->state.epoch_step > 0 && (was->batch_size != is->batch_size || was->seed != is->seed)) {
         return error_set(EX_CONFIG,
@@ -338,12 +325,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     code = backend_create(&options, &t->backend);
     if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
-    t->optimizer.total_steps = t->config->train.epochs * sampler_steps(&t->sampler);
     t->model.smoothing = t->config->train.label_smoothing;
-    if (!code && is_network && t->config->train.average > 0) {
-        t->model.average = t->backend.alloc(&t->backend, t->model.n_params);
-        if (!t->model.average) code = EX_OSERR;
-    }
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
     code = comm_agree(t->comm, code);
     if (!code) code = choose_checkpoint(t, start, given, checkpoint);
@@ -411,7 +393,6 @@ static int update(struct trainer *t) {
     if (is_guarded) b->guard(b, t->model.grads, t->model.n_params);
     t->optimizer.unscale = 1 / t->state.loss_scale;
     optimizer_update(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
-    optimizer_average(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
     if (is_guarded) is_skipped = b->overflowed(b);
     int code = is_guarded ? loss_scale_update(&t->config->train, is_skipped, &t->state) : 0;
     t->state.step += !is_skipped;
@@ -511,7 +492,7 @@ static int report(struct trainer *t, int validated, int is_best) {
         .nll = s->epoch_nll / users,
         .kl = s->epoch_kl / users,
         .beta = beta_after(&t->config->train, s->step - 1),
-        .learning_rate = optimizer_learning_rate(&t->config->train, t->optimizer.total_steps, s->step),
+        .learning_rate = optimizer_learning_rate(&t->config->train, s->step),
         .loss_scale = s->loss_scale,
         .skipped_steps = s->epoch_skipped,
         .n_metrics = t->n_metrics,
@@ -557,14 +538,12 @@ static int end_epoch(struct trainer *t) {
     int is_last = s->epoch >= c->epochs;
     int validated =
         has_validation(t) && (is_last || (c->validate_every > 0 && s->epoch % c->validate_every == 0));
-    swap_average(t);
     if (validated) code = validate(t, &is_best);
-    if (!code && (is_best || (is_last && !has_validation(t)))) code = save_best(t);
-    swap_average(t);
     if (code == EX_STOPPED) { /* the next run begins with this validation */
         s->epoch--;
         return save_and_stop(t);
     }
+    if (!code && (is_best || (is_last && !has_validation(t)))) code = save_best(t);
     if (code) return code;
     if (t->comm->rank == 0) code = report(t, validated, is_best);
     code = comm_agree(t->comm, code);
