@@ -43,7 +43,7 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 .PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
-    fuzz cuda-check gpu-check bench bench-parity bench-input bench-recommend bench-preprocess bench-preprocess-scale
+    fuzz cuda-check gpu-check bench bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
 help:
@@ -58,6 +58,7 @@ help:
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
+	@echo "make bench-accuracy  every model on DATA='ml-100k ml-1m debian gowalla', into results/accuracy.md (hours)"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
@@ -287,6 +288,9 @@ bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
 bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
+
+bench-accuracy: all
+	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)

@@ -513,7 +513,7 @@ static int64_t prepare_output(struct cuda *cuda, int64_t rows) {
 }
 
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
-                           const real *b, double scale, real *dx, real *dw, real *db) {
+                           const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
     struct cuda *cuda = backend->state;
     int64_t n = cuda->n_items, block = prepare_output(cuda, rows);
     enum number type = cuda->type;
@@ -529,7 +529,7 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
         const void *from = x_operand + (size_t)(first * h) * x_size;
         multiply(cuda, 0, 1, count, n, h, from, w_operand, 0, cuda->logits.at);
         kernel_softmax(cuda->compute, type, count, n, b, cuda->start + first, cuda->items, (float)scale,
-                       cuda->logits.at, gradient, (double *)cuda->nll.at + first);
+                       (float)smoothing, cuda->logits.at, gradient, (double *)cuda->nll.at + first);
         kernel_sum_rows(cuda->compute, type, count, n, gradient, first > 0, db);
         multiply(cuda, 1, 0, n, h, count, gradient, from, first > 0, dw);
         multiply(cuda, 0, 0, count, h, n, gradient, w_operand, 0, dx + first * h);

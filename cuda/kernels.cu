@@ -310,7 +310,7 @@ __global__ void latent_backward(int n, float weight, const float *stats, const f
  * Gimelshein 2018), so that one pass finds both; the second writes the gradient. */
 template <typename T>
 __global__ void softmax(int64_t n, const float *b, const int32_t *start, const int32_t *items, float scale,
-                        float *logits, T *gradient, double *nll) {
+                        float smoothing, float *logits, T *gradient, double *nll) {
     int64_t r = blockIdx.x;
     int begin = start[r], end = start[r + 1];
     float *row = logits + r * n;
@@ -335,16 +335,17 @@ __global__ void softmax(int64_t n, const float *b, const int32_t *start, const i
     hits = block_reduce(hits, add()); /* and all have read what is overwritten now, if gradient is logits */
     if (threadIdx.x == 0) nll[r] = (double)(end - begin) * log((double)sum) - hits;
     float factor = scale * (float)(end - begin) / sum;
+    float all = scale * smoothing * (float)(end - begin) / (float)n, own = scale * (1 - smoothing);
     constexpr bool in_place = sizeof(T) == sizeof(float);
 #pragma unroll 4
     for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-        store(to + i, factor * expf(row[i] + b[i] - largest));
+        store(to + i, factor * expf(row[i] + b[i] - largest) - all);
     }
     __syncthreads(); /* what others of the block have written is seen */
     for (int k = begin + (int)threadIdx.x; k < end; k += (int)blockDim.x) {
         int item = items[k];
-        float p = in_place ? load(to + item) : factor * expf(row[item] + b[item] - largest);
-        store(to + item, p - scale); /* rounded once */
+        float p = in_place ? load(to + item) : factor * expf(row[item] + b[item] - largest) - all;
+        store(to + item, p - own); /* rounded once */
     }
 }
 
@@ -575,11 +576,11 @@ void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, float weig
 }
 
 void kernel_softmax(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b,
-                    const int32_t *start, const int32_t *items, float scale, float *logits, void *gradient,
-                    double *nll) {
+                    const int32_t *start, const int32_t *items, float scale, float smoothing, float *logits,
+                    void *gradient, double *nll) {
     if (rows == 0) return;
     FOR_NUMBER(type, LAUNCH((softmax<T>), (unsigned)rows, ROW_THREADS, stream, n, b, start, items, scale,
-                            logits, static_cast<T *>(gradient), nll));
+                            smoothing, logits, static_cast<T *>(gradient), nll));
 }
 
 void kernel_mask(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start, const int32_t *items,

@@ -60,11 +60,11 @@ void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, float weig
                             const float *noise, const float *dz, float *dstats, double *kl);
 
 /* Softmax, likelihood and its gradient in one: nll[rows] of logits[rows, n] + b; gradient[rows, n] of type
- * `type`, times scale. Of type fp32 gradient is logits. A row is read twice; where it fits into the GPU's
- * cache, once from memory. start is of these rows. */
+ * `type`, times scale, of smoothed labels (see output_train in backend.h). Of type fp32 gradient is logits. A
+ * row is read twice; where it fits into the GPU's cache, once from memory. start is of these rows. */
 void kernel_softmax(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b,
-                    const int32_t *start, const int32_t *items, float scale, float *logits, void *gradient,
-                    double *nll);
+                    const int32_t *start, const int32_t *items, float scale, float smoothing, float *logits,
+                    void *gradient, double *nll);
 
 /* scores of the batch's items become -infinity. */
 void kernel_mask(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start, const int32_t *items,

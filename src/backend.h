@@ -84,10 +84,12 @@ struct backend {
 
     /* The output layer and the multinomial likelihood (Liang et al. 2018, eq. 2) in one: logits = x w^T + b
      * with x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log
-     * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set. The
-     * backend may go through the rows in blocks: logits for all of them need never exist. */
+     * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set; they
+     * are of smoothed labels if smoothing > 0: (1 - smoothing) of each of a user's n items and smoothing n /
+     * I of every item (Szegedy et al. 2016), the nll is not. The backend may go through the rows in blocks:
+     * logits for all of them need never exist. */
     double (*output_train)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
-                           const real *b, double scale, real *dx, real *dw, real *db);
+                           const real *b, double scale, double smoothing, real *dx, real *dw, real *db);
     /* scores[B, I] = x w^T + b. */
     void (*output_scores)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                           const real *b, real *scores);

@@ -465,10 +465,10 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
 
 /* ---- the output layer ---- */
 
-/* A row of logits without bias becomes the gradient of scale * nll, rounded in half[n] unless NULL, else in
- * place; returns nll. */
+/* A row of logits without bias becomes the gradient of scale * nll of smoothed labels, rounded in half[n]
+ * unless NULL, else in place; returns nll. */
 static double softmax_row(int64_t n, const real *restrict bias, const int32_t *items, int64_t n_items,
-                          real scale, real *restrict logits, bf16 *restrict half) {
+                          real scale, real smoothing, real *restrict logits, bf16 *restrict half) {
     real largest = -INFINITY, sum = 0;
     double hits = 0;
 #pragma omp simd reduction(max : largest)
@@ -483,17 +483,18 @@ static double softmax_row(int64_t n, const real *restrict bias, const int32_t *i
         sum += logits[i];
     }
     real factor = scale * (real)n_items / sum;
+    const real all = scale * smoothing * (real)n_items / (real)n, own = scale * (1 - smoothing);
     if (half) {
 #pragma omp simd
-        for (int64_t i = 0; i < n; i++) half[i] = bf16_from_float((float)(logits[i] * factor));
+        for (int64_t i = 0; i < n; i++) half[i] = bf16_from_float((float)(logits[i] * factor - all));
         for (int64_t k = 0; k < n_items; k++) {
-            half[items[k]] = bf16_from_float((float)(logits[items[k]] * factor - scale));
+            half[items[k]] = bf16_from_float((float)(logits[items[k]] * factor - all - own));
         }
         return (double)n_items * log((double)sum) - hits;
     }
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) logits[i] *= factor;
-    for (int64_t k = 0; k < n_items; k++) logits[items[k]] -= scale;
+    for (int64_t i = 0; i < n; i++) logits[i] = logits[i] * factor - all;
+    for (int64_t k = 0; k < n_items; k++) logits[items[k]] -= own;
     return (double)n_items * log((double)sum) - hits;
 }
 
@@ -513,26 +514,26 @@ static void sum_rows_half(const bf16 *matrix, int64_t rows, int64_t cols, int ad
 
 /* Rows [first, first + count) of logits become gradients, in half or in place. */
 static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const real *b, real scale,
-                         bf16 *half) {
+                         real smoothing, bf16 *half) {
     const struct csr *m = cpu->rows;
     int64_t n = cpu->n_items;
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t r = 0; r < count; r++) {
         int64_t begin = m->indptr[first + r], end = m->indptr[first + r + 1];
-        cpu->nll[first + r] = softmax_row(n, b, m->indices + begin, end - begin, scale, cpu->logits + r * n,
-                                          half ? half + r * n : NULL);
+        cpu->nll[first + r] = softmax_row(n, b, m->indices + begin, end - begin, scale, smoothing,
+                                          cpu->logits + r * n, half ? half + r * n : NULL);
     }
 }
 
 /* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
 static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
-                        const real *b, real scale, real *dx, real *dw, real *db) {
+                        const real *b, real scale, real smoothing, real *dx, real *dw, real *db) {
     int64_t n = cpu->n_items;
     if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
     if (!x) return cpu->fault;
     int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
     if (code) return code;
-    softmax_rows(cpu, first, count, b, scale, NULL);
+    softmax_rows(cpu, first, count, b, scale, smoothing, NULL);
     sum_rows(cpu->logits, count, n, first > 0, db);
     if (cpu->use_fp16) round_all(count * n, cpu->logits, cpu->logits);
     code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
@@ -541,28 +542,29 @@ static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, co
 
 /* The same with rounded operands. */
 static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x,
-                             const real *w, const real *b, real scale, real *dx, real *dw, real *db) {
+                             const real *w, const real *b, real scale, real smoothing, real *dx, real *dw,
+                             real *db) {
     int64_t n = cpu->n_items;
     const bf16 *x16 = rounded(cpu, HALF_A, x, count * h), *w16 = rounded_weights(cpu, w, n * h);
     bf16 *g16 = half_room(cpu, HALF_GRADIENT, cpu->block * n);
     if (!x16 || !w16 || !g16) return cpu->fault;
     int code = gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits);
     if (code) return code;
-    softmax_rows(cpu, first, count, b, scale, g16);
+    softmax_rows(cpu, first, count, b, scale, smoothing, g16);
     sum_rows_half(g16, count, n, first > 0, db);
     code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
     return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
 }
 
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
-                           const real *b, double scale, real *dx, real *dw, real *db) {
+                           const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
     if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
     if (cpu->fault) return 0;
     for (int64_t first = 0; first < rows; first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        int code = (cpu->use_bf16 ? output_block_half : output_block)(cpu, first, count, h, x + first * h, w,
-                                                                      b, (real)scale, dx + first * h, dw, db);
+        int code = (cpu->use_bf16 ? output_block_half : output_block)(
+            cpu, first, count, h, x + first * h, w, b, (real)scale, (real)smoothing, dx + first * h, dw, db);
         if (code) keep_fault(cpu, code);
         if (cpu->fault) return 0;
     }

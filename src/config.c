@@ -43,6 +43,7 @@ static const struct key keys[] = {
     {"train.epsilon", REAL, FIELD(train.epsilon), "(0, inf)", 0},
     {"train.weight_decay", REAL, FIELD(train.weight_decay), "[0, inf)", 0},
     {"train.warmup_steps", INTEGER64, FIELD(train.warmup_steps), "[0, 1e12]", 0},
+    {"train.label_smoothing", REAL, FIELD(train.label_smoothing), "[0, 1)", 0},
     {"train.kl", SECTION, 0, NULL, 0},
     {"train.kl.cap", REAL, FIELD(train.kl.cap), "[0, inf)", 0},
     {"train.kl.anneal_steps", INTEGER64, FIELD(train.kl.anneal_steps), "[0, 1e12]", 0},

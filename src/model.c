@@ -240,9 +240,9 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     }
     forward(model, n, draw);
     real *dy = model->grad_a, *dx = model->grad_b;
-    loss->nll =
-        b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
-                        bias(model, last), scale, dy, weight_grad(model, last), bias_grad(model, last));
+    loss->nll = b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
+                                bias(model, last), scale, model->smoothing, dy, weight_grad(model, last),
+                                bias_grad(model, last));
     tell_ready(model, last);
     for (int l = last - 1; l >= 0; l--) {
         real *swap = dy;

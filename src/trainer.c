@@ -325,6 +325,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     code = backend_create(&options, &t->backend);
     if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
+    t->model.smoothing = t->config->train.label_smoothing;
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
     code = comm_agree(t->comm, code);
     if (!code) code = choose_checkpoint(t, start, given, checkpoint);

@@ -278,7 +278,7 @@ static void output(const struct shape *s, double size) {
         m[1] = up(&p, d, NULL, w_size);
         m[2] = up(&p, d, NULL, (size_t)s->items);
         m[3] = up(&p, d, NULL, (size_t)(s->rows * s->items));
-        nll[d] = k->output_train(k, s->rows, s->h, from, weights, bias, 0.01, m[0], m[1], m[2]);
+        nll[d] = k->output_train(k, s->rows, s->h, from, weights, bias, 0.01, 0.1, m[0], m[1], m[2]);
         if (k->losses) assert_int_equal(k->losses(k, &nll[d], &kl), 0);
         assert_true(kl == 0);
         k->output_scores(k, s->rows, s->h, from, weights, bias, m[3]);

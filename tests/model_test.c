@@ -196,6 +196,47 @@ static void test_initial_weights(void **state) {
     backend.destroy(&backend);
 }
 
+/* Smoothed labels change the gradients by their difference to the plain ones, whatever the logits: of the
+ * output bias by smoothing * scale * (users who have the item - mean over the items). The nll stays. */
+static void test_label_smoothing(void **state) {
+    (void)state;
+    enum { ITEMS = 50, USERS = 40, EACH = 6, LATENT = 8 };
+    static int64_t indptr[USERS + 1], users[USERS];
+    static int32_t indices[USERS * EACH];
+    const struct model_config config = {.type = MODEL_DAE, .latent = LATENT, .activation = ACTIVATION_TANH};
+    const struct draw draw = {1, 0};
+    struct csr rows = {USERS, ITEMS, indptr, indices};
+    struct backend backend;
+    struct model model;
+    struct loss plain, smooth;
+    double have[ITEMS] = {0}, before[ITEMS];
+    for (int u = 0; u < USERS; u++) {
+        users[u] = u;
+        indptr[u + 1] = (u + 1) * EACH;
+        for (int k = 0; k < EACH; k++) {
+            indices[u * EACH + k] = u % 5 + k * (1 + u % 9);
+            have[indices[u * EACH + k]]++;
+        }
+    }
+    assert_int_equal(backend_cpu_create(ITEMS, PRECISION_FP32, &backend), 0);
+    assert_int_equal(model_create(&config, ITEMS, &backend, 1, &model), 0);
+    assert_int_equal(model_init(&model, 1), 0);
+    const struct tensor *bias = &model.tensor[model.n_tensors - 1];
+    assert_int_equal(model_train_batch(&model, &rows, users, &draw, 0, 0.5, &plain), 0);
+    for (int i = 0; i < ITEMS; i++) before[i] = (double)model.grads[bias->offset + (size_t)i];
+    model.smoothing = 0.3;
+    assert_int_equal(model_train_batch(&model, &rows, users, &draw, 0, 0.5, &smooth), 0);
+    assert_true(smooth.nll == plain.nll);
+    for (int i = 0; i < ITEMS; i++) {
+        double want = before[i] + 0.3 * 0.5 * (have[i] - (double)(USERS * EACH) / ITEMS);
+        if (fabs((double)model.grads[bias->offset + (size_t)i] - want) > 1e-5) {
+            fail_msg("item %d: %g, want %g", i, (double)model.grads[bias->offset + (size_t)i], want);
+        }
+    }
+    model_free(&model);
+    backend.destroy(&backend);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vae_tanh),
@@ -204,6 +245,7 @@ int main(void) {
         cmocka_unit_test(test_dae_tanh),
         cmocka_unit_test(test_dae_sigmoid),
         cmocka_unit_test(test_bf16),
+        cmocka_unit_test(test_label_smoothing),
         cmocka_unit_test(test_initial_weights),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
