@@ -692,9 +692,8 @@ static void gradient_ready(struct backend *backend, real *values, size_t n) {
 
 static void all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
     struct cuda *cuda = backend->state;
-    if (comm->size == 1) return;
     if (!cuda->nccl) {
-        sum_over_mpi(cuda, values, n);
+        if (comm->size > 1) sum_over_mpi(cuda, values, n);
         return;
     }
     begin_pending(cuda);
@@ -885,21 +884,41 @@ int backend_cuda_probe(void) {
     return error_set(EX_OSERR, "device: cuda: %s", cudaGetErrorString(status));
 }
 
-/* This rank's GPU: the one with its number on the machine. */
-static int choose_gpu(const struct backend_options *o, struct backend *backend) {
+/* This rank's GPU: the one with its number on the machine, of those that it may see. */
+static int choose_gpu(const struct backend_options *o, struct backend *backend, int *device) {
     int rank = 0, ranks = 1, gpus = 0;
     if (o->comm) comm_machine(o->comm, &rank, &ranks);
     int code = backend_cuda_probe();
     if (code) return code;
     cudaGetDeviceCount(&gpus);
-    if (ranks > gpus && o->comm_kind != COMM_MPI) {
-        return error_set(
-            EX_CONFIG, "%d ranks on a machine with %d GPU%s: want one rank a GPU, or comm: mpi to share them",
-            ranks, gpus, gpus == 1 ? "" : "s");
+    *device = rank % gpus;
+    cudaError_t status = cudaSetDevice(*device);
+    if (status) return error_set(EX_OSERR, "GPU %d: %s", *device, cudaGetErrorString(status));
+    return check_gpu(backend, *device);
+}
+
+/* Has another rank the same GPU? Wherever the ranks are, and whatever numbers their GPUs have for them.
+ * Collective. */
+static int check_sharing(const struct comm *comm, int device) {
+    struct cudaDeviceProp gpu;
+    size_t size = sizeof gpu.uuid;
+    char *all = malloc((size_t)comm->size * size);
+    int code = all ? 0 : error_memory("the list of GPUs", (size_t)comm->size * size);
+    if (!code && cudaGetDeviceProperties(&gpu, device)) code = error_set(EX_OSERR, "GPU %d is gone", device);
+    code = comm_agree(comm, code);
+    if (!code) {
+        MPI_Allgather(&gpu.uuid, (int)size, MPI_BYTE, all, (int)size, MPI_BYTE, comm->mpi);
+        int sharing = 0;
+        for (int r = 0; r < comm->size; r++) sharing += memcmp(all + (size_t)r * size, &gpu.uuid, size) == 0;
+        if (sharing > 1) {
+            code = error_set(EX_CONFIG,
+                             "%d ranks have the same GPU: want one rank a GPU, or comm: mpi to share it",
+                             sharing);
+        }
+        code = comm_agree(comm, code);
     }
-    cudaError_t status = cudaSetDevice(rank % gpus);
-    if (status) return error_set(EX_OSERR, "GPU %d: %s", rank % gpus, cudaGetErrorString(status));
-    return check_gpu(backend, rank % gpus);
+    free(all);
+    return code;
 }
 
 static int set_up(const struct backend_options *o, struct backend *backend) {
@@ -973,8 +992,11 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
         .losses = losses,
         .gradient_ready = gradient_ready,
     };
-    int code = choose_gpu(options, backend);
-    if (!code) code = set_up(options, backend);
+    int device = 0, code = choose_gpu(options, backend, &device);
+    if (options->comm) code = comm_agree(options->comm, code);
+    if (!code && options->comm && options->comm_kind != COMM_MPI) code = check_sharing(options->comm, device);
+    if (code) return code;
+    code = set_up(options, backend);
     if (options->comm) code = comm_agree(options->comm, code);
     int use_nccl = options->comm && options->comm_kind != COMM_MPI &&
                    (options->comm->size > 1 || options->comm_kind == COMM_NCCL) &&

@@ -90,7 +90,7 @@ start() {
     return $status
 }
 
-# ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores and its GPU (rank.sh).
+# ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores; rank.sh tells which.
 ranks() { start "${launch[@]}" "$jobs/rank.sh" "$@"; }
 
 # describe JOB START NODES-IN-WORDS: what runs where, for the log

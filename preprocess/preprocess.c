@@ -613,9 +613,9 @@ int main(int argc, char **argv) {
     struct options *o = &job.options;
     mallopt(M_MMAP_THRESHOLD, 1 << 20); /* what is freed goes back, so that --memory is kept */
     int code = parse_options(argc, argv, o);
-    bool parallel = !code && is_parallel();
+    bool parallel = is_parallel();
     o->split.given = o->given_split;
-    if (parallel) {
+    if (parallel) { /* also after an error: one rank speaks */
         job.comm = comm_start(&argc, &argv);
         comm_share_threads(&job.comm);
     }

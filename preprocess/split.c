@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "block.h"
 #include "error.h"
@@ -41,7 +42,10 @@ struct work {
     int64_t *item_users;    /* [items]: over all threads and ranks */
     int32_t *index;         /* [items]: in the catalogue, -1 if not there */
     int n_threads;
-    uint64_t hash; /* of all rows, a sum */
+    uint64_t hash;    /* of all rows, a sum */
+    const char *pass; /* for the progress: the pass, its blocks so far, when it began */
+    int done;
+    double pass_start, last_progress; /* seconds */
     struct failure failure;
 };
 
@@ -138,6 +142,26 @@ static int agree(const struct work *w, int code) {
     return w->comm->size > 1 ? comm_agree(w->comm, code) : code;
 }
 
+/* One more block of a pass is done: says so now and then. Blocks are alike, for users are laid over them by a
+ * hash. */
+static void show_progress(struct work *w, const char *pass) {
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    double now = (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
+#pragma omp critical(progress)
+    {
+        if (w->pass != pass) w->pass_start = w->last_progress = now;
+        w->done = w->pass == pass ? w->done + 1 : 1;
+        w->pass = pass;
+        double part = (double)w->done / (double)(w->end - w->first);
+        if (now - w->last_progress >= 2 && !w->comm->rank) {
+            w->last_progress = now;
+            fprintf(stderr, "vaecf-preprocess: %s: %.0f%%, %.0f s left\n", pass, 100 * part,
+                    (now - w->pass_start) * (1 - part) / part);
+        }
+    }
+}
+
 /* The bins that a rank has; also the shards. */
 void split_bins_of_ranks(const struct comm *comm, int64_t n, int width, int *first) {
     for (int r = 0; r <= comm->size; r++) {
@@ -190,6 +214,7 @@ static int build_block(struct work *w, const struct spool *interactions, int b, 
             code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
         }
     }
+    show_progress(w, "users' rows put together");
     return code ? code : block_rest(block, w->scratch, block_share, true);
 }
 
@@ -273,6 +298,7 @@ static int filter_block(struct work *w, int b, struct histogram *users) {
     for (int64_t u = 0; u < block->n && !code; u++) {
         code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
     }
+    show_progress(w, "filtered");
     return code ? code : block_rest(block, w->scratch, block_share, !w->options->given);
 }
 
@@ -589,6 +615,7 @@ static int emit_block(struct work *w, struct emitter *e, int b, struct spool *ro
     int code = block_fetch(block, w->scratch);
     for (int64_t u = 0; u < block->n && !code; u++) code = emit_user(w, e, block, u, &at, &sums);
     block_free(block, w->scratch);
+    show_progress(w, "split");
     if (!code) code = spool_add(rows, b, e->out);
 #pragma omp critical(split)
     {

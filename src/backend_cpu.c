@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 
 #include "backend.h"
+#include "candidate.h"
 #include "comm.h"
 #include "error.h"
 #include "fp16.h"
@@ -63,10 +64,7 @@ struct cpu {
     int is_training; /* the loaded batch is for training */
     double *nll;     /* [rows] */
     int64_t block, rows_room;
-    struct candidate {
-        real score;
-        int32_t item;
-    } * heap; /* [threads, heap_room] */
+    struct candidate *heap; /* [threads, heap_room] */
     int64_t heap_room;
     int fault; /* of a function that cannot fail */
     char fault_message[256];
@@ -588,26 +586,9 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
 
 /* ---- ranking ---- */
 
-/* Does a come after b in a ranking? */
-static int is_behind(struct candidate a, struct candidate b) {
-    return a.score < b.score || (a.score == b.score && a.item > b.item);
-}
-
-/* heap[0] is the one furthest behind; moves what was put there to its place. */
-static void sink(struct candidate *heap, int n) {
-    struct candidate moving = heap[0];
-    int at = 0;
-    for (int child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && is_behind(heap[child + 1], heap[child])) child++;
-        if (!is_behind(heap[child], moving)) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = moving;
-}
-
 static void rise(struct candidate *heap, int at) {
     struct candidate moving = heap[at];
-    for (int parent; at > 0 && is_behind(moving, heap[parent = (at - 1) / 2]); at = parent) {
+    for (int parent; at > 0 && candidate_is_behind(moving, heap[parent = (at - 1) / 2]); at = parent) {
         heap[at] = heap[parent];
     }
     heap[at] = moving;
@@ -624,7 +605,7 @@ static void top_of_row(const real *scores, int64_t n, int k, struct candidate *h
             rise(heap, size++);
         } else {
             heap[0] = (struct candidate){scores[i], (int32_t)i};
-            sink(heap, size);
+            candidate_sink(heap, size);
         }
     }
     for (int j = k - 1; j >= 0; j--) {
@@ -632,7 +613,7 @@ static void top_of_row(const real *scores, int64_t n, int k, struct candidate *h
         if (j < size) {
             last = heap[0];
             heap[0] = heap[j];
-            sink(heap, j);
+            candidate_sink(heap, j);
         }
         top[j] = last.item;
         if (top_scores) top_scores[j] = last.score;
@@ -644,7 +625,7 @@ static int64_t best_rank(const real *scores, int64_t n, const int32_t *targets, 
     struct candidate best = {-INFINITY, -1};
     for (int64_t k = 0; k < n_targets; k++) {
         struct candidate target = {scores[targets[k]], targets[k]};
-        if (target.score > -INFINITY && (best.item < 0 || is_behind(best, target))) best = target;
+        if (target.score > -INFINITY && (best.item < 0 || candidate_is_behind(best, target))) best = target;
     }
     if (best.item < 0) return 0;
     int64_t rank = 1;

@@ -25,6 +25,7 @@ static const char help[] =
     "      --split NAME       test (default) or validation\n"
     "  -m, --metrics LIST     for example ndcg@100,recall_all@20,mrr; default: all at 5, 10, 20, 50 and 100\n"
     "  -o, --output FILE      default: standard output\n"
+    "      --device NAME      auto (default: a GPU, if all ranks have one), cpu or cuda\n"
     "  -h, --help             this text\n"
     "      --version          version, and what was compiled in\n"
     "\n"
@@ -33,20 +34,29 @@ static const char help[] =
     "mrr, coverage@R. Users without a target are not scored; items of the input are left out; ties go to the "
     "lower\n"
     "item index.\n"
-    "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
+    "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error,\n"
+    "78 no such device in this program.\n";
 
-enum { OPTION_SPLIT = 256, OPTION_VERSION };
+enum { OPTION_SPLIT = 256, OPTION_DEVICE, OPTION_VERSION };
 
 static const struct option long_options[] = {
-    {"checkpoint", required_argument, NULL, 'c'},     {"data", required_argument, NULL, 'd'},
-    {"split", required_argument, NULL, OPTION_SPLIT}, {"metrics", required_argument, NULL, 'm'},
-    {"output", required_argument, NULL, 'o'},         {"help", no_argument, NULL, 'h'},
-    {"version", no_argument, NULL, OPTION_VERSION},   {0},
+    {"checkpoint", required_argument, NULL, 'c'},
+    {"data", required_argument, NULL, 'd'},
+    {"split", required_argument, NULL, OPTION_SPLIT},
+    {"metrics", required_argument, NULL, 'm'},
+    {"output", required_argument, NULL, 'o'},
+    {"device", required_argument, NULL, OPTION_DEVICE},
+    {"help", no_argument, NULL, 'h'},
+    {"version", no_argument, NULL, OPTION_VERSION},
+    {0},
 };
+
+static const char *const device_names[] = {"auto", "cpu", "cuda"}; /* as enum device */
+enum { DEVICES = sizeof device_names / sizeof *device_names };
 
 struct options {
     const char *checkpoint, *data, *split, *metrics, *output;
-    int help, version;
+    int device, help, version;
 };
 
 static int parse(int argc, char **argv, struct options *o) {
@@ -68,6 +78,11 @@ static int parse(int argc, char **argv, struct options *o) {
         case 'o':
             o->output = optarg;
             break;
+        case OPTION_DEVICE:
+            o->device = 0;
+            while (o->device < DEVICES && strcmp(optarg, device_names[o->device]) != 0) o->device++;
+            if (o->device < DEVICES) break;
+            return error_set(EX_USAGE, "--device %s: want auto, cpu or cuda", optarg);
         case 'h':
             o->help = 1;
             return 0;
@@ -143,7 +158,8 @@ static int evaluate(const struct options *o, const struct comm *comm) {
     } else {
         code = choose_metrics(o->metrics, dataset.n_items, &metrics);
     }
-    const struct backend_options options = {.n_items = dataset.n_items, .comm_kind = COMM_MPI, .comm = comm};
+    const struct backend_options options = {
+        .n_items = dataset.n_items, .device = (enum device)o->device, .comm_kind = COMM_MPI, .comm = comm};
     code = comm_agree(comm, code);
     if (!code) code = backend_create(&options, &backend);
     if (!code) code = model_create(&info.config.model, dataset.n_items, &backend, 0, &model);

@@ -166,8 +166,8 @@ static int print_user(const struct recommender *r, const struct catalogue *c, co
     float *scores = malloc((size_t)r->k * 2 * sizeof *scores);
     if (!top || !scores) code = error_memory("a list", (unsigned long long)r->k * 12);
     int flags = r->flags & ~SCORER_PROBABILITY;
-    if (!code) code = scorer_top_k(r->scorer, &one, r->k, flags | SCORER_PROBABILITY, top, scores + r->k);
-    if (!code) code = scorer_top_k(r->scorer, &one, r->k, flags, top, scores);
+    if (!code) code = ranker_top_k(r->ranker, &one, r->k, flags | SCORER_PROBABILITY, top, scores + r->k);
+    if (!code) code = ranker_top_k(r->ranker, &one, r->k, flags, top, scores);
     if (!code) {
         print_history(c, u, row, columns);
         if (indptr[1]) {

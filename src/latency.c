@@ -161,7 +161,7 @@ struct times {
 static int measure(const struct recommender *r, const struct csr *m, int64_t rows, const float *memory,
                    int32_t *top, float *scores, struct times *t) {
     int64_t indptr[BATCH_MAX + 1], first = 0;
-    size_t bytes = scorer_bytes(r->scorer), at = 0;
+    size_t bytes = ranker_bytes(r->ranker), at = 0;
     volatile float sink = 0;
     double start = now();
     t->calls = -2; /* the first two warm up */
@@ -172,7 +172,7 @@ static int measure(const struct recommender *r, const struct csr *m, int64_t row
         double before = now();
         sink += read_memory(memory + at / sizeof *memory, bytes < MEMORY ? bytes : MEMORY);
         double between = now();
-        int code = scorer_top_k(r->scorer, &batch, r->k, r->flags, top, scores);
+        int code = ranker_top_k(r->ranker, &batch, r->k, r->flags, top, scores);
         double after = now();
         if (code) return code;
         if (t->calls >= 0) {
@@ -209,7 +209,8 @@ int latency_measure(const struct recommender *r, const struct catalogue *c, stru
     size_t used = (size_t)snprintf(table, sizeof table,
                                    "precision,threads,batch,calls,mean_ms,p50_ms,p90_ms,p95_ms,p99_ms,"
                                    "users_per_second,stream_ms,times_stream\n");
-    int threads = omp_get_max_threads();
+    const int threads = omp_get_max_threads();
+    const double bytes = (double)ranker_bytes(r->ranker);
     for (int64_t batch = 1; batch <= BATCH_MAX && !code; batch *= 2) {
         code = measure(r, &m, batch, memory, top, scores, &t);
         if (code) break;
@@ -217,22 +218,28 @@ int latency_measure(const struct recommender *r, const struct catalogue *c, stru
                       percentile(t.call, t.calls, 0.95), percentile(t.call, t.calls, 0.99)};
         double stream = percentile(t.stream, t.calls, 0.5), speed = (double)batch / t.mean;
         if (batch == 1) {
-            printf("%lld items, %s weights, %d thread%s, %.1f items a user, the best %d\n",
-                   (long long)c->items.n, precision, threads, threads == 1 ? "" : "s",
-                   (double)csr_nonzeros(&m) / BATCH_MAX, r->k);
-            printf("reading %.1f MB, as much as the weights, from memory takes %.3f ms (%.1f GB/s)\n\n",
-                   (double)scorer_bytes(r->scorer) / 1e6, stream * 1e3,
-                   (double)scorer_bytes(r->scorer) / stream / 1e9);
-            printf("%5s %6s %9s %9s %9s %9s %9s %11s %10s\n", "batch", "calls", "mean ms", "p50 ms", "p90 ms",
-                   "p95 ms", "p99 ms", "users/s", "x reading");
+            printf("%s: %lld items, %s weights, %d thread%s, %.1f items a user, the best %d\n",
+                   ranker_device(r->ranker), (long long)c->items.n, precision, threads,
+                   threads == 1 ? "" : "s", (double)csr_nonzeros(&m) / BATCH_MAX, r->k);
+            if (bytes > 0) {
+                printf("reading %.1f MB, as much as the weights, from memory takes %.3f ms (%.1f GB/s)\n",
+                       bytes / 1e6, stream * 1e3, bytes / stream / 1e9);
+            }
+            printf("\n%5s %6s %9s %9s %9s %9s %9s %11s%s\n", "batch", "calls", "mean ms", "p50 ms", "p90 ms",
+                   "p95 ms", "p99 ms", "users/s", bytes > 0 ? "  x reading" : "");
         }
-        printf("%5lld %6d %9.3f %9.3f %9.3f %9.3f %9.3f %11.0f %10.2f\n", (long long)batch, t.calls,
-               t.mean * 1e3, p[0] * 1e3, p[1] * 1e3, p[2] * 1e3, p[3] * 1e3, speed, p[0] / stream);
+        printf("%5lld %6d %9.3f %9.3f %9.3f %9.3f %9.3f %11.0f", (long long)batch, t.calls, t.mean * 1e3,
+               p[0] * 1e3, p[1] * 1e3, p[2] * 1e3, p[3] * 1e3, speed);
+        if (bytes > 0) printf(" %10.2f", p[0] / stream);
+        putchar('\n');
         fflush(stdout);
         used += (size_t)snprintf(table + used, sizeof table - used,
-                                 "%s,%d,%lld,%d,%.4f,%.4f,%.4f,%.4f,%.4f,%.1f,%.4f,%.3f\n", precision,
-                                 threads, (long long)batch, t.calls, t.mean * 1e3, p[0] * 1e3, p[1] * 1e3,
-                                 p[2] * 1e3, p[3] * 1e3, speed, stream * 1e3, p[0] / stream);
+                                 "%s,%d,%lld,%d,%.4f,%.4f,%.4f,%.4f,%.4f,%.1f,", precision, threads,
+                                 (long long)batch, t.calls, t.mean * 1e3, p[0] * 1e3, p[1] * 1e3, p[2] * 1e3,
+                                 p[3] * 1e3, speed);
+        used += (size_t)(bytes > 0 ? snprintf(table + used, sizeof table - used, "%.4f,%.3f\n", stream * 1e3,
+                                              p[0] / stream)
+                                   : snprintf(table + used, sizeof table - used, ",\n"));
     }
     if (!code && path) code = file_write(path, table);
     if (!code && ferror(stdout)) code = error_set(EX_IOERR, "standard output: cannot write");

@@ -7,7 +7,6 @@
 #include <string.h>
 #include <time.h>
 
-#include "backend.h"
 #include "checkpoint.h"
 #include "comm.h"
 #include "error.h"
@@ -56,6 +55,7 @@ static const char help[] =
     "      --min-count N       only items with so many training users\n"
     "      --score logit|probability   probability: softmax over the whole catalogue (default logit)\n"
     "      --precision fp32|bf16|fp16  of the weights in memory; sums are fp32 (default fp32)\n"
+    "      --device auto|cpu|cuda      auto (default): a GPU, if all ranks have one and weights are fp32\n"
     "\n"
     "Output:\n"
     "  -o, --output FILE       default: standard output\n"
@@ -66,7 +66,8 @@ static const char help[] =
     "  -h, --help              this text\n"
     "      --version           version, and what was compiled in\n"
     "\n"
-    "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
+    "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error,\n"
+    "78 no such device in this program.\n";
 
 enum { TOP_K_MAX = 10000, PROGRESS_SECONDS = 10 };
 
@@ -89,6 +90,7 @@ enum {
     OPTION_MIN_COUNT,
     OPTION_SCORE,
     OPTION_PRECISION,
+    OPTION_DEVICE,
     OPTION_FORMAT,
     OPTION_EXPLAIN,
     OPTION_ITEMS,
@@ -119,6 +121,7 @@ static const struct option long_options[] = {
     {"min-count", required_argument, NULL, OPTION_MIN_COUNT},
     {"score", required_argument, NULL, OPTION_SCORE},
     {"precision", required_argument, NULL, OPTION_PRECISION},
+    {"device", required_argument, NULL, OPTION_DEVICE},
     {"format", required_argument, NULL, OPTION_FORMAT},
     {"explain", required_argument, NULL, OPTION_EXPLAIN},
     {"items", required_argument, NULL, OPTION_ITEMS},
@@ -131,6 +134,7 @@ static const struct option long_options[] = {
 static const char *const score_names[] = {"logit", "probability", NULL};
 static const char *const precision_names[] = {"fp32", "bf16", "fp16", NULL};
 static const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
+static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};  /* as enum device */
 static const char *const format_names[] = {"csv", "jsonl", "hdf5", NULL}; /* as enum lists_format */
 static const char *const split_names[] = {"train", "validation", "test", NULL};
 static const char *const header_names[] = {"auto", "yes", "no", NULL}; /* as enum csv_header */
@@ -140,7 +144,7 @@ struct options {
     const char *checkpoint, *output, *allow, *deny, *explain, *titles, *split;
     const char **inputs;
     struct history_options history;
-    int top_k, include_seen, score, precision, format, benchmark, help, version;
+    int top_k, include_seen, score, precision, device, format, benchmark, help, version;
     int64_t min_count;
 };
 
@@ -260,6 +264,9 @@ static int set_option(struct options *o, int option) {
     case OPTION_PRECISION:
         code = parse_choice("precision", precision_names, &o->precision);
         break;
+    case OPTION_DEVICE:
+        code = parse_choice("device", device_names, &o->device);
+        break;
     case OPTION_FORMAT:
         code = parse_choice("format", format_names, &o->format);
         break;
@@ -308,6 +315,11 @@ static int check(struct options *o) {
     if (o->explain && o->benchmark) return error_set(EX_USAGE, "--explain and --benchmark: want one of them");
     if (o->titles && !o->explain) return error_set(EX_USAGE, "--items goes with --explain");
     if (o->explain && o->output) return error_set(EX_USAGE, "--explain writes to standard output alone");
+    if (o->precision && o->device == DEVICE_CUDA) {
+        return error_set(EX_USAGE, "--precision %s: weights on a GPU are fp32; want --device cpu",
+                         precision_names[o->precision]);
+    }
+    if (o->precision) o->device = DEVICE_CPU;
     if (o->format < 0)
         o->format = has_suffix(o->output, json)   ? LISTS_JSON
                     : has_suffix(o->output, hdf5) ? LISTS_HDF5
@@ -384,18 +396,6 @@ static void tell_totals(const struct history *history, const struct recommender_
 
 /* ---- the work ---- */
 
-static int load_scorer(const struct options *o, const struct checkpoint_info *info, struct scorer **scorer) {
-    struct backend backend = {0};
-    struct model model = {0};
-    int code = backend_cpu_create(info->n_items, PRECISION_FP32, &backend);
-    if (!code) code = model_create(&info->config.model, info->n_items, &backend, 0, &model);
-    if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
-    if (!code) code = scorer_create(&model, precisions[o->precision], scorer);
-    model_free(&model);
-    if (backend.destroy) backend.destroy(&backend);
-    return code;
-}
-
 /* marks[n_items]: the items that may be in no list. */
 static int close_items(const struct options *o, const struct comm *comm, const struct catalogue *c,
                        uint8_t *marks) {
@@ -438,7 +438,7 @@ static int write_lists(const struct options *o, const struct comm *comm, const s
 static int recommend(const struct options *o, const struct comm *comm) {
     struct checkpoint_info info;
     struct catalogue catalogue = {0};
-    struct scorer *scorer = NULL;
+    struct ranker *ranker = NULL;
     struct history *history = NULL;
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
@@ -454,12 +454,15 @@ static int recommend(const struct options *o, const struct comm *comm) {
         code = error_memory("the catalogue", (unsigned long long)info.n_items);
     }
     if (!code) code = close_items(o, comm, &catalogue, marks);
-    if (!code) code = load_scorer(o, &info, &scorer);
+    code = comm_agree(comm, code);
+    if (!code) {
+        code = ranker_create(o->checkpoint, &info, comm, (enum device)o->device, precisions[o->precision],
+                             marks, &ranker);
+    }
     if (!code) {
         int k = o->top_k < info.n_items ? o->top_k : (int)info.n_items;
         int flags = (o->include_seen ? SCORER_SEEN : 0) | (o->score ? SCORER_PROBABILITY : 0);
-        scorer_close_items(scorer, marks);
-        code = recommender_create(&catalogue, marks, scorer, k, flags, &recommender);
+        code = recommender_create(&catalogue, marks, ranker, k, flags, &recommender);
         recommender.has_chances = is_network;
     }
     if (!code && o->titles) code = catalogue_read_titles(&catalogue, o->titles);
@@ -478,7 +481,7 @@ static int recommend(const struct options *o, const struct comm *comm) {
     code = comm_agree(comm, code);
     history_close(history);
     recommender_free(&recommender);
-    scorer_destroy(scorer);
+    ranker_destroy(ranker);
     catalogue_free(&catalogue);
     free(marks);
     return code;

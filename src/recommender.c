@@ -17,9 +17,9 @@ enum {
     TAG_BODY = 2,
 };
 
-int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct scorer *scorer, int k,
+int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct ranker *ranker, int k,
                        int flags, struct recommender *r) {
-    *r = (struct recommender){.scorer = scorer, .k = k, .flags = flags};
+    *r = (struct recommender){.ranker = ranker, .k = k, .flags = flags};
     r->popular = malloc((size_t)k * sizeof *r->popular);
     r->popular_scores = malloc((size_t)k * sizeof *r->popular_scores);
     if (!r->popular || !r->popular_scores) {
@@ -101,7 +101,7 @@ static void work(const struct recommender *r, const struct comm *comm, struct ba
     int64_t rows_room = 0, items_room = 0;
     int code = 0;
     while (receive_users(comm, &m, &rows_room, &items_room, &code)) {
-        code = scorer_top_k(r->scorer, &m, r->k, r->flags, b->top, b->scores);
+        code = ranker_top_k(r->ranker, &m, r->k, r->flags, b->top, b->scores);
         MPI_Send(&code, 1, MPI_INT, 0, TAG_HEAD, comm->mpi);
         if (code) {
             char message[MESSAGE_SIZE] = "";
@@ -132,7 +132,7 @@ static void deal(const struct comm *comm, int owner, struct batch *b) {
 static int collect(const struct recommender *r, const struct comm *comm, struct batch *b) {
     const struct csr *m = &b->users.matrix;
     int code;
-    if (b->owner == 0) return scorer_top_k(r->scorer, m, r->k, r->flags, b->top, b->scores);
+    if (b->owner == 0) return ranker_top_k(r->ranker, m, r->k, r->flags, b->top, b->scores);
     MPI_Waitall(3, b->request, MPI_STATUSES_IGNORE);
     MPI_Recv(&code, 1, MPI_INT, b->owner, TAG_HEAD, comm->mpi, MPI_STATUS_IGNORE);
     if (code) {

@@ -9,10 +9,10 @@
 #include "comm.h"
 #include "history.h"
 #include "lists.h"
-#include "scorer.h"
+#include "ranker.h"
 
 struct recommender {
-    struct scorer *scorer; /* not owned; its closed items are the marks' */
+    struct ranker *ranker; /* not owned; its closed items are the marks' */
     int k;                 /* at most the number of items */
     int flags;             /* of scorer.h */
     int has_chances;       /* are the scores logits of a likelihood? set by the caller */
@@ -23,7 +23,7 @@ struct recommender {
 };
 
 /* Takes the popularity list from the items without a mark (marks NULL: all). EX_OSERR. */
-int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct scorer *scorer, int k,
+int recommender_create(const struct catalogue *catalogue, const uint8_t *marks, struct ranker *ranker, int k,
                        int flags, struct recommender *recommender);
 void recommender_free(struct recommender *recommender); /* harmless on a zeroed struct */
 

@@ -15,6 +15,7 @@
 #include <immintrin.h>
 #endif
 
+#include "candidate.h"
 #include "error.h"
 #include "vector.h"
 
@@ -58,11 +59,6 @@ struct layer {
     enum activation act;
     void *weight; /* [panels, n_in, PANEL] */
     float *bias;  /* [panels * PANEL] */
-};
-
-struct candidate {
-    float score;
-    int32_t item;
 };
 
 /* The k best so far of one user in one part of the catalogue. */
@@ -412,32 +408,15 @@ static const char *panel_of(const struct scorer *s, const struct layer *layer, i
 
 /* ---- the k best ---- */
 
-/* Does a come after b in a ranking? */
-static int is_behind(struct candidate a, struct candidate b) {
-    return a.score < b.score || (a.score == b.score && a.item > b.item);
-}
-
-/* Moves what was put at heap[0] to its place. */
-static void sink(struct candidate *heap, int n) {
-    struct candidate moving = heap[0];
-    int at = 0;
-    for (int child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && is_behind(heap[child + 1], heap[child])) child++;
-        if (!is_behind(heap[child], moving)) break;
-        heap[at] = heap[child];
-    }
-    heap[at] = moving;
-}
-
 static void offer(struct best *best, int k, struct candidate candidate) {
     struct candidate *heap = best->heap;
     if (best->size == k) {
-        if (!is_behind(heap[0], candidate)) return;
+        if (!candidate_is_behind(heap[0], candidate)) return;
         heap[0] = candidate;
-        sink(heap, k);
+        candidate_sink(heap, k);
     } else {
         int at = best->size++;
-        for (int parent; at > 0 && is_behind(candidate, heap[parent = (at - 1) / 2]); at = parent) {
+        for (int parent; at > 0 && candidate_is_behind(candidate, heap[parent = (at - 1) / 2]); at = parent) {
             heap[at] = heap[parent];
         }
         heap[at] = candidate;
@@ -540,7 +519,7 @@ static void finish(struct best *best, int64_t parts, int k, int flags, int32_t *
         if (j < all->size) {
             last = all->heap[0];
             all->heap[0] = all->heap[j];
-            sink(all->heap, j);
+            candidate_sink(all->heap, j);
         }
         top[j] = last.item;
         if (!scores) continue;

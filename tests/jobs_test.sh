@@ -83,10 +83,11 @@ rm "$PROJECT/jobs/site.sh"
 # shellcheck disable=SC2016
 gpu() { env -u SLURM_JOB_ID "$@" "$PROJECT/jobs/rank.sh" sh -c 'echo "got $CUDA_VISIBLE_DEVICES"' >"$tmp/out"; }
 gpu CUDA_VISIBLE_DEVICES=4,GPU-abc OMPI_COMM_WORLD_LOCAL_RANK=3 OMPI_COMM_WORLD_RANK=7
-check "the GPU by local rank" has "got GPU-abc" out
-check "and the rank says so" has "rank 7 on" out
+check "the GPU by local rank" has ", GPU GPU-abc" out
+check "told by the rank" has "rank 7 on" out
+check "all stay visible: the program chooses" grep -qx "got 4,GPU-abc" "$tmp/out"
 gpu CUDA_VISIBLE_DEVICES= SLURM_LOCALID=1
-check "no GPU" grep -qx "got " "$tmp/out"
+check "no GPU" has "GPU none" out
 
 SCRIPT=65 run
 check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/requeued")" = 65 ]

@@ -15,6 +15,7 @@ qsub=$(command -v generate_pbs_nodefile || echo "skipped: no qsub (Debian: slurm
 
 tmp=$(mktemp -d /tmp/vaecf-slurm.XXXX) || exit 71
 chmod 755 "$tmp"
+mknod "$tmp/device" c 1 3 2>/dev/null || { echo "skipped: no mknod here, and pretended GPUs are devices" && rmdir "$tmp" && exit 77; }
 project="$tmp/a project" # with a space
 failed=0
 trap 'tests/slurm/cluster.sh down "$tmp"; rm -rf "$tmp"' EXIT
@@ -120,6 +121,7 @@ cat >"$project/run.yaml" <<E
 data: {path: my data}
 model: {hidden: [16], latent: 8}
 train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
+device: cpu
 output: {path: results/whole}
 E
 cat >"$project/sweep.yaml" <<E

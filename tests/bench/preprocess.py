@@ -167,7 +167,7 @@ def run_peer(tool, path):
 
 
 def measure(command):
-    """Wall seconds, peak MB and output of a command."""
+    """Wall seconds, CPU seconds, peak MB and output of a command."""
     begin = time.monotonic()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     output = process.stdout.read()
@@ -175,7 +175,7 @@ def measure(command):
     seconds = time.monotonic() - begin
     if status:
         sys.exit(f"failed: {' '.join(map(str, command))}")
-    return seconds, usage.ru_maxrss / 1024, output
+    return seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, output
 
 
 def machine():
@@ -211,7 +211,7 @@ def compare(path, output, repeat=3):
               f"{' '.join(missing)} numpy scipy pyarrow")
     size = Path(path).stat().st_size
     print(f"machine: {machine()}; {size / 1e6:.0f} MB; best of {repeat}, in turns")
-    times, memory, versions = {}, {}, {}
+    times, memory, versions, cpu_seconds = {}, {}, {}, {}
     with tempfile.TemporaryDirectory() as directory:
         commands = {"vaecf": preprocess(path, directory)}
         commands |= {tool: [sys.executable, __file__, tool, path] for tool in PEERS if tool not in missing}
@@ -220,21 +220,23 @@ def compare(path, output, repeat=3):
             for tool, command in commands.items():
                 if tool == "pandas" and turn:
                     continue
-                seconds, megabytes, text = measure(command)
+                seconds, cpu, megabytes, text = measure(command)
                 if tool in PEERS:
                     versions[tool], seconds = text.split()[0], float(text.split()[1])
                 else:
                     versions[tool] = subprocess.run([command[0], "--version"], capture_output=True, text=True).stdout.split()[1]
                 times.setdefault(tool, []).append(seconds)
+                cpu_seconds[tool] = min(cpu_seconds.get(tool, cpu), cpu)
                 memory[tool] = max(memory.get(tool, 0), megabytes)
     ours = min(times["vaecf"])
     rows = []
     for tool, seconds in times.items():
         best = min(seconds)
         print(f"{tool:8} {versions[tool]:8} {best:7.2f} s (median {statistics.median(seconds):.2f}), "
-              f"{best / ours:5.1f} x vaecf's, peak {memory[tool]:6.0f} MB")
+              f"{best / ours:5.1f} x vaecf's, CPU {cpu_seconds[tool]:.1f} s, peak {memory[tool]:6.0f} MB")
         rows.append({"tool": tool, "version": versions[tool], "seconds": f"{best:.3f}",
                      "median_seconds": f"{statistics.median(seconds):.3f}", "runs": len(seconds),
+                     "cpu_seconds": f"{cpu_seconds[tool]:.2f}",
                      "times_vaecf": f"{best / ours:.2f}", "peak_mb": f"{memory[tool]:.0f}",
                      "mb_per_second": f"{size / 1e6 / best:.0f}", "machine": machine()})
     write_table(output, rows)
@@ -249,12 +251,12 @@ def scale(output, rows):
             users = str(max(1, n * 138493 // 20000263))
             subprocess.run([BIN / "vaecf-synthesize", "-n", str(n), "-u", users, "-o", path], check=True)
             command = preprocess(path, f"{directory}/data", "--memory", "2G", "--tmp", directory, "--shards", "8")
-            seconds, megabytes, text = measure(command)
+            seconds, cpu, megabytes, text = measure(command)
             size = Path(path).stat().st_size
             disk = text.rsplit(" MB on disk", 1)[0].rsplit(" ", 1)[1]
-        print(f"{n} rows, {size / 1e6:.0f} MB: {seconds:.1f} s, {1e9 * seconds / n:.1f} ns a row, "
+        print(f"{n} rows, {size / 1e6:.0f} MB: {seconds:.1f} s, {1e9 * seconds / n:.1f} ns a row, CPU {cpu:.1f} s, "
               f"{size / 1e6 / seconds:.0f} MB/s, peak {megabytes:.0f} MB, on disk {disk} MB", flush=True)
-        table.append({"rows": n, "mb": f"{size / 1e6:.0f}", "seconds": f"{seconds:.2f}",
+        table.append({"rows": n, "mb": f"{size / 1e6:.0f}", "seconds": f"{seconds:.2f}", "cpu_seconds": f"{cpu:.2f}",
                       "ns_per_row": f"{1e9 * seconds / n:.1f}", "mb_per_second": f"{size / 1e6 / seconds:.0f}",
                       "peak_mb": f"{megabytes:.0f}", "disk_mb": disk, "memory": "2G", "machine": machine()})
         write_table(output, table)

@@ -16,7 +16,7 @@ if [ "$(id -u)" = 0 ]; then export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_RO
 echo "machine: $(lscpu | sed -n 's/^Model name: *//p'), $(nproc) cores"
 "$build/tests/bench/random_checkpoint" "$tmp/model.h5" 20108 600 200
 for precision in fp32 bf16 fp16; do
-    "$bin/vaecf-recommend" --checkpoint "$tmp/model.h5" --benchmark --precision $precision --output "$tmp/$precision.csv"
+    "$bin/vaecf-recommend" --checkpoint "$tmp/model.h5" --benchmark --device cpu --precision $precision --output "$tmp/$precision.csv"
     echo
 done
 : >"$tmp/torch.csv"

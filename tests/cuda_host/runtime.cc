@@ -418,9 +418,10 @@ cudaError_t cudaSetDevice(int) {
     return cudaSuccess;
 }
 
-cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int) {
+cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *properties, int device) {
     *properties = {};
     snprintf(properties->name, sizeof properties->name, "host emulation");
+    properties->uuid.bytes[0] = (char)(1 + device);
     properties->totalGlobalMem = capacity();
     properties->major = is_kind("old") ? 7 : 9;
     return cudaSuccess;

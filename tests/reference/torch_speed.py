@@ -9,27 +9,16 @@ Prints "users_per_second,megabytes": the fastest of ROUNDS equal parts of the st
 """
 
 import argparse
-import glob
 import resource
 import time
 
-import h5py
 import numpy as np
-import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 
+from plain_multvae import read
+
 ROUNDS = 3
-
-
-def read(path, part):
-    blocks = []
-    for name in sorted(glob.glob(f"{path}/shard-*.h5")):
-        with h5py.File(name) as f:
-            g = f[part]
-            values = np.ones(len(g["indices"]), np.float32)
-            blocks.append(sp.csr_matrix((values, g["indices"][:], g["indptr"][:]), g.attrs["shape"]))
-    return sp.vstack(blocks, format="csr")
 
 
 class MultVAE(torch.nn.Module):
