@@ -367,8 +367,9 @@ static void test_update(void **state) {
     (void)state;
     enum { N = 1237 };
     struct pair p;
-    real *w = random_numbers(N, 1), *g = random_numbers(N, 1), *memory[2][4], *bad[2];
+    real *memory[2][4], *bad[2];
     if (!create(&p, &shapes[2])) skip();
+    real *w = random_numbers(N, 1), *g = random_numbers(N, 1);
     for (int d = 0; d < 2; d++) {
         struct backend *b = &p.backend[d];
         real **m = memory[d];

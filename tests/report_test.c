@@ -1,6 +1,7 @@
 /* The live line: on a terminal lines take its place; elsewhere there is none. */
 #define _GNU_SOURCE /* pseudo-terminals */
 #include <fcntl.h>
+#include <poll.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,8 +36,13 @@ static void show(int file, int reader, char text[1024], int *is_live) {
     dup2(before, STDOUT_FILENO);
     close(before);
     assert_int_equal(code, 0);
-    ssize_t n = read(reader, text, 1023);
-    text[n > 0 ? n : 0] = '\0';
+    /* a terminal may hand it over in pieces */
+    size_t length = 0;
+    struct pollfd ready = {.fd = reader, .events = POLLIN};
+    for (ssize_t n = 1; n > 0 && poll(&ready, 1, 500) > 0; length += n > 0 ? (size_t)n : 0) {
+        n = read(reader, text + length, 1023 - length);
+    }
+    text[length] = '\0';
     char command[128], log[64] = "";
     snprintf(command, sizeof command, "%s/run/train.log", directory);
     FILE *lines = fopen(command, "r");
