@@ -95,7 +95,8 @@ round() {
         compare || { echo "not ok - SIG$signal, $ranks ranks: differs after $n" && return 1; }
         rm -rf "$tmp/run"
     done
-    if [ "$signal" = TERM ] && [ "$stops" = 0 ]; then echo "not ok - SIGTERM, $ranks ranks: no exit code 75" && return 1; fi
+    # A few signals may all come before the program listens (faults_test.sh makes sure of 75); many cannot.
+    if [ "$signal" = TERM ] && [ "$want" -ge 50 ] && [ "$stops" = 0 ]; then echo "not ok - SIGTERM, $ranks ranks: no exit code 75" && return 1; fi
     echo "ok - SIG$signal, $ranks rank(s): $n kills ($inside inside of a save, $stops exits with 75)," \
         "$ends runs to the end: the bytes of the uninterrupted run"
 }
