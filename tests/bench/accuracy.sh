@@ -24,7 +24,8 @@ prepare() {
     esac
 }
 
-# options DATA MODEL: what vaecf-train gets; found on validation users alone
+# options DATA MODEL: what vaecf-train gets; found on validation users alone. Not searched for yet: l2 of debian and gowalla,
+# and the weight decay of dae.
 options() {
     case $1/$2 in
     */popularity) echo "--config jobs/configs/$1.yaml --set model.type=popularity" ;;
