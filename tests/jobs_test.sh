@@ -43,6 +43,11 @@ elif [ "$1" = show ]; then
     echo "   Command=$PROJECT/jobs/slurm/train.sh my.yaml"
 else echo "$*" >>"$TMP_LOG/requeued"; kill "$PPID"; fi
 E
+# A script that is back in the queue waits for its end, which comes at once here.
+cat >"$tmp/fake/sleep" <<'E'
+#!/bin/bash
+[ "$1" = 60 ] || exec /bin/sleep "$@"
+E
 cp "$tmp/fake/mpirun" "$tmp/fake/mpiexec"
 chmod +x "$tmp/fake/"* "$tmp/a project/bin/vaecf-train"
 
