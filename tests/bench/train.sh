@@ -46,7 +46,7 @@ train() {
 torch() { # DATA BATCH PRECISION VARIANT
     [ $has_torch = yes ] || { echo ,; return; }
     "$python" tests/reference/torch_speed.py --data "$work/$1" --batch-size "$2" --precision "$3" --variant "$4" \
-        --steps "$(($2 > 1000 ? 2 : 6))" 2> "$work/torch.log" || echo ,
+        --steps "$(($2 > 1000 ? 1 : 5))" 2> "$work/torch.log" || echo ,
 }
 
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN {if (b > 0) printf "%.2f", a / b}'; }
@@ -56,7 +56,7 @@ echo "machine,threads,shape,items,batch,precision,users_per_second,ceiling_users
 printf '%-8s %6s %5s %9s %10s %9s %7s | PyTorch %6s %7s %9s %7s\n' shape batch prec. users/s ceiling fraction MB dense sparse compiled ratio
 for shape in $shapes; do
     case $shape in
-    ml-20m) users=60000 items=20108 interactions=4400000 ;;
+    ml-20m) users=40000 items=20108 interactions=2900000 ;;
     ml-1m) users=6000 items=3400 interactions=570000 ;;
     gowalla) users=29858 items=40981 interactions=1027000 ;;
     *) echo "SHAPES: no shape \"$shape\"; there are ml-20m, ml-1m, gowalla" >&2; exit 64 ;;
@@ -65,7 +65,7 @@ for shape in $shapes; do
     for batch in 500 4096; do
         for precision in fp32 bf16; do
             [ $precision = fp32 ] || [ $has_bf16 = yes ] || continue
-            epochs=3
+            epochs=2
             [ "$shape" != ml-1m ] || epochs=10
             ours=$(train "$shape" 600 200 $batch $precision $epochs)
             items=$(sed -n 's/^data .* users, \([0-9]*\) items.*/\1/p' "$work/log") # that someone has
