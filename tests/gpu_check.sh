@@ -3,7 +3,7 @@
 # GPU and CPU, precisions, repeats and ranks on MovieLens-1M. Writes results/gpu/checks.csv and results/gpu/README.md,
 # and says what failed; exits 1 then, also where there is no GPU.
 #
-#   DATA=ratings.csv    another file of ratings (default: ../shared/data/ml-1m/ratings.csv, else the one that comes along)
+#   DATA=ratings.csv    another file of ratings (default: ../shared/data/ml-1m/interactions.csv, else the one that comes along)
 #   EPOCHS=20  SEEDS="1 2 3"
 set -u
 cd "$(dirname "$0")/.." || exit 71
@@ -64,7 +64,7 @@ row "functions that differ between GPU and CPU" "$(grep -c '^\[  FAILED  \] test
 row "functions that were not compared" "$(grep -c '^\[  SKIPPED \]' "$tmp/functions")" 0
 
 # ---- compute-sanitizer ----
-data=${DATA:-../shared/data/ml-1m/ratings.csv}
+data=${DATA:-../shared/data/ml-1m/interactions.csv}
 options=(--min-rating 4 --heldout-users 600)
 if [ ! -r "$data" ]; then data=preprocess/debian-build-depends.csv.gz options=(--min-item-users 5); fi
 "$bin/vaecf-preprocess" --input "$data" "${options[@]}" --output "$tmp/data" >/dev/null || exit 1
