@@ -89,10 +89,8 @@ static int parse(int argc, char **argv, struct options *o) {
         case OPTION_VERSION:
             o->version = 1;
             return 0;
-        case ':':
-            return error_set(EX_USAGE, "%s wants a value (--help lists the options)", argv[optind - 1]);
         default:
-            return error_set(EX_USAGE, "unknown option %s (--help lists them)", argv[optind - 1]);
+            return program_bad_option(c, argv[optind - 1]);
         }
     }
     if (optind < argc)

@@ -61,3 +61,8 @@ int program_fail(const char *program, int code) {
     fprintf(stderr, "%s: error: %s\n", program, error_message());
     return code;
 }
+
+int program_bad_option(int c, const char *option) {
+    if (c == ':') return error_set(EX_USAGE, "%s wants a value (--help lists the options)", option);
+    return error_set(EX_USAGE, "unknown option %s (--help lists them)", option);
+}

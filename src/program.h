@@ -8,6 +8,9 @@ void program_version(const char *program);
 /* Prints "vaecf-train: error: MESSAGE" to stderr from error_message() and returns `code`. */
 int program_fail(const char *program, int code);
 
+/* For getopt_long's ':' (a value is missing) and '?' (no such option): EX_USAGE with the message. */
+int program_bad_option(int c, const char *option);
+
 /* The version alone: "0.1.0". */
 extern const char program_version_text[];
 

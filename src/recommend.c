@@ -335,9 +335,7 @@ static int check(struct options *o) {
 static int parse(int argc, char **argv, struct options *o) {
     opterr = 0;
     for (int c; (c = getopt_long(argc, argv, ":c:i:k:o:h", long_options, NULL)) != -1;) {
-        if (c == ':')
-            return error_set(EX_USAGE, "%s wants a value (--help lists the options)", argv[optind - 1]);
-        if (c == '?') return error_set(EX_USAGE, "unknown option %s (--help lists them)", argv[optind - 1]);
+        if (c == ':' || c == '?') return program_bad_option(c, argv[optind - 1]);
         int code = set_option(o, c);
         if (code || o->help || o->version) return code;
     }
