@@ -281,13 +281,14 @@ bench: all $(BUILD)/tests/bench/products
 bench-parity: all
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
 
-# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G
+# 20 million rows, made once; PYTHON has pandas, polars, duckdb. bench-preprocess-scale: files that grow, --memory 2G;
+# ROWS="10000000 1000000000"
 build/bench/ratings.csv: $(BIN)/vaecf-synthesize
 	@mkdir -p $(@D) && $< --output $@
 bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
 bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
-	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv
+	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv $(ROWS)
 
 bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results

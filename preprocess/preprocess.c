@@ -582,7 +582,8 @@ static bool is_parallel(void) {
 static int run(struct job *job) {
     static int (*const step[STAGES])(struct job *) = {read_parts, split_parts, write_output};
     const struct comm *comm = &job->comm;
-    int code = comm->rank ? 0 : shards_prepare(job->options.output, job->options.force);
+    bool made = false;
+    int code = comm->rank ? 0 : shards_prepare(job->options.output, job->options.force, &made);
     if (comm->size > 1) code = comm_agree(comm, code);
     if (!code) code = prepare(job);
     if (comm->size > 1) code = comm_agree(comm, code);
@@ -592,6 +593,7 @@ static int run(struct job *job) {
         job->seconds[i] = seconds() - start;
     }
     if (!code) code = finish(job);
+    if (code && made) rmdir(job->options.output); /* if nothing is in it */
     read_free(&job->reader);
     spool_close(&job->interactions);
     spool_close(&job->rows);

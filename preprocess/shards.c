@@ -26,7 +26,7 @@ static void dataset_name(const char *dir, char name[NAME_MAX_]) {
     snprintf(name, NAME_MAX_, "%s/dataset.h5", dir);
 }
 
-int shards_prepare(const char *dir, bool force) {
+int shards_prepare(const char *dir, bool force, bool *made) {
     char name[NAME_MAX_];
     struct stat status;
     size_t length = strlen(dir);
@@ -36,7 +36,9 @@ int shards_prepare(const char *dir, bool force) {
     for (size_t i = 1; i <= length; i++) {
         if (dir[i] != '/' && dir[i]) continue;
         snprintf(name, sizeof name, "%.*s", (int)i, dir);
-        if (mkdir(name, 0777) && errno != EEXIST && !(dir[i] && errno == EACCES)) {
+        if (mkdir(name, 0777) == 0) {
+            *made = true;
+        } else if (errno != EEXIST && !(dir[i] && errno == EACCES)) {
             return error_set(EX_CANTCREAT, "%s: cannot make the directory: %s", name, strerror(errno));
         }
     }

@@ -24,8 +24,9 @@ struct shards_attribute {
 };
 
 /* Makes the directory, its parents too. EX_CANTCREAT if it cannot be made, or if it holds a dataset and force
- * is not set. To be called before the long work. */
-int shards_prepare(const char *dir, bool force);
+ * is not set. made becomes true if there was no such directory: after an error it is the caller's to remove.
+ * To be called before the long work. */
+int shards_prepare(const char *dir, bool force, bool *made);
 
 /* Writes all files, replacing the dataset that was there: each rank those of its shards (comm_part), from the
  * rows that split_run made. Collective. EX_CANTCREAT, EX_IOERR, EX_OSERR; then the temporary files are

@@ -26,7 +26,7 @@ fails() {
     shift 3
     run "$@"
     if [ "$status" = "$code" ] && [ "$(wc -l <"$tmp/stderr")" = 1 ] &&
-        grep -qE -- "^vaecf-preprocess: error: .*($pattern)" "$tmp/stderr" && [ ! -e "$out/dataset.h5" ]; then
+        grep -qE -- "^vaecf-preprocess: error: .*($pattern)" "$tmp/stderr" && [ ! -e "$out" ]; then
         ok "$name: $code"
     else
         not_ok "$name: wanted $code and '$pattern', got $status and:"
@@ -312,7 +312,10 @@ wait $pid
 status=$?
 if [ $status -gt 128 ] && [ ! -e "$tmp/killed/dataset.h5" ]; then ok "killed"; else not_ok "killed: $status"; fi
 if grep -q "interrupted.*nothing was written" "$tmp/stderr"; then ok "and says so"; else not_ok "and says so: $(cat "$tmp/stderr")"; fi
-if [ -z "$(ls -A "$tmp/killed")" ]; then ok "and leaves nothing"; else not_ok "and leaves $(ls "$tmp/killed")"; fi
+if [ ! -e "$tmp/killed" ]; then ok "and leaves nothing"; else not_ok "and leaves $(ls -A "$tmp/killed")"; fi
+mkdir "$tmp/mine"
+"$pre" --input "$tmp/none.csv" --output "$tmp/mine" 2>"$tmp/stderr"
+if [ -d "$tmp/mine" ]; then ok "a directory that was there stays"; else not_ok "removed a directory that is not its own"; fi
 fails "no place for temporary data" 73 "none: cannot write temporary data.*--tmp" --input "$small" --tmp "$tmp/none"
 
 # ---- real data, where it is ----

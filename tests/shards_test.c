@@ -192,8 +192,9 @@ static void any_number_of_shards(void **state) {
     static const int64_t n_shards[] = {1, 8, 3, 60}; /* 60: more than rows */
     for (int i = 0; i < 4; i++) {
         struct world w;
+        bool made = false;
         make_world(&w, n_shards[i]);
-        assert_int_equal(shards_prepare(dir, true), 0);
+        assert_int_equal(shards_prepare(dir, true, &made), 0);
         assert_int_equal(write_shards(&w, n_shards[i]), 0);
         check_dataset(&w, n_shards[i]);
         world_free(&w);
@@ -234,27 +235,31 @@ static void places(void **state) {
     (void)state;
     char name[2048], file[2048];
     struct world w;
+    bool made = false;
     make_world(&w, 1);
     assert_int_equal(write_shards(&w, 1), 0);
     world_free(&w);
-    assert_int_equal(shards_prepare(dir, false), EX_CANTCREAT);
+    assert_int_equal(shards_prepare(dir, false, &made), EX_CANTCREAT);
     assert_non_null(strstr(error_message(), "--force"));
-    assert_int_equal(shards_prepare(dir, true), 0);
+    assert_int_equal(shards_prepare(dir, true, &made), 0);
     touch("file", file);
-    assert_int_equal(shards_prepare(file, false), EX_CANTCREAT);
+    assert_int_equal(shards_prepare(file, false, &made), EX_CANTCREAT);
     snprintf(name, sizeof name, "%s/file/below", dir);
-    assert_int_equal(shards_prepare(name, false), EX_CANTCREAT);
+    assert_int_equal(shards_prepare(name, false, &made), EX_CANTCREAT);
     assert_int_equal(unlink(file), 0);
-    assert_int_equal(shards_prepare("", false), EX_CANTCREAT);
+    assert_int_equal(shards_prepare("", false, &made), EX_CANTCREAT);
     memset(name, 'x', sizeof name);
     name[1500] = '\0';
-    assert_int_equal(shards_prepare(name, false), EX_CANTCREAT);
+    assert_int_equal(shards_prepare(name, false, &made), EX_CANTCREAT);
     snprintf(name, sizeof name, "%s/a/b//c/", dir); /* parents are made too */
-    assert_int_equal(shards_prepare(name, false), 0);
-    assert_int_equal(shards_prepare(name, false), 0);
-    static const char *const made[] = {"a/b/c", "a/b", "a"};
+    assert_int_equal(shards_prepare(name, false, &made), 0);
+    assert_true(made);
+    made = false;
+    assert_int_equal(shards_prepare(name, false, &made), 0);
+    assert_false(made);
+    static const char *const below[] = {"a/b/c", "a/b", "a"};
     for (int i = 0; i < 3; i++) {
-        snprintf(name, sizeof name, "%s/%s", dir, made[i]);
+        snprintf(name, sizeof name, "%s/%s", dir, below[i]);
         assert_int_equal(rmdir(name), 0);
     }
 }
