@@ -1,6 +1,7 @@
 /* See baseline.h. */
 #include "baseline.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,8 +93,27 @@ static int by_column(const struct csr *m, int64_t **start, int32_t **row) {
     return 0;
 }
 
-/* g[i, j] for j <= i: the users who have both. Whole numbers: exact, in any order. */
-static int count_pairs(const struct csr *m, real *g) {
+/* Users of each item, of all ranks, at least 1. */
+static void count_users(const struct csr *m, const struct comm *comm, real *users) {
+    memset(users, 0, (size_t)m->cols * sizeof *users);
+    for (int64_t k = 0; k < csr_nonzeros(m); k++) users[m->indices[k]]++;
+    comm_sum_real(comm, users, (size_t)m->cols);
+    for (int64_t i = 0; i < m->cols; i++) users[i] = users[i] < 1 ? 1 : users[i];
+}
+
+/* weight[rows] of the users: see baseline.h. */
+static void weigh_users(const struct csr *m, double power, const real *users, real *weight) {
+    real most = 1;
+    for (int64_t i = 0; i < m->cols; i++) most = users[i] > most ? users[i] : most;
+    double unit = exp2(ceil(log2((double)most)) - 24);
+    for (int64_t r = 0; r < m->rows; r++) {
+        double n = (double)(m->indptr[r + 1] - m->indptr[r]);
+        weight[r] = (real)(unit * ceil(pow(n < 1 ? 1 : n, -power) / unit - 0.5));
+    }
+}
+
+/* g[i, j] for j <= i: the weights of the users who have both, summed. */
+static int count_pairs(const struct csr *m, const real *weight, real *g) {
     int64_t *start, n = m->cols;
     int32_t *row;
     int code = by_column(m, &start, &row);
@@ -104,7 +124,7 @@ static int count_pairs(const struct csr *m, real *g) {
             memset(counts, 0, (size_t)n * sizeof *counts);
             for (int64_t e = start[i]; e < start[i + 1]; e++) {
                 const int32_t *item = m->indices + m->indptr[row[e]];
-                do counts[*item]++;
+                do counts[*item] += weight[row[e]];
                 while (*item++ != i);
             }
         }
@@ -129,16 +149,16 @@ static int invert(real *p, int64_t n, double l2) {
 #endif
 }
 
-/* From the lower triangle of P to B, in place. */
-static void weights_from_inverse(real *p, int64_t n, const real *diagonal) {
+/* From the lower triangle of P to B, in place; column j times scale[j]. */
+static void weights_from_inverse(real *p, int64_t n, const real *diagonal, const real *scale) {
 #pragma omp parallel for schedule(dynamic, 1)
     for (int64_t first = 0; first < n; first += TILE) {
         for (int64_t other = 0; other <= first; other += TILE) {
             for (int64_t i = first; i < n && i < first + TILE; i++) {
                 for (int64_t j = other; j < i && j < other + TILE; j++) {
                     real value = p[i * n + j];
-                    p[i * n + j] = -value / diagonal[j];
-                    p[j * n + i] = -value / diagonal[i];
+                    p[i * n + j] = -value / diagonal[j] * scale[j];
+                    p[j * n + i] = -value / diagonal[i] * scale[i];
                 }
             }
         }
@@ -147,23 +167,32 @@ static void weights_from_inverse(real *p, int64_t n, const real *diagonal) {
 }
 
 static int fit_ease(struct model *model, const struct csr *rows, const struct comm *comm) {
+    const struct model_config *config = &model->config;
     int64_t n = model->n_items;
-    size_t size = model->tensor[0].size;
-    real *p = model->params + model->tensor[0].offset, *diagonal = malloc((size_t)n * sizeof *diagonal);
-    int code = diagonal ? count_pairs(rows, p) : error_memory("the diagonal", (size_t)n * sizeof *diagonal);
+    size_t size = model->tensor[0].size, bytes = (size_t)(2 * n + rows->rows) * sizeof(real);
+    real *p = model->params + model->tensor[0].offset, *users = malloc(bytes);
+    int code = comm_agree(comm, users ? 0 : error_memory("the users of the items", bytes));
+    if (code) goto end;
+    real *diagonal = users + n, *weight = diagonal + n;
+    count_users(rows, comm, users);
+    weigh_users(rows, config->user_power, users, weight);
+    code = comm_agree(comm, count_pairs(rows, weight, p));
+    if (code) goto end;
+    comm_sum_real(comm, p, size);
+    for (int64_t i = 0; i < n; i++) {
+        p[i * n + i] += (real)(config->l2 * pow((double)users[i], config->item_power));
+    }
+    if (comm->rank == 0) code = invert(p, n, config->l2);
     code = comm_agree(comm, code);
-    if (!code) {
-        comm_sum_real(comm, p, size);
-        for (int64_t i = 0; i < n; i++) p[i * n + i] += (real)model->config.l2;
-        if (comm->rank == 0) code = invert(p, n, model->config.l2);
-        code = comm_agree(comm, code);
+    if (code) goto end;
+    comm_broadcast(comm, p, size * sizeof *p);
+    for (int64_t i = 0; i < n; i++) {
+        diagonal[i] = p[i * n + i];
+        users[i] = (real)pow((double)users[i], config->popularity_power);
     }
-    if (!code) {
-        comm_broadcast(comm, p, size * sizeof *p);
-        for (int64_t i = 0; i < n; i++) diagonal[i] = p[i * n + i];
-        weights_from_inverse(p, n, diagonal);
-    }
-    free(diagonal);
+    weights_from_inverse(p, n, diagonal, users);
+end:
+    free(users);
     return code;
 }
 

@@ -27,7 +27,8 @@ struct model_config {
     int latent;
     int activation; /* enum activation, of the hidden layers; not "none" in YAML */
     double dropout; /* of the input, [0, 1) */
-    double l2;      /* of ease: lambda, added to the diagonal of X'X */
+    double l2;      /* of ease: lambda, added to the diagonal of X'X; the rest of it: see baseline.h */
+    double user_power, item_power, popularity_power;
 };
 
 struct train_config {

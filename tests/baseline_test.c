@@ -18,7 +18,8 @@ enum { USERS = 150, ITEMS = 70, NONZEROS_MAX = USERS * ITEMS };
 static struct comm comm;
 static int64_t indptr[USERS + 1];
 static int32_t indices[NONZEROS_MAX];
-static double weights[ITEMS][ITEMS], scores_wanted[USERS][ITEMS], counts[ITEMS], l2;
+static double weights[2][ITEMS][ITEMS], scores_wanted[2][USERS][ITEMS], counts[ITEMS]; /* [1]: with powers */
+static struct model_config reference;
 
 static int read_reference(void **state) {
     hid_t file;
@@ -26,10 +27,15 @@ static int read_reference(void **state) {
     if (h5_open("tests/reference/baseline.h5", &file)) fail_msg("%s", error_message());
     assert_int_equal(h5_read(file, "/indptr", H5T_NATIVE_INT64, 0, USERS + 1, indptr), 0);
     assert_int_equal(h5_read(file, "/indices", H5T_NATIVE_INT32, 0, indptr[USERS], indices), 0);
-    assert_int_equal(h5_read(file, "/ease", H5T_NATIVE_DOUBLE, 0, ITEMS, weights), 0);
-    assert_int_equal(h5_read(file, "/ease_scores", H5T_NATIVE_DOUBLE, 0, USERS, scores_wanted), 0);
+    assert_int_equal(h5_read(file, "/ease", H5T_NATIVE_DOUBLE, 0, ITEMS, weights[0]), 0);
+    assert_int_equal(h5_read(file, "/ease_scores", H5T_NATIVE_DOUBLE, 0, USERS, scores_wanted[0]), 0);
+    assert_int_equal(h5_read(file, "/ease_powers", H5T_NATIVE_DOUBLE, 0, ITEMS, weights[1]), 0);
+    assert_int_equal(h5_read(file, "/ease_powers_scores", H5T_NATIVE_DOUBLE, 0, USERS, scores_wanted[1]), 0);
     assert_int_equal(h5_read(file, "/popularity", H5T_NATIVE_DOUBLE, 0, ITEMS, counts), 0);
-    assert_int_equal(h5_get_double(file, "/", "l2", &l2), 0);
+    assert_int_equal(h5_get_double(file, "/", "l2", &reference.l2), 0);
+    assert_int_equal(h5_get_double(file, "/", "user_power", &reference.user_power), 0);
+    assert_int_equal(h5_get_double(file, "/", "item_power", &reference.item_power), 0);
+    assert_int_equal(h5_get_double(file, "/", "popularity_power", &reference.popularity_power), 0);
     H5Fclose(file);
     return 0;
 }
@@ -38,8 +44,10 @@ static void near(double is, double want, const char *what, int i, int j) {
     if (!(fabs(is - want) <= 2e-5)) fail_msg("%s[%d, %d] is %.9g, want %.9g", what, i, j, is, want);
 }
 
-static void create(int type, struct backend *backend, struct model *model) {
-    struct model_config config = {.type = type, .l2 = l2};
+static void create(int type, int with_powers, struct backend *backend, struct model *model) {
+    struct model_config config = {.l2 = reference.l2};
+    if (with_powers) config = reference;
+    config.type = type;
     struct csr rows = {USERS, ITEMS, indptr, indices};
     assert_int_equal(backend_cpu_create(ITEMS, PRECISION_FP32, backend), 0);
     assert_int_equal(model_create(&config, ITEMS, backend, 0, model), 0);
@@ -81,12 +89,16 @@ static void test_ease(void **state) {
         assert_non_null(strstr(error_message(), "LAPACK"));
         skip();
     }
-    create(MODEL_EASE, &backend, &model);
-    for (int i = 0; i < ITEMS; i++) {
-        for (int j = 0; j < ITEMS; j++) near((double)model.params[i * ITEMS + j], weights[i][j], "B", i, j);
-        assert_true(model.params[i * ITEMS + i] == 0);
+    for (int powers = 0; powers < 2; powers++) {
+        create(MODEL_EASE, powers, &backend, &model);
+        for (int i = 0; i < ITEMS; i++) {
+            for (int j = 0; j < ITEMS; j++) {
+                near((double)model.params[i * ITEMS + j], weights[powers][i][j], "B", i, j);
+            }
+            assert_true(model.params[i * ITEMS + i] == 0);
+        }
+        check_scores(&backend, &model, scores_wanted[powers], 1);
     }
-    check_scores(&backend, &model, scores_wanted, 1);
 }
 
 static void test_popularity(void **state) {
@@ -94,7 +106,7 @@ static void test_popularity(void **state) {
     struct backend backend;
     struct model model;
     (void)state;
-    create(MODEL_POPULARITY, &backend, &model);
+    create(MODEL_POPULARITY, 0, &backend, &model);
     for (int u = 0; u < USERS; u++) memcpy(want[u], counts, sizeof counts);
     check_scores(&backend, &model, want, 0);
 }

@@ -22,8 +22,9 @@ train() {
 }
 echo "data: {path: $tmp/data}" >"$tmp/run.yaml"
 
+options=(--set model.l2=50 --set model.user_power=0.3)
 for type in popularity ease; do
-    train $type 1 --set model.l2=50
+    train $type 1 "${options[@]}"
     status=$?
     if [ $status = 78 ] && grep -q LAPACK "$tmp/$type-1.err"; then
         echo "skipped: $type: built without LAPACK"
@@ -32,7 +33,7 @@ for type in popularity ease; do
     if [ $status = 0 ] && [ "$(wc -l <"$tmp/$type-1/metrics.csv")" = 2 ] && [ -s "$tmp/$type-1/test.csv" ]; then
         ok "$type: a row of metrics, best.h5, test.csv"
     else not_ok "$type: $status: $(cat "$tmp/$type-1.err")"; fi
-    if train $type 3 --set model.l2=50 && cmp "$tmp/$type-1/test.csv" "$tmp/$type-3/test.csv"; then
+    if train $type 3 "${options[@]}" && cmp "$tmp/$type-1/test.csv" "$tmp/$type-3/test.csv"; then
         ok "$type: 3 ranks, the same"
     else not_ok "$type: 3 ranks: $(cat "$tmp/$type-3.err")"; fi
     if mpirun -n 2 "$bin/vaecf-evaluate" --checkpoint "$tmp/$type-1/best.h5" --data "$tmp/data" --output "$tmp/again.csv" &&
@@ -47,7 +48,7 @@ for type in popularity ease; do
     if [ $? = 64 ] && grep -q logit "$tmp/stderr"; then ok "$type: no probabilities: 64"; else not_ok "probabilities"; fi
     train $type 1
     if [ $? = 73 ]; then ok "$type: a run is not overwritten: 73"; else not_ok "$type: overwritten"; fi
-    if train $type 1 --set model.l2=50 --resume auto; then ok "$type: --resume auto"; else not_ok "$type: --resume auto"; fi
+    if train $type 1 "${options[@]}" --resume auto; then ok "$type: --resume auto"; else not_ok "$type: --resume auto"; fi
 done
 
 ndcg() { sed -n 's/^test,[0-9]*,ndcg@100,\([0-9.]*\),.*/\1/p' "$tmp/$1-1/test.csv"; }
