@@ -91,7 +91,7 @@ train 1 repeat --set device=cuda
 row "fp32 again: tables that differ" "$(cmp -s <(untimed fp32) <(untimed repeat) && cmp -s "$tmp/fp32/test.csv" "$tmp/repeat/test.csv"; echo $?)" 0
 lists cpu >"$tmp/lists" # neighbours whose scores are equal but for rounding may change places
 row "share of recommendations that differ between GPU and CPU" "$(lists cuda | paste -d' ' "$tmp/lists" - |
-    awk '{ n++; differ += $1 != $2 } END { print n > 1 ? differ / n : "none" }')" 1e-3
+    awk '{ n++; differ += $1 != $2 } END { print (n > 1 ? differ / n : "none") }')" 1e-3
 train 2 shared --set device=cuda --set comm=mpi
 row "two ranks on a GPU over MPI: largest difference of a loss" "$(apart fp32 shared)" 1e-4
 train 1 nccl --set device=cuda --set comm=nccl
