@@ -180,7 +180,7 @@ $(BUILD)/tests/%.o: BASE_CFLAGS += $(FOUND_CMOCKA_CFLAGS)
 
 # Gradients are tested in double precision: the model's files compiled with it, everything else as it is.
 DOUBLE := $(patsubst %.c,$(BUILD)/double/%.o,tests/gradient_test.c tests/gemm_double.c \
-    $(wildcard src/model.c src/backend_cpu.c src/comm.c src/error.c))
+    $(wildcard src/model.c src/backend_cpu.c src/comm.c src/grid.c src/error.c))
 $(BUILD)/double/%.o: %.c $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CC $< (double))$(COMPILE) $(FOUND_CMOCKA_CFLAGS) -DVAECF_DOUBLE -c -o $@ $<

@@ -61,8 +61,11 @@ static int arrange(const struct ids *users, uint64_t seed, struct csr *rows, str
     block->id = malloc((size_t)bytes + 1);
     int code = key && block->id_at && block->id ? 0 : error_memory("users", 40ull * (unsigned)n);
     for (int p = 0; p < block->n_parts && !code; p++) {
-        block->part[p] = (struct csr){n, rows[p].cols, malloc(((size_t)n + 1) * sizeof(int64_t)),
-                                      malloc(((size_t)csr_nonzeros(&rows[p]) + 1) * sizeof(int32_t))};
+        block->part[p] =
+            (struct csr){.rows = n,
+                         .cols = rows[p].cols,
+                         .indptr = malloc(((size_t)n + 1) * sizeof(int64_t)),
+                         .indices = malloc(((size_t)csr_nonzeros(&rows[p]) + 1) * sizeof(int32_t))};
         if (!block->part[p].indptr || !block->part[p].indices) {
             code = error_memory("users' rows", 8ull * (unsigned)n);
         }

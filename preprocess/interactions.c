@@ -83,7 +83,8 @@ int interactions_matrix(struct interactions *a, int32_t n_users, int32_t n_items
     indptr[n_users] = kept;
     free(seen);
     int32_t *shrunk = realloc(indices, ((size_t)kept + 1) * sizeof *indices);
-    *matrix = (struct csr){n_users, n_items, indptr, shrunk ? shrunk : indices};
+    *matrix = (struct csr){
+        .rows = n_users, .cols = n_items, .indptr = indptr, .indices = shrunk ? shrunk : indices};
     return 0;
 }
 

@@ -47,7 +47,7 @@ int backend_create(const struct backend_options *options, struct backend *backen
         device = missing ? DEVICE_CPU : DEVICE_CUDA;
     }
     return device == DEVICE_CUDA ? backend_cuda_create(&chosen, backend)
-                                 : backend_cpu_create(options->n_items, options->precision, backend);
+                                 : backend_cpu_create_with(options, backend);
 }
 
 #else
@@ -61,7 +61,7 @@ int backend_probe(enum device device) {
 int backend_create(const struct backend_options *options, struct backend *backend) {
     int code = backend_probe(options->device);
     if (options->comm) code = comm_agree(options->comm, code);
-    return code ? code : backend_cpu_create(options->n_items, options->precision, backend);
+    return code ? code : backend_cpu_create_with(options, backend);
 }
 
 #endif

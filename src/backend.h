@@ -3,7 +3,13 @@
  * Callers never ask which device they are on. `real *` here is memory of the backend (alloc/free; copy_in and
  * copy_out to reach it from the host), matrices are row-major. B is the number of users (rows) of the loaded
  * batch, I the number of items. Functions cannot fail unless they return int; a fault of the device inside
- * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself. */
+ * one is kept and returned by `check`. A backend that runs asynchronously orders its calls itself.
+ *
+ * On a grid of ranks (grid.h) with several item ranks, I is the items of this rank's range; items of the
+ * loaded batch are counted from its first one. Functions whose result takes the whole catalogue are
+ * collective over the item ranks, each of which has the same users: they exchange sums of [B, h]
+ * (input_forward; dx of output_train) and [B, 3] (its softmax), the k best (top_k) and whether there was an
+ * overflow (guard). */
 #ifndef VAECF_BACKEND_H
 #define VAECF_BACKEND_H
 
@@ -12,6 +18,7 @@
 
 #include "config.h"
 #include "csr.h"
+#include "grid.h"
 #include "real.h"
 
 /* The keys of a random draw: see philox.h. */
@@ -86,8 +93,8 @@ struct backend {
      * with x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log
      * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set; they
      * are of smoothed labels if smoothing > 0: (1 - smoothing) of each of a user's n items and smoothing n /
-     * I of every item (Szegedy et al. 2016), the nll is not. The backend may go through the rows in blocks:
-     * logits for all of them need never exist. */
+     * I of every item (Szegedy et al. 2016), the nll is not. The backend goes through the rows in blocks, and
+     * where these are few through the items in tiles, so that logits take no more than logit_memory. */
     double (*output_train)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, double smoothing, real *dx, real *dw, real *db);
     /* scores[B, I] = x w^T + b. */
@@ -97,7 +104,8 @@ struct backend {
     /* For each row of scores[B, I]: the items of the loaded batch's row left out, the k best by falling
      * score, ties to the lower index, into top[B, k] (host memory); -1 beyond the end of a short list.
      * top_scores[B, k] unless NULL. With targets, first_hit[B] becomes the 1-based rank of the best target in
-     * the whole list (0: no target). Changes scores. */
+     * the whole list (0: no target). Items in top and targets are counted in the whole catalogue. Changes
+     * scores. */
     void (*top_k)(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit);
 
@@ -127,10 +135,12 @@ struct backend {
 };
 
 struct backend_options {
-    int64_t n_items;
+    int64_t n_items;         /* this rank's */
+    const struct grid *grid; /* whose range they are; NULL: they are all items */
+    int64_t logit_memory;    /* bytes for logits in training; 0: as the backend thinks */
     enum device device;
     enum precision precision;
-    const struct comm *comm;  /* the ranks that train together; NULL: this one alone */
+    const struct comm *comm;  /* the ranks that create it together; NULL: this one alone */
     enum comm_kind comm_kind; /* how the backend sums over them */
     enum comm_type comm_type; /* in the type of the precision, or in fp32 */
 };
@@ -149,6 +159,8 @@ int backend_create(const struct backend_options *options, struct backend *backen
  * and scores stay fp32. fp16: the same, rounded by program and multiplied in fp32: to test loss scaling
  * without a GPU. tf32, or bf16 on a processor without, is fp32. EX_OSERR. */
 int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend);
+/* The same with the options' grid and logit_memory. */
+int backend_cpu_create_with(const struct backend_options *options, struct backend *backend);
 
 /* The CUDA backend, on the GPU with the number of the rank on its machine (only in a program with
  * VAECF_CUDA). In training, operands of products are rounded to the precision's type; the sparse input layer,

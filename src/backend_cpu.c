@@ -14,13 +14,15 @@
 #include "error.h"
 #include "fp16.h"
 #include "gemm.h"
+#include "grid.h"
 #include "philox.h"
 #include "vector.h"
 
 enum {
     LOGITS_MAX = 1 << 24,   /* numbers of a block of rows in the output layer */
-    BLOCK_ROWS_MIN = 16,    /* but a block has so many rows at least, */
-    BLOCK_ROWS_MAX = 1024,  /* and so many at most */
+    BLOCK_ROWS_MIN = 16,    /* a block of fewer rows is cut into tiles of items instead */
+    BLOCK_ROWS_MAX = 1024,  /* at most */
+    TILE_ALIGNED = 64,      /* items */
     EXCHANGE_MAX = 1 << 22, /* numbers of one piece of the input layer's all-reduce */
     HUGE_PAGE = 1 << 21,    /* bytes */
     COLUMNS = 512,          /* of a matrix, that a thread sums at a time */
@@ -28,8 +30,16 @@ enum {
 
 enum half { HALF_A, HALF_B, HALF_WEIGHTS, HALF_GRADIENT, HALVES };
 
+/* What a user's softmax needs of logits that have gone by. */
+struct logit_sums {
+    double largest, sum; /* of exp(logit - largest) */
+    double hits;         /* sum of the logits of the user's own items */
+};
+
 struct cpu {
     int64_t n_items;
+    const struct grid *grid; /* with several item ranks; NULL: these are all items */
+    int32_t first_item;      /* in the whole catalogue */
     /* the loaded batch */
     const struct csr *rows;
     const int64_t *users;
@@ -51,7 +61,10 @@ struct cpu {
     real *exchange;         /* [EXCHANGE_MAX] or a row */
     size_t exchange_room;
     /* the output layer */
-    real *logits; /* [block, n_items] */
+    real *logits;                       /* [block, tile] */
+    int64_t logits_max, logits_room;    /* numbers */
+    int64_t block, tile;                /* rows and items of a piece of them */
+    struct logit_sums *sums, *all_sums; /* [block], [item ranks, block] */
     /* operands rounded to bf16: [room] each */
     bf16 *half[HALVES];
     int64_t half_room[HALVES];
@@ -63,7 +76,7 @@ struct cpu {
     int overflow;    /* of the gradients, as guard has found */
     int is_training; /* the loaded batch is for training */
     double *nll;     /* [rows] */
-    int64_t block, rows_room;
+    int64_t rows_room;
     struct candidate *heap; /* [threads, heap_room] */
     int64_t heap_room;
     int fault; /* of a function that cannot fail */
@@ -183,21 +196,33 @@ static int sort_by_item(struct cpu *cpu) {
     return 0;
 }
 
-/* Room for the output layer's block of logits. */
+/* Cuts the output layer's work and makes room for a piece of logits: of whole rows, or of a tile of items.
+ * All item ranks of a grid have the same blocks of rows, between which they wait for each other. */
 static int prepare_output(struct cpu *cpu, int64_t rows) {
-    int64_t block = LOGITS_MAX / cpu->n_items;
-    if (block < BLOCK_ROWS_MIN) block = BLOCK_ROWS_MIN;
+    int64_t largest = cpu->grid ? cpu->grid->largest_count : cpu->n_items;
+    int64_t block = cpu->logits_max / largest, tile = cpu->n_items;
+    if (block < BLOCK_ROWS_MIN && block < rows) {
+        block = rows < BLOCK_ROWS_MAX ? rows : BLOCK_ROWS_MAX;
+        tile = cpu->logits_max / block / TILE_ALIGNED * TILE_ALIGNED;
+        if (tile < TILE_ALIGNED) tile = TILE_ALIGNED;
+        if (tile > cpu->n_items) tile = cpu->n_items;
+    }
     if (block > BLOCK_ROWS_MAX) block = BLOCK_ROWS_MAX;
     if (block > rows) block = rows;
+    cpu->block = block;
+    cpu->tile = tile;
     if (rows > cpu->rows_room) {
+        int64_t ranks = cpu->grid ? cpu->grid->items.size : 1;
         cpu->rows_room = 0;
         if (make_room(&cpu->nll, rows, sizeof *cpu->nll)) return EX_OSERR;
+        if (make_room(&cpu->sums, rows, sizeof *cpu->sums)) return EX_OSERR;
+        if (make_room(&cpu->all_sums, rows * ranks, sizeof *cpu->all_sums)) return EX_OSERR;
         cpu->rows_room = rows;
     }
-    if (block <= cpu->block) return 0;
-    cpu->block = 0;
-    if (make_room(&cpu->logits, block * cpu->n_items, sizeof *cpu->logits)) return EX_OSERR;
-    cpu->block = block;
+    if (block * tile <= cpu->logits_room) return 0;
+    cpu->logits_room = 0;
+    if (make_room(&cpu->logits, block * tile, sizeof *cpu->logits)) return EX_OSERR;
+    cpu->logits_room = block * tile;
     return 0;
 }
 
@@ -218,18 +243,18 @@ static int load(struct backend *backend, const struct csr *rows, const int64_t *
     return code ? code : prepare_output(cpu, rows->rows);
 }
 
-/* The draws of a row's items: items of four share a block of random words. */
-static void drop_out(const struct draw *draw, double p, uint64_t user, const int32_t *items, int64_t n,
-                     real *values) {
+/* The draws of a row's items, counted from first_item: items of four share a block of random words. */
+static void drop_out(const struct draw *draw, double p, uint64_t user, int32_t first_item,
+                     const int32_t *items, int64_t n, real *values) {
     const real keep = (real)(1 - p);
     const float threshold = (float)p;
     struct philox_block block = {{0}};
     int32_t have = -1;
     for (int64_t k = 0; k < n; k++) {
-        int32_t want = items[k] / 4;
+        int32_t item = first_item + items[k], want = item / 4;
         if (want != have) block = philox(draw->seed, PHILOX_DROPOUT, draw->epoch, user, (uint32_t)want);
         have = want;
-        values[k] = philox_uniform(block.lane[items[k] % 4]) >= threshold ? values[k] / keep : 0;
+        values[k] = philox_uniform(block.lane[item % 4]) >= threshold ? values[k] / keep : 0;
     }
 }
 
@@ -240,9 +265,10 @@ static void input_values(struct backend *backend, const struct draw *draw, doubl
     for (int64_t r = 0; r < m->rows; r++) {
         int64_t begin = m->indptr[r], n = m->indptr[r + 1] - begin;
         real *values = cpu->values + begin;
-        for (int64_t k = 0; k < n; k++) values[k] = (real)(1 / sqrt((double)n));
+        real value = (real)(1 / sqrt((double)csr_row_size(m, r)));
+        for (int64_t k = 0; k < n; k++) values[k] = value;
         if (draw && p > 0) {
-            drop_out(draw, p, (uint64_t)cpu->users[r], m->indices + begin, n, values);
+            drop_out(draw, p, (uint64_t)cpu->users[r], cpu->first_item, m->indices + begin, n, values);
         }
     }
 }
@@ -380,8 +406,12 @@ static void input_forward(struct backend *backend, const real *w, const real *b,
         for (int64_t k = m->indptr[r]; k < m->indptr[r + 1]; k++) {
             if (cpu->values[k] != 0) add_scaled(h, cpu->values[k], w + (int64_t)m->indices[k] * h, to);
         }
-        activate(act, h, b, to);
+        if (!cpu->grid) activate(act, h, b, to);
     }
+    if (!cpu->grid) return;
+    comm_sum_real(&cpu->grid->items, y, (size_t)(m->rows * h));
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < m->rows; r++) activate(act, h, b, y + r * h);
 }
 
 static void input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
@@ -546,7 +576,7 @@ static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int 
                              real *db) {
     int64_t n = cpu->n_items;
     const bf16 *x16 = rounded(cpu, HALF_A, x, count * h), *w16 = rounded_weights(cpu, w, n * h);
-    bf16 *g16 = half_room(cpu, HALF_GRADIENT, cpu->block * n);
+    bf16 *g16 = half_room(cpu, HALF_GRADIENT, count * n);
     if (!x16 || !w16 || !g16) return cpu->fault;
     int code = gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits);
     if (code) return code;
@@ -556,18 +586,185 @@ static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int 
     return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
 }
 
+/* ---- the same in tiles of items, and over the item ranks of a grid ---- */
+
+/* A tile: items [first, first + n) of this rank's. */
+struct tile {
+    int64_t first, n;
+};
+
+/* The operands of the output layer: rows of a block, all items. */
+struct operands {
+    const real *x, *w;
+    const bf16 *x16, *w16; /* instead, if not NULL */
+};
+
+/* logits[rows, tile.n] without bias. */
+static int tile_logits(struct cpu *cpu, const struct operands *o, int64_t rows, int h, struct tile tile) {
+    return o->w16 ? gemm_bf16(0, 1, rows, tile.n, h, o->x16, o->w16 + tile.first * h, 0, cpu->logits)
+                  : gemm(0, 1, rows, tile.n, h, o->x, o->w + tile.first * h, 0, cpu->logits);
+}
+
+/* The entries [*begin, *end) of a row that are in the tile. */
+static void entries_in(const struct csr *m, int64_t row, struct tile tile, int64_t *begin, int64_t *end) {
+    int64_t bound[2] = {tile.first, tile.first + tile.n}, found[2];
+    for (int i = 0; i < 2; i++) {
+        int64_t low = m->indptr[row], high = m->indptr[row + 1];
+        while (low < high) {
+            int64_t middle = low + (high - low) / 2;
+            if (m->indices[middle] < bound[i]) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        found[i] = low;
+    }
+    *begin = found[0];
+    *end = found[1];
+}
+
+/* Adds b to a (Milakov and Gimelshein 2018). */
+static void add_sums(struct logit_sums *a, const struct logit_sums *b) {
+    double largest = a->largest > b->largest ? a->largest : b->largest;
+    a->sum = a->sum * exp(a->largest - largest) + b->sum * exp(b->largest - largest);
+    a->largest = largest;
+    a->hits += b->hits;
+}
+
+/* Of one row; items[n_items] are its own, counted from the tile's first. */
+static struct logit_sums sums_of(int64_t n, const real *restrict logits, const real *restrict bias,
+                                 const int32_t *items, int64_t n_items, int64_t first) {
+    real largest = -INFINITY, sum = 0;
+    double hits = 0;
+#pragma omp simd reduction(max : largest)
+    for (int64_t i = 0; i < n; i++) {
+        real logit = logits[i] + bias[i];
+        largest = logit > largest ? logit : largest;
+    }
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < n; i++) sum += vector_exp(logits[i] + bias[i] - largest);
+    for (int64_t k = 0; k < n_items; k++) hits += (double)(logits[items[k] - first] + bias[items[k] - first]);
+    return (struct logit_sums){(double)largest, (double)sum, hits};
+}
+
+/* Adds the tile's to the sums of each row of the block that begins with row `first`. */
+static void add_tile(struct cpu *cpu, int64_t first, int64_t count, struct tile tile, const real *b) {
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t r = 0; r < count; r++) {
+        int64_t begin, end;
+        entries_in(cpu->rows, first + r, tile, &begin, &end);
+        struct logit_sums sums = sums_of(tile.n, cpu->logits + r * tile.n, b + tile.first,
+                                         cpu->rows->indices + begin, end - begin, tile.first);
+        add_sums(&cpu->sums[r], &sums);
+    }
+}
+
+/* The sums of all ranges, the same bits on every item rank, and from them the block's nll. */
+static void finish_sums(struct cpu *cpu, int64_t first, int64_t count) {
+    if (cpu->grid) {
+        const struct comm *comm = &cpu->grid->items;
+        comm_all_gather(comm, cpu->sums, (size_t)count * sizeof *cpu->sums, cpu->all_sums);
+        memcpy(cpu->sums, cpu->all_sums, (size_t)count * sizeof *cpu->sums);
+        for (int64_t i = count; i < count * comm->size; i++)
+            add_sums(&cpu->sums[i % count], &cpu->all_sums[i]);
+    }
+    for (int64_t r = 0; r < count; r++) {
+        const struct logit_sums *s = &cpu->sums[r];
+        double n = (double)csr_row_size(cpu->rows, first + r);
+        cpu->nll[first + r] = n * (log(s->sum) + s->largest) - s->hits;
+    }
+}
+
+/* A row of logits becomes the gradient of scale * nll, of which `all` is subtracted everywhere and `own` at
+ * the row's own items; rounded in half[n] unless NULL, else in place. */
+static void gradient_row(int64_t n, const real *restrict bias, const int32_t *items, int64_t n_items,
+                         int64_t first, real largest, real factor, real all, real own, real *restrict logits,
+                         bf16 *restrict half) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) logits[i] = vector_exp(logits[i] + bias[i] - largest) * factor - all;
+    for (int64_t k = 0; k < n_items; k++) logits[items[k] - first] -= own;
+    if (half) round_to_half(n, logits, half);
+}
+
+/* Logits of a tile become gradients, in half or in place. */
+static void tile_gradients(struct cpu *cpu, int64_t first, int64_t count, struct tile tile, const real *b,
+                           real scale, real smoothing, bf16 *half) {
+    int64_t all_items = cpu->grid ? cpu->grid->n_items : cpu->n_items;
+#pragma omp parallel for schedule(dynamic, 4)
+    for (int64_t r = 0; r < count; r++) {
+        int64_t begin, end;
+        real weight = scale * (real)csr_row_size(cpu->rows, first + r);
+        entries_in(cpu->rows, first + r, tile, &begin, &end);
+        gradient_row(tile.n, b + tile.first, cpu->rows->indices + begin, end - begin, tile.first,
+                     (real)cpu->sums[r].largest, weight / (real)cpu->sums[r].sum,
+                     smoothing * weight / (real)all_items, scale * (1 - smoothing), cpu->logits + r * tile.n,
+                     half ? half + r * tile.n : NULL);
+    }
+}
+
+/* What a tile's gradients add to dx, dw and db. */
+static int tile_backward(struct cpu *cpu, const struct operands *o, int64_t first, int64_t count, int h,
+                         struct tile tile, const bf16 *g16, int add_dx, real *dx, real *dw, real *db) {
+    dw += tile.first * h;
+    db += tile.first;
+    if (g16) {
+        sum_rows_half(g16, count, tile.n, first > 0, db);
+        int code = gemm_bf16(1, 0, tile.n, h, count, g16, o->x16, first > 0, dw);
+        return code ? code
+                    : gemm_bf16(0, 0, count, h, tile.n, g16, o->w16 + tile.first * h, (real)add_dx, dx);
+    }
+    sum_rows(cpu->logits, count, tile.n, first > 0, db);
+    if (cpu->use_fp16) round_all(count * tile.n, cpu->logits, cpu->logits);
+    int code = gemm(1, 0, tile.n, h, count, cpu->logits, o->x, first > 0, dw);
+    return code ? code : gemm(0, 0, count, h, tile.n, cpu->logits, o->w + tile.first * h, (real)add_dx, dx);
+}
+
+/* One block of rows. Its logits are computed once for the sums and, but for the last tile's, which are still
+ * there, again for the gradients. */
+static int block_in_tiles(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
+                          const real *b, real scale, real smoothing, real *dx, real *dw, real *db) {
+    int64_t n = cpu->n_items, last = (n - 1) / cpu->tile * cpu->tile;
+    struct operands o = {.x = x, .w = w};
+    bf16 *g16 = NULL;
+    if (cpu->use_bf16) {
+        o.x16 = rounded(cpu, HALF_A, x, count * h);
+        o.w16 = rounded_weights(cpu, w, n * h);
+        g16 = half_room(cpu, HALF_GRADIENT, count * cpu->tile);
+    } else if (cpu->use_fp16) {
+        o.x = round_to_fp16(cpu, 0, x, count * h);
+    }
+    int code = cpu->fault;
+    for (int64_t r = 0; r < count; r++) cpu->sums[r] = (struct logit_sums){-INFINITY, 0, 0};
+    for (int64_t i = 0; i <= last && !code; i += cpu->tile) {
+        struct tile tile = {i, i < last ? cpu->tile : n - i};
+        code = tile_logits(cpu, &o, count, h, tile);
+        if (!code) add_tile(cpu, first, count, tile, b);
+    }
+    finish_sums(cpu, first, count); /* whatever has happened: the other item ranks come here */
+    for (int64_t i = last; i >= 0 && !code; i -= cpu->tile) {
+        struct tile tile = {i, i < last ? cpu->tile : n - i};
+        if (i < last) code = tile_logits(cpu, &o, count, h, tile);
+        if (code) break;
+        tile_gradients(cpu, first, count, tile, b, scale, smoothing, g16);
+        code = tile_backward(cpu, &o, first, count, h, tile, g16, i < last, dx, dw, db);
+    }
+    return code;
+}
+
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
     struct cpu *cpu = backend->state;
     if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
-    if (cpu->fault) return 0;
-    for (int64_t first = 0; first < rows; first += cpu->block) {
+    for (int64_t first = 0; first < rows && (!cpu->fault || cpu->grid); first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        int code = (cpu->use_bf16 ? output_block_half : output_block)(
-            cpu, first, count, h, x + first * h, w, b, (real)scale, (real)smoothing, dx + first * h, dw, db);
+        int code = (cpu->grid || cpu->tile < cpu->n_items ? block_in_tiles
+                    : cpu->use_bf16                       ? output_block_half
+                                    : output_block)(cpu, first, count, h, x + first * h, w, b, (real)scale,
+                                                    (real)smoothing, dx + first * h, dw, db);
         if (code) keep_fault(cpu, code);
-        if (cpu->fault) return 0;
     }
+    if (cpu->grid) comm_sum_real(&cpu->grid->items, dx, (size_t)(rows * h));
     double nll = 0;
     for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
     return nll;
@@ -620,45 +817,92 @@ static void top_of_row(const real *scores, int64_t n, int k, struct candidate *h
     }
 }
 
-/* 1-based rank of the best of the targets in the whole list. */
-static int64_t best_rank(const real *scores, int64_t n, const int32_t *targets, int64_t n_targets) {
+/* The best of a row's targets that are in the range of items from first_item on; item -1: there is none. */
+static struct candidate best_target(const real *scores, int64_t n, int32_t first_item, const int32_t *targets,
+                                    int64_t n_targets) {
     struct candidate best = {-INFINITY, -1};
     for (int64_t k = 0; k < n_targets; k++) {
-        struct candidate target = {scores[targets[k]], targets[k]};
+        int32_t item = targets[k] - first_item;
+        if (item < 0 || item >= n) continue;
+        struct candidate target = {scores[item], item};
         if (target.score > -INFINITY && (best.item < 0 || candidate_is_behind(best, target))) best = target;
     }
-    if (best.item < 0) return 0;
-    int64_t rank = 1;
-    for (int64_t i = 0; i < n; i++)
-        rank += scores[i] > best.score || (scores[i] == best.score && i < best.item);
-    return rank;
+    return best;
 }
 
-static void top_k(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
-                  int32_t *top, real *top_scores, int64_t *first_hit) {
-    struct cpu *cpu = backend->state;
-    const struct csr *m = cpu->rows;
-    int64_t n = cpu->n_items, room = (int64_t)k * omp_get_max_threads();
-    if (room > cpu->heap_room) {
-        cpu->heap_room = 0;
-        int code = make_room(&cpu->heap, room, sizeof *cpu->heap);
-        if (code) {
-            keep_fault(cpu, code);
-            return;
-        }
-        cpu->heap_room = room;
+/* How many items of the row come before `best`, an item of the same range or of another one. */
+static int64_t count_ahead(const real *scores, int64_t n, struct candidate best) {
+    int64_t ahead = 0;
+    for (int64_t i = 0; i < n; i++)
+        ahead += scores[i] > best.score || (scores[i] == best.score && i < best.item);
+    return ahead;
+}
+
+/* The lists of all ranges, and the ranks of the best targets, in place of this range's. first_hit and targets
+ * may be NULL. best[rows], best_scores[rows]: this range's best targets. */
+static int merge_ranges(struct cpu *cpu, int64_t rows, const real *scores, int k, int32_t *top,
+                        real *top_scores, int32_t *best, real *best_scores, int64_t *first_hit) {
+    int code = grid_merge(cpu->grid, rows, k, top, top_scores);
+    if (code || !first_hit) return code;
+    code = grid_merge(cpu->grid, rows, 1, best, best_scores);
+    if (code) return code;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        struct candidate target = {best_scores[r], best[r] - cpu->first_item};
+        first_hit[r] = best[r] < 0 ? 0 : count_ahead(scores + r * cpu->n_items, cpu->n_items, target);
     }
+    comm_sum_int(&cpu->grid->items, first_hit, (size_t)rows);
+    for (int64_t r = 0; r < rows; r++) first_hit[r] += best[r] >= 0;
+    return 0;
+}
+
+/* Each row's list and best target of this rank's items; in top, unless it is a grid, and first_hit. */
+static void rank_rows(struct cpu *cpu, int64_t rows, real *scores, int k, const struct csr *targets,
+                      int32_t *top, real *top_scores, int32_t *best, real *best_scores, int64_t *first_hit) {
+    const struct csr *m = cpu->rows;
+    int64_t n = cpu->n_items;
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t r = 0; r < rows; r++) {
         real *row = scores + r * n;
         for (int64_t i = m->indptr[r]; i < m->indptr[r + 1]; i++) row[m->indices[i]] = -INFINITY;
         top_of_row(row, n, k, cpu->heap + (int64_t)omp_get_thread_num() * k, top + r * k,
                    top_scores ? top_scores + r * k : NULL);
-        if (targets && first_hit) {
-            const int64_t *range = targets->indptr + r;
-            first_hit[r] = best_rank(row, n, targets->indices + range[0], range[1] - range[0]);
+        if (!targets || !first_hit) continue;
+        int64_t begin = targets->indptr[r], n_targets = targets->indptr[r + 1] - begin;
+        struct candidate target = best_target(row, n, cpu->first_item, targets->indices + begin, n_targets);
+        if (cpu->grid) {
+            best[r] = target.item;
+            best_scores[r] = target.score;
+        } else {
+            first_hit[r] = target.item < 0 ? 0 : 1 + count_ahead(row, n, target);
         }
     }
+}
+
+static void top_k(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
+                  int32_t *top, real *top_scores, int64_t *first_hit) {
+    struct cpu *cpu = backend->state;
+    int64_t room = (int64_t)k * omp_get_max_threads();
+    size_t n_best = cpu->grid ? (size_t)rows : 0, n_top = cpu->grid && !top_scores ? n_best * (size_t)k : 0;
+    real *own_scores = malloc((n_top + n_best + 1) * sizeof *own_scores);
+    int32_t *best = malloc((n_best + 1) * sizeof *best);
+    int code = own_scores && best ? 0 : error_memory("a ranking", (n_top + n_best) * sizeof *own_scores);
+    if (!code && room > cpu->heap_room) {
+        cpu->heap_room = 0;
+        code = make_room(&cpu->heap, room, sizeof *cpu->heap);
+        if (!code) cpu->heap_room = room;
+    }
+    if (cpu->grid) code = comm_agree(&cpu->grid->items, code);
+    if (!code) {
+        if (n_top) top_scores = own_scores + n_best;
+        if (!targets) first_hit = NULL;
+        rank_rows(cpu, rows, scores, k, targets, top, top_scores, best, own_scores, first_hit);
+        if (cpu->grid)
+            code = merge_ranges(cpu, rows, scores, k, top, top_scores, best, own_scores, first_hit);
+    }
+    if (code) keep_fault(cpu, code);
+    free(own_scores);
+    free(best);
 }
 
 /* ---- over the ranks, and the update ---- */
@@ -738,7 +982,7 @@ static void guard(struct backend *backend, const real *g, size_t n) {
     int overflow = 0;
 #pragma omp parallel for simd schedule(static) reduction(| : overflow)
     for (size_t i = 0; i < n; i++) overflow |= !isfinite(g[i]);
-    cpu->overflow = overflow;
+    cpu->overflow = cpu->grid ? (int)comm_max(&cpu->grid->items, overflow) : overflow;
 }
 
 static int overflowed(struct backend *backend) {
@@ -813,6 +1057,8 @@ static void destroy(struct backend *backend) {
     free(cpu->logits);
     for (int i = 0; i < HALVES; i++) free(cpu->half[i]);
     for (int i = 0; i < 2; i++) free(cpu->in_fp16[i]);
+    free(cpu->sums);
+    free(cpu->all_sums);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -834,6 +1080,13 @@ static const char *instruction_set(void) {
 }
 
 int backend_cpu_create(int64_t n_items, enum precision precision, struct backend *backend) {
+    const struct backend_options options = {.n_items = n_items, .precision = precision};
+    return backend_cpu_create_with(&options, backend);
+}
+
+int backend_cpu_create_with(const struct backend_options *options, struct backend *backend) {
+    int64_t n_items = options->n_items;
+    enum precision precision = options->precision;
     *backend = (struct backend){
         .name = "cpu",
         .destroy = destroy,
@@ -865,6 +1118,10 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
     if (!cpu) return error_memory("the CPU backend", sizeof *cpu);
     size_t words = (size_t)words_of(n_items);
     cpu->n_items = n_items;
+    if (options->grid && options->grid->items.size > 1) {
+        cpu->grid = options->grid;
+        cpu->first_item = (int32_t)options->grid->first;
+    }
     cpu->touched = calloc(words, sizeof *cpu->touched);
     cpu->filled = calloc(words, sizeof *cpu->filled);
     cpu->all = calloc(words, sizeof *cpu->all);
@@ -876,6 +1133,8 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
     }
     cpu->use_bf16 = precision == PRECISION_BF16 && gemm_has_bf16();
     cpu->use_fp16 = precision == PRECISION_FP16;
+    int64_t bytes = (int64_t)sizeof(real) + (cpu->use_bf16 ? (int64_t)sizeof(bf16) : 0);
+    cpu->logits_max = options->logit_memory ? options->logit_memory / bytes : LOGITS_MAX;
     backend->precision = cpu->use_bf16 ? PRECISION_BF16 : cpu->use_fp16 ? PRECISION_FP16 : PRECISION_FP32;
     char library[128];
     gemm_describe(library, sizeof library);

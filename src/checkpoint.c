@@ -101,10 +101,13 @@ static void tensor_path(const char *group, const struct tensor *tensor, char pat
     snprintf(path, OBJECT_MAX, "%s/%s", group, tensor->name);
 }
 
-/* Shape of a tensor in the file, where a bias is a vector, and its rows that go at a time. */
-static int64_t tensor_shape(const struct tensor *tensor, int64_t *rows, int64_t *cols) {
+/* Shape of a tensor in the file, which has all items and where a bias is a vector, and its rows that go at a
+ * time. */
+static int64_t tensor_shape(const struct model *model, const struct tensor *tensor, int64_t *rows,
+                            int64_t *cols) {
     *rows = tensor->is_bias ? tensor->cols : tensor->rows;
     *cols = tensor->is_bias ? 0 : tensor->cols;
+    if (tensor->is_range) *rows += model_all_items(model) - model->n_items;
     int64_t width = *cols ? *cols : 1;
     return width < PIECE ? PIECE / width : 1;
 }
@@ -121,27 +124,99 @@ static real *tensor_buffer(const struct model *model) {
     return buffer;
 }
 
-static int write_block(hid_t file, const char *group, const struct model *model, const real *block,
+/* ---- the parts of other item ranks ---- */
+
+/* What item rank 0 asks another one for: rows of a tensor of its range. which END: nothing more. */
+enum { END = -1, MODEL, M, V };
+struct order {
+    int64_t which, tensor, first, count;
+};
+enum { TAG_ORDER = 1, TAG_ROWS };
+
+/* Gets them into the buffer. */
+static void fetch(const struct comm *items, int rank, struct order order, int64_t width, real *buffer) {
+    MPI_Send(&order, sizeof order, MPI_BYTE, rank, TAG_ORDER, items->mpi);
+    MPI_Recv(buffer, (int)((size_t)(order.count * width) * sizeof *buffer), MPI_BYTE, rank, TAG_ROWS,
+             items->mpi, MPI_STATUS_IGNORE);
+}
+
+/* Answers orders until the end. */
+static int serve(const struct model *model, const real *m, const real *v) {
+    const struct comm *items = &model->grid->items;
+    const real *block[] = {model->params, m, v};
+    struct backend *b = model->backend;
+    real *buffer = tensor_buffer(model);
+    if (!buffer) comm_abort(items, EX_OSERR); /* item rank 0 waits */
+    for (;;) {
+        struct order order;
+        MPI_Recv(&order, sizeof order, MPI_BYTE, 0, TAG_ORDER, items->mpi, MPI_STATUS_IGNORE);
+        if (order.which == END) break;
+        const struct tensor *tensor = &model->tensor[order.tensor];
+        int64_t width = tensor->is_bias ? 1 : tensor->cols;
+        size_t n = (size_t)(order.count * width);
+        b->copy_out(b, buffer, block[order.which] + tensor->offset + order.first * width, n);
+        if (b->check(b)) buffer[0] = NAN; /* item rank 0 is not to write this */
+        MPI_Send(buffer, (int)(n * sizeof *buffer), MPI_BYTE, 0, TAG_ROWS, items->mpi);
+    }
+    free(buffer);
+    return b->check(b);
+}
+
+static void end_serving(const struct model *model) {
+    const struct order end = {.which = END};
+    for (int rank = 1; model->grid && rank < model->grid->items.size; rank++) {
+        MPI_Send(&end, sizeof end, MPI_BYTE, rank, TAG_ORDER, model->grid->items.mpi);
+    }
+}
+
+/* Rows of a tensor, as the file has them, that one item rank has: [first, end). */
+static void rows_of(const struct model *model, const struct tensor *tensor, int rank, int64_t *first,
+                    int64_t *end) {
+    *first = 0;
+    *end = tensor->is_bias ? tensor->cols : tensor->rows;
+    if (!tensor->is_range || !model->grid) return;
+    *first = model->grid->start[rank];
+    *end = model->grid->start[rank + 1];
+}
+
+/* ---- writing and reading blocks ---- */
+
+static int write_piece(hid_t file, const char *path, int64_t first, int64_t count, size_t n,
+                       const real *piece) {
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(piece[i])) continue;
+        return error_set(EX_SOFTWARE, "%s is not finite: the training has diverged; no checkpoint is written",
+                         path);
+    }
+    return h5_write_rows(file, path, H5_REAL, first, count, piece);
+}
+
+/* Block `which` of the model; the parts of this rank are at `block`. */
+static int write_block(hid_t file, const char *group, const struct model *model, int which, const real *block,
                        real *buffer) {
     struct backend *b = model->backend;
     int code = 0;
     for (int t = 0; t < model->n_tensors && !code; t++) {
         const struct tensor *tensor = &model->tensor[t];
         char path[OBJECT_MAX];
-        int64_t rows, cols, piece = tensor_shape(tensor, &rows, &cols);
+        int64_t rows, cols, piece = tensor_shape(model, tensor, &rows, &cols), width = cols ? cols : 1;
         tensor_path(group, tensor, path);
         code = h5_write(file, path, H5_REAL, rows, cols, NULL, 0);
-        for (int64_t first = 0; first < rows && !code; first += piece) {
-            int64_t count = rows - first < piece ? rows - first : piece, width = cols ? cols : 1;
-            size_t n = (size_t)(count * width);
-            b->copy_out(b, buffer, block + tensor->offset + first * width, n);
-            for (size_t i = 0; i < n; i++) {
-                if (isfinite(buffer[i])) continue;
-                return error_set(EX_SOFTWARE,
-                                 "%s is not finite: the training has diverged; no checkpoint is written",
-                                 path);
+        int ranks = tensor->is_range && model->grid ? model->grid->items.size : 1;
+        for (int rank = 0; rank < ranks; rank++) {
+            int64_t begin, end;
+            rows_of(model, tensor, rank, &begin, &end);
+            for (int64_t first = begin; first < end && !code; first += piece) {
+                int64_t count = end - first < piece ? end - first : piece;
+                size_t n = (size_t)(count * width);
+                if (rank == 0) {
+                    b->copy_out(b, buffer, block + tensor->offset + first * width, n);
+                } else {
+                    fetch(&model->grid->items, rank, (struct order){which, t, first - begin, count}, width,
+                          buffer);
+                }
+                code = write_piece(file, path, first, count, n, buffer);
             }
-            code = h5_write_rows(file, path, H5_REAL, first, count, buffer);
         }
     }
     return code;
@@ -154,7 +229,8 @@ static int read_block(hid_t file, const char *name, const char *group, const str
     for (int t = 0; t < model->n_tensors && !code; t++) {
         const struct tensor *tensor = &model->tensor[t];
         char path[OBJECT_MAX];
-        int64_t rows, cols, want_rows, want_cols, piece = tensor_shape(tensor, &want_rows, &want_cols);
+        int64_t rows, cols, want_rows, want_cols, begin, end;
+        int64_t piece = tensor_shape(model, tensor, &want_rows, &want_cols);
         tensor_path(group, tensor, path);
         code = h5_shape(file, path, &rows, &cols);
         if (code) return code;
@@ -162,10 +238,12 @@ static int read_block(hid_t file, const char *name, const char *group, const str
             return error_set(EX_DATAERR, "%s: %s: is [%lld, %lld], want [%lld, %lld]", name, path,
                              (long long)rows, (long long)cols, (long long)want_rows, (long long)want_cols);
         }
-        for (int64_t first = 0; first < rows && !code; first += piece) {
-            int64_t count = rows - first < piece ? rows - first : piece, width = cols ? cols : 1;
+        rows_of(model, tensor, model->grid ? model->grid->items.rank : 0, &begin, &end);
+        for (int64_t first = begin; first < end && !code; first += piece) {
+            int64_t count = end - first < piece ? end - first : piece, width = cols ? cols : 1;
+            real *to = block + tensor->offset + (first - begin) * width;
             code = h5_read(file, path, H5_REAL, first, count, buffer);
-            if (!code) b->copy_in(b, block + tensor->offset + first * width, buffer, (size_t)(count * width));
+            if (!code) b->copy_in(b, to, buffer, (size_t)(count * width));
         }
     }
     return code;
@@ -188,15 +266,15 @@ static int write_all(hid_t file, const struct config *config, const struct train
     int code = h5_set_text(file, "/", "format", format_name);
     if (!code) code = h5_set_int(file, "/", "format_version", FORMAT_VERSION);
     if (!code) code = h5_set_text(file, "/", "program", program_version_text);
-    if (!code) code = h5_set_int(file, "/", "n_items", model->n_items);
+    if (!code) code = h5_set_int(file, "/", "n_items", model_all_items(model));
     if (!code) code = h5_set_text(file, "/", "fingerprint", fingerprint);
     if (!code) code = h5_set_text(file, "/", "config", text);
     if (!code) code = h5_set_int(file, "/", "has_optimizer", m != NULL);
     if (!code) code = write_state(file, state);
     if (!code) code = write_items(file, items);
-    if (!code) code = write_block(file, "/model", model, model->params, buffer);
-    if (!code && m) code = write_block(file, "/optimizer/m", model, m, buffer);
-    if (!code && v) code = write_block(file, "/optimizer/v", model, v, buffer);
+    if (!code) code = write_block(file, "/model", model, MODEL, model->params, buffer);
+    if (!code && m) code = write_block(file, "/optimizer/m", model, M, m, buffer);
+    if (!code && v) code = write_block(file, "/optimizer/v", model, V, v, buffer);
     free(buffer);
     return code;
 }
@@ -206,10 +284,13 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
                     const char *fingerprint) {
     char temporary[FILE_NAME_SIZE];
     hid_t file;
+    if (model->grid && model->grid->items.rank > 0) return serve(model, m, v);
     file_temporary(path, temporary);
     int code = h5_create(temporary, &file);
-    if (code) return code;
-    code = write_all(file, config, state, model, m, v, items, fingerprint);
+    int is_made = !code;
+    if (is_made) code = write_all(file, config, state, model, m, v, items, fingerprint);
+    end_serving(model);
+    if (!is_made) return code;
     code = h5_close(file, temporary, code);
     if (!code) return file_place(path);
     unlink(temporary);

@@ -44,7 +44,9 @@ struct checkpoint_info {
 };
 
 /* Writes path. m, v: backend memory [n_params], or NULL for a model alone. EX_CANTCREAT, EX_IOERR; the file
- * that was there stays whole on any failure. Not collective: rank 0 does it. */
+ * that was there stays whole on any failure. Not collective: rank 0 does it; of a grid all item ranks of its
+ * row: item rank 0 writes, and the others, whose code tells nothing, hand it their parts a piece at a time.
+ */
 int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
                     const struct model *model, const real *m, const real *v, const struct items *items,
                     const char *fingerprint);
@@ -56,8 +58,8 @@ int checkpoint_read_info(const char *path, struct checkpoint_info *info);
 /* Collective: rank 0 does it, all ranks get it. */
 int checkpoint_share_info(const char *path, const struct comm *comm, struct checkpoint_info *info);
 
-/* Reads the weights into a model created with the checkpoint's configuration, and the moments unless NULL.
- * EX_DATAERR. */
+/* Reads the weights into a model created with the checkpoint's configuration, and the moments unless NULL; of
+ * a grid this rank's items alone, whatever grid has written them. EX_DATAERR. */
 int checkpoint_read_model(const char *path, struct model *model, real *m, real *v);
 
 /* The catalogue in it. Owned by the caller: items_free. */

@@ -122,6 +122,22 @@ void comm_broadcast(const struct comm *comm, void *data, size_t bytes) {
     }
 }
 
+void comm_all_gather(const struct comm *comm, const void *own, size_t bytes, void *all) {
+    MPI_Allgather(own, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, comm->mpi);
+}
+
+struct comm comm_split(const struct comm *comm, int colour) {
+    struct comm part;
+    MPI_Comm_split(comm->mpi, colour, comm->rank, &part.mpi);
+    MPI_Comm_rank(part.mpi, &part.rank);
+    MPI_Comm_size(part.mpi, &part.size);
+    return part;
+}
+
+void comm_free(struct comm *comm) {
+    MPI_Comm_free(&comm->mpi);
+}
+
 void comm_part(int64_t n, int part, int parts, int64_t *first, int64_t *count) {
     int64_t base = n / parts, rest = n % parts;
     *first = part * base + (part < rest ? part : rest);

@@ -1,7 +1,7 @@
 /* The ranks of a job: an MPI communicator and the few collective operations training needs.
  *
- * A communicator is always a parameter, never a global, so that a later grid of ranks (data x items) can pass
- * rows and columns of itself. All functions are collective unless they say otherwise. */
+ * A communicator is always a parameter, never a global: the grid of ranks (grid.h) passes rows and columns of
+ * itself. All functions are collective unless they say otherwise. */
 #ifndef VAECF_COMM_H
 #define VAECF_COMM_H
 
@@ -54,6 +54,14 @@ int64_t comm_max(const struct comm *comm, int64_t value);
 
 /* Copies bytes from rank 0 to all. */
 void comm_broadcast(const struct comm *comm, void *data, size_t bytes);
+
+/* Each rank gives `bytes` bytes of its own; every rank gets those of all, in the order of the ranks, in
+ * all[size, bytes]. */
+void comm_all_gather(const struct comm *comm, const void *own, size_t bytes, void *all);
+
+/* Splits the ranks into one communicator for each colour, in the order of the ranks. comm_free ends it. */
+struct comm comm_split(const struct comm *comm, int colour);
+void comm_free(struct comm *comm);
 
 /* The part [*first, *first + *count) of n things that falls to part `part` of `parts`: contiguous, in order,
  * sizes differing by at most one. Not collective. */

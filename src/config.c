@@ -60,6 +60,9 @@ static const struct key keys[] = {
     {"train.checkpoint.every_epochs", INTEGER64, FIELD(train.checkpoint.every_epochs), "[0, 16777215]", 0},
     {"train.checkpoint.every_minutes", REAL, FIELD(train.checkpoint.every_minutes), "[0, 1e9]", 0},
     {"train.checkpoint.keep", INTEGER64, FIELD(train.checkpoint.keep), "[1, 1e6]", 0},
+    {"parallel", SECTION, 0, NULL, 0},
+    {"parallel.data", INTEGER64, FIELD(parallel.data), "[0, 1e6]", 0},
+    {"parallel.item", INTEGER64, FIELD(parallel.item), "[1, 1e6]", 0},
     {"device", WORD, FIELD(device), "auto, cpu, cuda", DEVICE_AUTO},
     {"comm", WORD, FIELD(comm), "auto, nccl, mpi", COMM_AUTO},
     {"comm_type", WORD, FIELD(comm_type), "fp32, compute", COMM_FP32},
@@ -110,6 +113,7 @@ void config_defaults(struct config *config) {
     train->checkpoint.every_epochs = 1;
     train->checkpoint.every_minutes = 10;
     train->checkpoint.keep = 3;
+    config->parallel.item = 1;
     config->device = DEVICE_AUTO;
     config->comm = COMM_AUTO;
     config->comm_type = COMM_FP32;

@@ -63,6 +63,9 @@ struct config {
     char data_path[CONFIG_PATH_MAX]; /* data.path */
     struct model_config model;
     struct train_config train;
+    struct {
+        int64_t data, item; /* the grid of ranks, see grid.h; data 0: as many as there are */
+    } parallel;
     int device;                        /* enum device */
     int comm;                          /* enum comm_kind: what sums gradients over GPUs */
     int comm_type;                     /* enum comm_type: their type meanwhile, over GPUs */

@@ -13,7 +13,11 @@ const char *const dataset_part_name[DATASET_PARTS] = {"train", "validation/input
 /* Where a part's users are: its split's group. */
 static const char *const part_split[DATASET_PARTS] = {"train", "validation", "validation", "test", "test"};
 
-enum { FILE_NAME_MAX = DATASET_PATH_MAX + 64, SHARDS_MAX = 99999 };
+enum {
+    FILE_NAME_MAX = DATASET_PATH_MAX + 64,
+    SHARDS_MAX = 99999,
+    PIECE = 1 << 20 /* entries of which some columns are kept */
+};
 
 static const int64_t SHARD_MAX = (int64_t)1 << 40; /* rows or entries */
 
@@ -145,57 +149,118 @@ int dataset_verify(const struct dataset *dataset, const struct comm *comm) {
     return comm_agree(comm, code);
 }
 
-/* Rows [first, first + count) of one shard's part behind the `done` rows that the matrix has. */
-static int read_shard_rows(const struct dataset *d, hid_t file, int64_t shard, enum dataset_part part,
-                           int64_t first, int64_t count, int64_t done, struct csr *m, int64_t *users) {
-    char object[64], name[FILE_NAME_MAX];
-    int64_t *indptr = m->indptr + done, before = m->indptr[done];
-    snprintf(object, sizeof object, "/%s/indptr", dataset_part_name[part]);
-    int code = h5_read_columns(file, object, H5T_NATIVE_INT64, 0, first, count + 1, indptr);
-    if (code) return code;
-    int64_t begin = indptr[0], nonzeros = indptr[count] - begin;
-    dataset_shard_path(d->path, shard, d->n_shards, name, sizeof name);
-    for (int64_t r = 0; r < count; r++) {
-        if (begin < 0 || indptr[r + 1] < indptr[r] || indptr[r + 1] - indptr[r] > d->n_items) {
-            return error_set(EX_DATAERR, "%s: %s: row %lld: from %lld to %lld; want up to %lld items", name,
-                             object, (long long)(first + r), (long long)indptr[r], (long long)indptr[r + 1],
-                             (long long)d->n_items);
-        }
-    }
-    snprintf(object, sizeof object, "/%s/indices", dataset_part_name[part]);
-    int64_t rows, cols;
-    code = h5_shape(file, object, &rows, &cols);
-    if (code) return code;
-    if (begin + nonzeros > rows || cols) {
-        return error_set(EX_DATAERR, "%s: %s: has %lld entries, indptr wants %lld", name, object,
-                         (long long)rows, (long long)(begin + nonzeros));
-    }
-    size_t bytes = (size_t)(before + nonzeros + 1) * sizeof *m->indices;
+/* Makes room for so many entries. */
+static int reserve(struct csr *m, int64_t entries) {
+    size_t bytes = (size_t)(entries + 1) * sizeof *m->indices;
     int32_t *indices = realloc(m->indices, bytes);
     if (!indices) return error_memory("a split's interactions", bytes);
     m->indices = indices;
-    code = h5_read(file, object, H5T_NATIVE_INT32, begin, nonzeros, indices + before);
-    for (int64_t r = 0; r <= count; r++) indptr[r] += before - begin;
-    for (int64_t r = 0; r < count && !code; r++) {
-        for (int64_t k = indptr[r]; k < indptr[r + 1]; k++) {
-            int64_t above = k > indptr[r] ? indices[k - 1] : -1;
+    return 0;
+}
+
+/* Are these rows ascending, and in the catalogue? Row r, the first-th of the part on, is at indptr[r] - base.
+ */
+static int check_rows(const char *name, const char *object, const struct dataset *d, int64_t first,
+                      int64_t count, const int64_t *indptr, int64_t base, const int32_t *indices) {
+    for (int64_t r = 0; r < count; r++) {
+        for (int64_t k = indptr[r] - base; k < indptr[r + 1] - base; k++) {
+            int64_t above = k > indptr[r] - base ? indices[k - 1] : -1;
             if (indices[k] > above && indices[k] < d->n_items) continue;
             return error_set(EX_DATAERR, "%s: %s: row %lld: item %ld: want ascending items below %lld", name,
                              object, (long long)(first + r), (long)indices[k], (long long)d->n_items);
         }
     }
+    return 0;
+}
+
+/* The columns of m from first_item on, of rows whose entries are at file_indptr[count + 1] in the file,
+ * behind the `done` rows that m has: a piece at a time. */
+static int read_columns(const struct dataset *d, hid_t file, const char *name, const char *object,
+                        int64_t first, int64_t count, const int64_t *file_indptr, int64_t done,
+                        int64_t first_item, struct csr *m) {
+    int64_t *indptr = m->indptr + done, room = 0;
+    int32_t *piece = NULL;
+    int code = 0;
+    for (int64_t r = 0, end; r < count && !code; r = end) {
+        for (end = r + 1; end < count && file_indptr[end + 1] - file_indptr[r] <= PIECE;) end++;
+        int64_t in_piece = file_indptr[end] - file_indptr[r];
+        if (in_piece > room || !piece) {
+            free(piece);
+            room = in_piece > PIECE ? in_piece : PIECE;
+            piece = malloc((size_t)room * sizeof *piece);
+            if (!piece) return error_memory("a split's interactions", (size_t)room * sizeof *piece);
+        }
+        code = h5_read(file, object, H5T_NATIVE_INT32, file_indptr[r], in_piece, piece);
+        if (!code)
+            code = check_rows(name, object, d, first + r, end - r, file_indptr + r, file_indptr[r], piece);
+        if (!code) code = reserve(m, indptr[r] + in_piece);
+        for (int64_t i = r; i < end && !code; i++) {
+            int64_t to = indptr[i];
+            for (int64_t k = file_indptr[i]; k < file_indptr[i + 1]; k++) {
+                int64_t item = piece[k - file_indptr[r]] - first_item;
+                if (item >= 0 && item < m->cols) m->indices[to++] = (int32_t)item;
+            }
+            m->whole[done + i] = file_indptr[i + 1] - file_indptr[i];
+            indptr[i + 1] = to;
+        }
+    }
+    free(piece);
+    return code;
+}
+
+/* Rows [first, first + count) of one shard's part behind the `done` rows that the matrix has. */
+static int read_shard_rows(const struct dataset *d, hid_t file, int64_t shard, enum dataset_part part,
+                           int64_t first, int64_t count, int64_t done, int64_t first_item, struct csr *m,
+                           int64_t *users) {
+    char object[64], name[FILE_NAME_MAX];
+    int64_t before = m->indptr[done], *indptr = m->indptr + done, *in_file = indptr;
+    if (m->whole) in_file = calloc((size_t)count + 1, sizeof *in_file);
+    if (!in_file) return error_memory("a split's rows", ((size_t)count + 1) * sizeof *in_file);
+    snprintf(object, sizeof object, "/%s/indptr", dataset_part_name[part]);
+    dataset_shard_path(d->path, shard, d->n_shards, name, sizeof name);
+    int code = h5_read_columns(file, object, H5T_NATIVE_INT64, 0, first, count + 1, in_file);
+    int64_t begin = in_file[0], nonzeros = code ? 0 : in_file[count] - begin, rows, cols;
+    for (int64_t r = 0; r < count && !code; r++) {
+        if (begin >= 0 && in_file[r + 1] >= in_file[r] && in_file[r + 1] - in_file[r] <= d->n_items) continue;
+        code = error_set(EX_DATAERR, "%s: %s: row %lld: from %lld to %lld; want up to %lld items", name,
+                         object, (long long)(first + r), (long long)in_file[r], (long long)in_file[r + 1],
+                         (long long)d->n_items);
+    }
+    snprintf(object, sizeof object, "/%s/indices", dataset_part_name[part]);
+    if (!code) code = h5_shape(file, object, &rows, &cols);
+    if (!code && (begin + nonzeros > rows || cols)) {
+        code = error_set(EX_DATAERR, "%s: %s: has %lld entries, indptr wants %lld", name, object,
+                         (long long)rows, (long long)(begin + nonzeros));
+    }
+    if (!code && m->whole) {
+        indptr[0] = before;
+        code = read_columns(d, file, name, object, first, count, in_file, done, first_item, m);
+    } else if (!code) {
+        code = reserve(m, before + nonzeros);
+        if (!code) code = h5_read(file, object, H5T_NATIVE_INT32, begin, nonzeros, m->indices + before);
+        for (int64_t r = 0; r <= count; r++) indptr[r] += before - begin;
+        if (!code) code = check_rows(name, object, d, first, count, indptr, 0, m->indices);
+    }
+    if (in_file != indptr) free(in_file);
     snprintf(object, sizeof object, "/%s/user", part_split[part]);
     return code ? code : h5_read_columns(file, object, H5T_NATIVE_INT64, 0, first, count, users + done);
 }
 
 int dataset_read(const struct dataset *dataset, enum dataset_part part, int64_t first, int64_t count,
                  struct csr *matrix, int64_t **users) {
-    *matrix = (struct csr){.rows = count, .cols = dataset->n_items};
+    return dataset_read_range(dataset, part, first, count, 0, dataset->n_items, matrix, users);
+}
+
+int dataset_read_range(const struct dataset *dataset, enum dataset_part part, int64_t first, int64_t count,
+                       int64_t first_item, int64_t n_items, struct csr *matrix, int64_t **users) {
+    int is_range = n_items < dataset->n_items;
+    *matrix = (struct csr){.rows = count, .cols = n_items};
     matrix->indptr = calloc((size_t)count + 1, sizeof *matrix->indptr);
     matrix->indices = malloc(sizeof *matrix->indices);
+    if (is_range) matrix->whole = calloc((size_t)count + 1, sizeof *matrix->whole);
     *users = malloc(((size_t)count + 1) * sizeof **users);
     int code = 0;
-    if (!matrix->indptr || !matrix->indices || !*users) {
+    if (!matrix->indptr || !matrix->indices || (is_range && !matrix->whole) || !*users) {
         code = error_memory("a split's rows", ((size_t)count + 1) * 2 * sizeof **users);
     }
     int64_t row = 0, done = 0; /* of the part: the shard's first row; rows that we have */
@@ -207,7 +272,7 @@ int dataset_read(const struct dataset *dataset, enum dataset_part part, int64_t 
             hid_t file;
             code = open_shard(dataset, shard, h5_open, &file);
             if (code) break;
-            code = read_shard_rows(dataset, file, shard, part, from, n, done, matrix, *users);
+            code = read_shard_rows(dataset, file, shard, part, from, n, done, first_item, matrix, *users);
             H5Fclose(file);
             done += n;
         }

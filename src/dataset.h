@@ -68,6 +68,11 @@ int dataset_verify(const struct dataset *dataset, const struct comm *comm);
 int dataset_read(const struct dataset *dataset, enum dataset_part part, int64_t first, int64_t count,
                  struct csr *matrix, int64_t **users);
 
+/* The same of the columns [first_item, first_item + n_items) alone, with `whole` (csr.h) unless they are all.
+ * What lies outside is read in pieces and not kept. */
+int dataset_read_range(const struct dataset *dataset, enum dataset_part part, int64_t first, int64_t count,
+                       int64_t first_item, int64_t n_items, struct csr *matrix, int64_t **users);
+
 /* The catalogue. Not collective. What it holds is owned by the caller: items_free. */
 struct items {
     int64_t n;

@@ -161,7 +161,10 @@ static int print_user(const struct recommender *r, const struct catalogue *c, co
                       int64_t row) {
     int columns = terminal_width(), code = 0;
     int64_t indptr[2] = {0, u->matrix.indptr[row + 1] - u->matrix.indptr[row]};
-    struct csr one = {1, u->matrix.cols, indptr, u->matrix.indices + u->matrix.indptr[row]};
+    struct csr one = {.rows = 1,
+                      .cols = u->matrix.cols,
+                      .indptr = indptr,
+                      .indices = u->matrix.indices + u->matrix.indptr[row]};
     int32_t *top = malloc((size_t)r->k * sizeof *top);
     float *scores = malloc((size_t)r->k * 2 * sizeof *scores);
     if (!top || !scores) code = error_memory("a list", (unsigned long long)r->k * 12);

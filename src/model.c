@@ -16,7 +16,7 @@ enum {
 
 /* ---- layout ---- */
 
-static void add_tensor(struct model *m, const char *half, int layer, int is_bias, int64_t rows,
+static void add_tensor(struct model *m, const char *half, int layer, int is_bias, int is_range, int64_t rows,
                        int64_t cols) {
     struct tensor *t = &m->tensor[m->n_tensors++];
     snprintf(t->name, sizeof t->name, "%s/%d/%s", half, layer, is_bias ? "bias" : "weight");
@@ -25,6 +25,7 @@ static void add_tensor(struct model *m, const char *half, int layer, int is_bias
     t->size = (size_t)rows * (size_t)cols;
     t->offset = m->n_params;
     t->is_bias = is_bias;
+    t->is_range = is_range;
     m->n_params += (t->size + ALIGNED - 1) / ALIGNED * ALIGNED;
 }
 
@@ -40,8 +41,8 @@ int model_is_network(const struct model_config *config) {
 static void lay_out(struct model *m) {
     const struct model_config *c = &m->config;
     if (!model_is_network(c)) {
-        if (c->type == MODEL_EASE) add_tensor(m, "items", 0, 0, m->n_items, m->n_items);
-        add_tensor(m, "items", 0, 1, 1, m->n_items);
+        if (c->type == MODEL_EASE) add_tensor(m, "items", 0, 0, 1, m->n_items, m->n_items);
+        add_tensor(m, "items", 0, 1, 1, 1, m->n_items);
         return;
     }
     m->n_encoder = c->n_hidden + 1;
@@ -55,16 +56,15 @@ static void lay_out(struct model *m) {
         const char *half = l < m->n_encoder ? "encoder" : "decoder";
         int number = l < m->n_encoder ? l : l - m->n_encoder, is_last = l == m->n_layers - 1;
         int out = m->width[l + 1] * (c->type == MODEL_VAE && l == m->n_encoder - 1 ? 2 : 1);
-        if (l == 0) add_tensor(m, half, number, 0, m->n_items, out);
-        if (l > 0 && !is_last) add_tensor(m, half, number, 0, m->width[l], out);
-        if (is_last) add_tensor(m, half, number, 0, m->n_items, m->width[l]);
-        add_tensor(m, half, number, 1, 1, is_last ? m->n_items : out);
+        if (l == 0) add_tensor(m, half, number, 0, 1, m->n_items, out);
+        if (l > 0 && !is_last) add_tensor(m, half, number, 0, 0, m->width[l], out);
+        if (is_last) add_tensor(m, half, number, 0, 1, m->n_items, m->width[l]);
+        add_tensor(m, half, number, 1, is_last, 1, is_last ? m->n_items : out);
     }
 }
 
-int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
-                 int for_training, struct model *model) {
-    *model = (struct model){.config = *config, .n_items = n_items, .backend = backend};
+static int create(int for_training, struct model *model) {
+    struct backend *backend = model->backend;
     lay_out(model);
     model->params = backend->alloc(backend, model->n_params);
     if (model->params && for_training) model->grads = backend->alloc(backend, model->n_params);
@@ -73,6 +73,39 @@ int model_create(const struct model_config *config, int64_t n_items, struct back
         return EX_OSERR;
     }
     return 0;
+}
+
+int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
+                 int for_training, struct model *model) {
+    *model = (struct model){.config = *config, .n_items = n_items, .backend = backend};
+    return create(for_training, model);
+}
+
+int model_create_range(const struct model_config *config, const struct grid *grid, struct backend *backend,
+                       int for_training, struct model *model) {
+    *model = (struct model){.config = *config, .n_items = grid->count, .grid = grid, .backend = backend};
+    return create(for_training, model);
+}
+
+int64_t model_all_items(const struct model *model) {
+    return model->grid ? model->grid->n_items : model->n_items;
+}
+
+int64_t model_all_parameters(const struct model *model) {
+    int64_t n = 0;
+    for (int t = 0; t < model->n_tensors; t++) {
+        const struct tensor *tensor = &model->tensor[t];
+        n += (int64_t)tensor->size;
+        if (tensor->is_range) {
+            n += (model_all_items(model) - model->n_items) * (tensor->is_bias ? 1 : tensor->cols);
+        }
+    }
+    return n;
+}
+
+/* Have all item ranks that compute together come so far? Before they wait for each other. */
+static int agree(const struct model *m, int code) {
+    return m->grid ? comm_agree(&m->grid->items, code) : code;
 }
 
 static void free_workspace(struct model *m) {
@@ -148,13 +181,18 @@ int model_init(struct model *model, uint64_t seed) {
     if (!host) return error_memory("initial weights", INIT_PIECE * sizeof *host);
     for (int t = 0; t < model->n_tensors; t++) {
         const struct tensor *tensor = &model->tensor[t];
-        double limit = sqrt(6.0 / (double)(tensor->rows + tensor->cols));
+        int64_t rows = tensor->is_range && !tensor->is_bias ? model_all_items(model) : tensor->rows;
+        double limit = sqrt(6.0 / (double)(rows + tensor->cols));
+        /* elements of other ranks before this one's: a multiple of four */
+        size_t before = tensor->is_range && model->grid ? (size_t)model->grid->first : 0;
+        if (!tensor->is_bias) before *= (size_t)tensor->cols;
         for (size_t first = 0; first < tensor->size; first += INIT_PIECE) {
             size_t n = tensor->size - first < INIT_PIECE ? tensor->size - first : INIT_PIECE;
 #pragma omp parallel for schedule(static)
             for (size_t i = 0; i < n; i += 4) {
-                size_t at = first + i;
-                struct philox_block block = philox(seed, PHILOX_INIT, 0, (uint64_t)t, (uint32_t)(at / 4));
+                size_t at = before + first + i;
+                struct philox_block block =
+                    philox(seed, PHILOX_INIT, (uint32_t)(at >> 34), (uint64_t)t, (uint32_t)(at / 4));
                 for (size_t j = 0; j < 4 && i + j < n; j++) {
                     double uniform = (double)philox_uniform(block.lane[j]);
                     host[i + j] = (real)(tensor->is_bias ? (double)draw_bias(seed, (uint64_t)t, at + j)
@@ -232,6 +270,7 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     *loss = (struct loss){0};
     int code = b->load(b, rows, users, 1);
     if (!code) code = reserve(model, n);
+    code = agree(model, code);
     if (code) return code;
     if (n == 0) { /* a rank without a part in this batch */
         b->zero(b, model->grads, model->n_params);
@@ -285,6 +324,7 @@ int model_score(struct model *model, const struct csr *rows, real *scores) {
     int last = model->n_layers - 1;
     int code = b->load(b, rows, NULL, 0);
     if (!code) code = reserve(model, rows->rows);
+    code = agree(model, code);
     if (code || rows->rows == 0) return code;
     if (!model_is_network(&model->config)) {
         score_baseline(model, rows->rows, scores);

@@ -10,7 +10,10 @@
  * multiple of 64 numbers; the gap before it stays zero.
  *
  * ease has one weight, [n_items, n_items]: a user's scores are the sum of the rows of the items that he has,
- * over the square root of their number. popularity has a bias alone: everybody's scores. */
+ * over the square root of their number. popularity has a bias alone: everybody's scores.
+ *
+ * On a grid of ranks (grid.h) with several item ranks, n_items is the items of this rank's range, and the
+ * first and the last layer have these alone. The layers between are the same bits on the ranks of a row. */
 #ifndef VAECF_MODEL_H
 #define VAECF_MODEL_H
 
@@ -20,6 +23,7 @@
 #include "backend.h"
 #include "config.h"
 #include "csr.h"
+#include "grid.h"
 
 enum { MODEL_LAYERS_MAX = 2 * CONFIG_LAYERS_MAX + 2, MODEL_TENSORS_MAX = 2 * MODEL_LAYERS_MAX };
 
@@ -29,11 +33,13 @@ struct tensor {
     size_t offset;      /* into the block */
     size_t size;        /* rows * cols */
     int is_bias;
+    int is_range; /* rows (of a bias: columns) are items */
 };
 
 struct model {
     struct model_config config;
-    int64_t n_items;
+    int64_t n_items;         /* this rank's */
+    const struct grid *grid; /* not owned; NULL: this rank has all items */
     struct backend *backend; /* not owned */
     int n_layers;            /* weights; tensor 2l is layer l's weight, 2l + 1 its bias; 0: a baseline */
     int n_encoder;           /* the first so many are the encoder */
@@ -57,7 +63,14 @@ int model_is_network(const struct model_config *config);
 /* Lays out the tensors and allocates parameters, and gradients if for_training. EX_OSERR, EX_CONFIG. */
 int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
                  int for_training, struct model *model);
+/* The same for the items that are this rank's on a grid, on the backend that was created for it. */
+int model_create_range(const struct model_config *config, const struct grid *grid, struct backend *backend,
+                       int for_training, struct model *model);
 void model_free(struct model *model);
+
+/* Items of the whole catalogue, and parameters with all of them. */
+int64_t model_all_items(const struct model *model);
+int64_t model_all_parameters(const struct model *model);
 
 /* Fresh weights from the seed: Glorot uniform; biases normal, standard deviation 0.001, cut at two of them
  * (as Liang et al.'s code). EX_OSERR. */
@@ -70,11 +83,12 @@ struct loss {
 
 /* Gradients of scale * sum over the batch of (nll + beta * kl) into model->grads (all but untouched rows of
  * encoder/0/weight are set), and the unscaled sums. Of an asynchronous backend the gradients may still be
- * under way. EX_OSERR. */
+ * under way. Collective over the item ranks of a grid. EX_OSERR. */
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss);
 
-/* scores[rows, n_items] (backend memory) for users' inputs, without dropout or noise. EX_OSERR. */
+/* scores[rows, n_items] (backend memory) for users' inputs, without dropout or noise. Collective over the
+ * item ranks of a grid. EX_OSERR. */
 int model_score(struct model *model, const struct csr *rows, real *scores);
 
 #endif

@@ -31,15 +31,20 @@ int ranking_metrics_init(struct metrics *metrics, int64_t n_items) {
 /* Rows [first, first + count) of a matrix, with row starts of their own in indptr[count + 1]. */
 static struct csr slice(const struct csr *m, int64_t first, int64_t count, int64_t *indptr) {
     for (int64_t r = 0; r <= count; r++) indptr[r] = m->indptr[first + r] - m->indptr[first];
-    return (struct csr){
-        .rows = count, .cols = m->cols, .indptr = indptr, .indices = m->indices + m->indptr[first]};
+    return (struct csr){.rows = count,
+                        .cols = m->cols,
+                        .indptr = indptr,
+                        .indices = m->indices + m->indptr[first],
+                        .whole = m->whole ? m->whole + first : NULL};
 }
 
 int ranking_evaluate(struct model *model, const struct csr *input, const struct csr *target,
                      struct metrics *metrics) {
     struct backend *b = model->backend;
-    int64_t batch = SCORES_MAX / model->n_items;
-    int k = metrics->largest_at < model->n_items ? metrics->largest_at : (int)model->n_items;
+    const struct grid *grid = model->grid;
+    int64_t batch = SCORES_MAX / (grid ? grid->largest_count : model->n_items), all = model_all_items(model);
+    int k = metrics->largest_at < all ? metrics->largest_at : (int)all;
+    int is_adding = !grid || grid->items.rank == 0;
     if (batch > ROWS_MAX) batch = ROWS_MAX;
     if (batch < 1) batch = 1;
     size_t n = (size_t)batch;
@@ -50,14 +55,17 @@ int ranking_evaluate(struct model *model, const struct csr *input, const struct 
     if (!scores || !top || !first_hit || !starts) {
         code = error_memory("the ranking of a batch", n * (size_t)model->n_items * sizeof *scores);
     }
+    if (grid) code = comm_agree(&grid->items, code);
     for (int64_t first = 0; first < input->rows && !code; first += batch) {
         int64_t rows = input->rows - first < batch ? input->rows - first : batch;
         struct csr x = slice(input, first, rows, starts), t = slice(target, first, rows, starts + n + 1);
         code = model_score(model, &x, scores);
+        if (grid) code = comm_agree(&grid->items, code);
         if (code) break;
         b->top_k(b, rows, scores, k, &t, top, NULL, first_hit);
         code = b->check(b);
-        for (int64_t r = 0; r < rows && !code; r++) {
+        if (grid) code = comm_agree(&grid->items, code);
+        for (int64_t r = 0; r < rows && is_adding && !code; r++) {
             int64_t n_targets = t.indptr[r + 1] - t.indptr[r];
             if (n_targets > 0) {
                 metrics_add(metrics, top + r * k, k, t.indices + t.indptr[r], n_targets, first_hit[r]);

@@ -10,7 +10,8 @@
 int ranking_metrics_init(struct metrics *metrics, int64_t n_items);
 
 /* Scores the users (rows) by their input and adds those who have a target to the metrics. Not collective:
- * each rank gives its own rows, then metrics_reduce. EX_OSERR. */
+ * each rank gives its own rows, then metrics_reduce; collective over the item ranks of a grid, all of whom
+ * give the same rows: their own columns of the input, the whole target. Item rank 0 adds. EX_OSERR. */
 int ranking_evaluate(struct model *model, const struct csr *input, const struct csr *target,
                      struct metrics *metrics);
 

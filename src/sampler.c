@@ -147,8 +147,8 @@ struct exchange {
     int *owner;           /* [n_own] where the rows that this rank will compute are now */
     int64_t n_own;
     struct traffic rows, items;
-    int64_t *send_users, *send_lengths;       /* [base.rows] ordered by rank, then position */
-    int64_t *receive_users, *receive_lengths; /* [n_own] */
+    int64_t *send_users, *send_lengths, *send_whole;          /* [base.rows] by rank, then position */
+    int64_t *receive_users, *receive_lengths, *receive_whole; /* [n_own] */
     int32_t *send_items, *receive_items;
 };
 
@@ -159,8 +159,10 @@ static void exchange_free(struct exchange *x) {
     free(x->items.send);
     free(x->send_users);
     free(x->send_lengths);
+    free(x->send_whole);
     free(x->receive_users);
     free(x->receive_lengths);
+    free(x->receive_whole);
     free(x->send_items);
     free(x->receive_items);
 }
@@ -178,8 +180,12 @@ static int plan(const struct sampler *s, uint32_t epoch, struct exchange *x) {
     x->receive_users = malloc(((size_t)own + 1) * sizeof *x->receive_users);
     x->receive_lengths = malloc(((size_t)own + 1) * sizeof *x->receive_lengths);
     x->send_items = malloc(((size_t)csr_nonzeros(&s->base) + 1) * sizeof *x->send_items);
-    if (!x->places || !x->owner || !x->send_users || !x->send_lengths || !x->receive_users ||
-        !x->receive_lengths || !x->send_items) {
+    if (s->base.whole) {
+        x->send_whole = malloc(((size_t)n + 1) * sizeof *x->send_whole);
+        x->receive_whole = malloc(((size_t)own + 1) * sizeof *x->receive_whole);
+    }
+    if ((s->base.whole && (!x->send_whole || !x->receive_whole)) || !x->places || !x->owner ||
+        !x->send_users || !x->send_lengths || !x->receive_users || !x->receive_lengths || !x->send_items) {
         return error_memory("the exchange of rows", bytes);
     }
     if (csr_nonzeros(&s->base) > INT_MAX) {
@@ -221,6 +227,7 @@ static void pack(const struct sampler *s, struct exchange *x) {
         int to = rank_of_position(s, x->places[i].position);
         int64_t row = x->places[i].row, length = base->indptr[row + 1] - base->indptr[row];
         x->send_users[x->rows.send_at[to]] = s->base_users[row];
+        if (base->whole) x->send_whole[x->rows.send_at[to]] = base->whole[row];
         x->send_lengths[x->rows.send_at[to]++] = length;
         memcpy(x->send_items + x->items.send_at[to], base->indices + base->indptr[row],
                (size_t)length * sizeof *x->send_items);
@@ -246,14 +253,16 @@ static int unpack(struct sampler *s, struct exchange *x, int64_t n_items) {
     m->cols = s->base.cols;
     m->indptr = calloc((size_t)x->n_own + 1, sizeof *m->indptr);
     m->indices = malloc(((size_t)n_items + 1) * sizeof *m->indices);
+    if (s->base.whole) m->whole = malloc(((size_t)x->n_own + 1) * sizeof *m->whole);
     s->users = malloc(((size_t)x->n_own + 1) * sizeof *s->users);
-    if (!m->indptr || !m->indices || !s->users) {
+    if (!m->indptr || !m->indices || (s->base.whole && !m->whole) || !s->users) {
         return error_memory("an epoch's rows", (size_t)n_items * sizeof *m->indices);
     }
     for (int64_t i = 0; i < x->n_own; i++) {
         int from = x->owner[i], at = x->rows.receive_at[from]++;
         int64_t length = x->receive_lengths[at];
         s->users[i] = x->receive_users[at];
+        if (m->whole) m->whole[i] = x->receive_whole[at];
         m->indptr[i + 1] = m->indptr[i] + length;
         memcpy(m->indices + m->indptr[i], x->receive_items + x->items.receive_at[from],
                (size_t)length * sizeof *m->indices);
@@ -271,6 +280,7 @@ int sampler_begin(struct sampler *sampler, uint32_t epoch) {
     pack(sampler, &x);
     all_to_all(comm, &x.rows, MPI_INT64_T, x.send_users, x.receive_users);
     all_to_all(comm, &x.rows, MPI_INT64_T, x.send_lengths, x.receive_lengths);
+    if (x.send_whole) all_to_all(comm, &x.rows, MPI_INT64_T, x.send_whole, x.receive_whole);
     for (int64_t i = 0, rank = 0; i < x.n_own; i++) { /* lengths came in order of rank */
         while (rank + 1 < comm->size && i >= x.rows.receive_at[rank + 1]) rank++;
         n_items += x.receive_lengths[i];
@@ -294,7 +304,10 @@ void sampler_batch(struct sampler *s, int64_t step, struct csr *rows, const int6
     int64_t first = s->step_first[step], count = s->step_first[step + 1] - first,
             begin = s->rows.indptr[first];
     for (int64_t r = 0; r <= count; r++) s->indptr[r] = s->rows.indptr[first + r] - begin;
-    *rows = (struct csr){
-        .rows = count, .cols = s->rows.cols, .indptr = s->indptr, .indices = s->rows.indices + begin};
+    *rows = (struct csr){.rows = count,
+                         .cols = s->rows.cols,
+                         .indptr = s->indptr,
+                         .indices = s->rows.indices + begin,
+                         .whole = s->rows.whole ? s->rows.whole + first : NULL};
     *users = s->users + first;
 }

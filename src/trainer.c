@@ -18,6 +18,7 @@
 #include "dataset.h"
 #include "error.h"
 #include "file.h"
+#include "grid.h"
 #include "loss_scale.h"
 #include "metrics.h"
 #include "model.h"
@@ -36,14 +37,15 @@ static const double LIVE_SECONDS = 0.3;
 
 struct trainer {
     const struct config *config;
-    const struct comm *comm;
+    const struct comm *comm; /* all ranks */
+    struct grid grid;
     struct dataset dataset;
     struct items items; /* rank 0's: they go into the checkpoints */
     struct sampler sampler;
     struct backend backend;
     struct model model;
     struct optimizer optimizer;
-    struct csr validation_input, validation_target; /* this rank's part */
+    struct csr validation_input, validation_target; /* this rank's part; of a target all items */
     struct metrics metrics;                         /* on validation */
     int n_metrics, chosen;                          /* in metrics; which of them chooses best.h5 */
     struct train_state state;
@@ -75,21 +77,24 @@ static double now(void) {
 
 /* ---- data ---- */
 
-/* This rank's rows of a part. */
-static int read_part(const struct trainer *t, enum dataset_part part, struct csr *matrix, int64_t **users) {
+/* This rank's rows of a part: of its items, or of all. */
+static int read_part(const struct trainer *t, enum dataset_part part, int all_items, struct csr *matrix,
+                     int64_t **users) {
+    const struct grid *g = &t->grid;
     int64_t first, count;
-    comm_part(t->dataset.rows[part], t->comm->rank, t->comm->size, &first, &count);
-    return dataset_read(&t->dataset, part, first, count, matrix, users);
+    comm_part(t->dataset.rows[part], g->data.rank, g->data.size, &first, &count);
+    return dataset_read_range(&t->dataset, part, first, count, all_items ? 0 : g->first,
+                              all_items ? g->n_items : g->count, matrix, users);
 }
 
 /* Input and target of a split. */
 static int read_split(const struct trainer *t, enum dataset_part input_part, enum dataset_part target_part,
                       struct csr *input, struct csr *target) {
     int64_t *users = NULL;
-    int code = read_part(t, input_part, input, &users);
+    int code = read_part(t, input_part, 0, input, &users);
     free(users);
     if (code) return code;
-    code = read_part(t, target_part, target, &users);
+    code = read_part(t, target_part, 1, target, &users);
     free(users);
     return code;
 }
@@ -107,31 +112,44 @@ static int load_data(struct trainer *t) {
     if (t->dataset.nonzeros[DATASET_TRAIN] == 0) {
         return error_set(EX_DATAERR, "%s: the training split is empty", t->config->data_path);
     }
-    code = read_part(t, DATASET_TRAIN, &base, &users);
+    if (t->comm->rank == 0) code = dataset_read_items(&t->dataset, &t->items);
+    code = comm_agree(t->comm, code);
+    if (!code)
+        code =
+            grid_cut(t->comm, t->dataset.n_items, t->dataset.rows[DATASET_TRAIN], t->items.count, &t->grid);
+    if (code) return code;
+    code = read_part(t, DATASET_TRAIN, 0, &base, &users);
     if (!code) {
-        code = sampler_create(t->comm, &base, users, t->dataset.rows[DATASET_TRAIN],
+        code = sampler_create(&t->grid.data, &base, users, t->dataset.rows[DATASET_TRAIN],
                               t->config->train.batch_size, (uint64_t)t->config->train.seed, &t->sampler);
     }
     if (!code) {
         code = read_split(t, DATASET_VALIDATION_INPUT, DATASET_VALIDATION_TARGET, &t->validation_input,
                           &t->validation_target);
     }
-    if (!code && t->comm->rank == 0) code = dataset_read_items(&t->dataset, &t->items);
     return comm_agree(t->comm, code);
 }
 
 /* ---- checkpoints ---- */
 
+/* Does this rank have a part in writing checkpoints? The first row of the grid has the whole model. */
+static int is_saving(const struct trainer *t) {
+    return t->grid.data.rank == 0;
+}
+
 static int save(struct trainer *t) {
     char path[PATH_SIZE];
     double begin = now();
     int code = 0;
+    checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
+    /* the rows of the table that the checkpoint counts on */
+    if (t->comm->rank == 0) code = report_sync(&t->report);
+    code = comm_agree(&t->grid.items, code);
+    if (!code && is_saving(t)) {
+        code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
+                               &t->items, t->dataset.fingerprint);
+    }
     if (t->comm->rank == 0) {
-        checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
-        code = report_sync(&t->report); /* the rows of the table that the checkpoint counts on */
-        if (!code)
-            code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
-                                   &t->items, t->dataset.fingerprint);
         if (!code) code = checkpoint_prune(t->config->output_path, t->config->train.checkpoint.keep);
         if (!code) report_log(&t->report, "%s: saved in %.2f s", path, now() - begin);
     }
@@ -150,7 +168,7 @@ static int save_best(struct trainer *t) {
     char path[PATH_SIZE];
     int code = 0;
     clear_epoch(&state);
-    if (t->comm->rank == 0) {
+    if (is_saving(t)) {
         snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
         code = checkpoint_save(path, t->config, &state, &t->model, NULL, NULL, &t->items,
                                t->dataset.fingerprint);
@@ -269,8 +287,12 @@ static void introduce(struct trainer *t, const char *checkpoint) {
         report_line(&t->report,
                     "model %s %lld%s-%lld: %.3f million parameters; %lld steps an epoch of %lld users",
                     m->type == MODEL_VAE ? "vae" : "dae", (long long)d->n_items, layers,
-                    (long long)d->n_items, 1e-6 * (double)t->model.n_params,
+                    (long long)d->n_items, 1e-6 * (double)model_all_parameters(&t->model),
                     (long long)sampler_steps(&t->sampler), (long long)t->config->train.batch_size);
+    if (t->grid.items.size > 1)
+        report_line(&t->report, "grid %d x %d: %d x a part of the users, %d x up to %lld of the items",
+                    t->grid.data.size, t->grid.items.size, t->grid.data.size, t->grid.items.size,
+                    (long long)t->grid.largest_count);
     if ((enum precision)t->config->train.precision != t->backend.precision) {
         report_line(&t->report, "note: train.precision: computing in fp32%s",
                     t->config->train.precision == PRECISION_BF16
@@ -308,14 +330,20 @@ static int prepare_baseline(struct trainer *t) {
 static int set_up(struct trainer *t, enum trainer_start start, const char *given) {
     char checkpoint[PATH_SIZE];
     struct metric metric[REPORT_METRICS_MAX];
-    int code = load_data(t);
+    const struct config *c = t->config;
+    int code = grid_create(t->comm, c->parallel.data, c->parallel.item, &t->grid);
+    if (!code && t->grid.items.size > 1 && !model_is_network(&c->model)) {
+        code = error_set(EX_CONFIG, "parallel.item: ease and popularity take no steps; want 1");
+    }
+    if (!code) code = load_data(t);
     if (code) return code;
     t->n_metrics = report_metrics(t->config, metric, &t->chosen);
     int is_network = model_is_network(&t->config->model);
     if (!is_network) code = prepare_baseline(t);
     if (code) return code;
     const struct backend_options options = {
-        .n_items = t->dataset.n_items,
+        .n_items = t->grid.count,
+        .grid = &t->grid,
         .device = is_network ? (enum device)t->config->device : DEVICE_CPU,
         .precision = (enum precision)t->config->train.precision,
         .comm = t->comm,
@@ -323,7 +351,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
         .comm_type = (enum comm_type)t->config->comm_type,
     };
     code = backend_create(&options, &t->backend);
-    if (!code) code = model_create(&t->config->model, t->dataset.n_items, &t->backend, is_network, &t->model);
+    if (!code) code = model_create_range(&c->model, &t->grid, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
     t->model.smoothing = t->config->train.label_smoothing;
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
@@ -354,6 +382,7 @@ static void tear_down(struct trainer *t) {
     if (t->backend.destroy) t->backend.destroy(&t->backend);
     sampler_free(&t->sampler);
     items_free(&t->items);
+    grid_free(&t->grid);
     dataset_close(&t->dataset);
 }
 
@@ -388,8 +417,9 @@ static int update(struct trainer *t) {
     struct backend *b = &t->backend;
     const struct tensor *first = &t->model.tensor[0], *rest = &t->model.tensor[1];
     int is_guarded = t->config->train.precision == PRECISION_FP16, is_skipped = 0;
-    b->input_all_reduce(b, t->comm, (int)first->cols, t->model.grads + first->offset);
-    b->all_reduce(b, t->comm, t->model.grads + rest->offset, t->model.n_params - rest->offset);
+    const struct comm *data = &t->grid.data;
+    b->input_all_reduce(b, data, (int)first->cols, t->model.grads + first->offset);
+    b->all_reduce(b, data, t->model.grads + rest->offset, t->model.n_params - rest->offset);
     if (is_guarded) b->guard(b, t->model.grads, t->model.n_params);
     t->optimizer.unscale = 1 / t->state.loss_scale;
     optimizer_update(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
@@ -409,14 +439,15 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     const struct draw draw = {(uint64_t)c->seed, (uint32_t)s->epoch};
     double beta = beta_after(c, s->step), users = (double)sampler_step_users(&t->sampler, s->epoch_step);
     double begin = now(), minutes = c->checkpoint.every_minutes;
+    int is_counting = t->grid.items.rank == 0; /* all ranks of a row have the same loss */
     struct csr rows;
     const int64_t *row_users;
     struct loss loss;
     sampler_batch(&t->sampler, s->epoch_step, &rows, &row_users);
     int code = model_train_batch(&t->model, &rows, row_users, &draw, beta, s->loss_scale / users, &loss);
     double sums[SUMS] = {
-        [SUM_NLL] = loss.nll,
-        [SUM_KL] = loss.kl,
+        [SUM_NLL] = is_counting ? loss.nll : 0,
+        [SUM_KL] = is_counting ? loss.kl : 0,
         [SUM_FAILED] = code != 0,
         [SUM_STOP] = stop_signal != 0,
         [SUM_SAVE] = t->comm->rank == 0 && minutes > 0 && begin - t->saved >= 60 * minutes,
@@ -446,7 +477,8 @@ static int train_step(struct trainer *t, int *stop, int *due) {
 
 /* ---- an epoch ---- */
 
-/* Adds this rank's users to the metrics, in pieces: EX_STOPPED if a signal comes. Not collective. */
+/* Adds this rank's users to the metrics, in pieces: EX_STOPPED if a signal comes. Collective over the item
+ * ranks alone. */
 static int evaluate(struct trainer *t, const struct csr *input, const struct csr *target,
                     struct metrics *metrics) {
     int64_t piece = SCORES_MAX / t->dataset.n_items + 1;
@@ -456,7 +488,9 @@ static int evaluate(struct trainer *t, const struct csr *input, const struct csr
         x.rows = y.rows = input->rows - first < piece ? input->rows - first : piece;
         x.indptr += first;
         y.indptr += first;
-        code = stop_signal ? stopped(t) : ranking_evaluate(&t->model, &x, &y, metrics);
+        if (x.whole) x.whole += first;
+        int64_t stop = comm_max(&t->grid.items, stop_signal != 0);
+        code = stop ? stopped(t) : ranking_evaluate(&t->model, &x, &y, metrics);
     }
     return code;
 }

@@ -48,7 +48,7 @@ static void create(int type, int with_powers, struct backend *backend, struct mo
     struct model_config config = {.l2 = reference.l2};
     if (with_powers) config = reference;
     config.type = type;
-    struct csr rows = {USERS, ITEMS, indptr, indices};
+    struct csr rows = {.rows = USERS, .cols = ITEMS, .indptr = indptr, .indices = indices};
     assert_int_equal(backend_cpu_create(ITEMS, PRECISION_FP32, backend), 0);
     assert_int_equal(model_create(&config, ITEMS, backend, 0, model), 0);
     if (baseline_fit(model, &rows, &comm)) fail_msg("%s", error_message());
@@ -60,7 +60,7 @@ static void check_scores(struct backend *backend, struct model *model, double wa
     static real scores[USERS * ITEMS];
     static float of_scorer[USERS * ITEMS];
     static int32_t top[USERS * ITEMS];
-    struct csr rows = {USERS, ITEMS, indptr, indices};
+    struct csr rows = {.rows = USERS, .cols = ITEMS, .indptr = indptr, .indices = indices};
     struct scorer *scorer;
     assert_int_equal(model_score(model, &rows, scores), 0);
     assert_int_equal(scorer_create(model, PRECISION_FP32, &scorer), 0);

@@ -502,7 +502,10 @@ static void test_many_batches(void **state) {
         const struct draw draw = {1, (uint32_t)batch};
         struct loss loss[2];
         for (int64_t r = 0; r <= count; r++) starts[r] = p.rows.indptr[first + r] - p.rows.indptr[first];
-        struct csr rows = {count, s->items, starts, p.rows.indices + p.rows.indptr[first]};
+        struct csr rows = {.rows = count,
+                           .cols = s->items,
+                           .indptr = starts,
+                           .indices = p.rows.indices + p.rows.indptr[first]};
         for (int d = 0; d < 2; d++) {
             if (batch == 0) {
                 assert_int_equal(model_create(&config, s->items, &p.backend[d], 1, &models[d]), 0);

@@ -16,7 +16,7 @@ enum { ITEMS = 23, ROWS = 5 };
 static int64_t indptr[ROWS + 1] = {0, 4, 4, 9, 10, 16};
 static int32_t indices[16] = {0, 5, 11, 22, 3, 4, 5, 6, 7, 22, 1, 2, 8, 13, 17, 20};
 static int64_t users[ROWS] = {7, 1, 100000000007, 4, 9};
-static const struct csr rows = {ROWS, ITEMS, indptr, indices};
+static const struct csr rows = {.rows = ROWS, .cols = ITEMS, .indptr = indptr, .indices = indices};
 static const struct draw draw = {99, 3};
 static const double beta = 0.3, scale = 1.0 / ROWS;
 

@@ -124,7 +124,8 @@ static void test_short_lists(void **state) {
     struct backend backend;
     int64_t starts[] = {0, 1, 4, 4}, target_starts[] = {0, 1, 2, 3}, first_hit[3];
     int32_t input_items[] = {1, 0, 1, 2}, target_items[] = {2, 1, 3}, top[3 * 4];
-    struct csr input = {3, 4, starts, input_items}, targets = {3, 4, target_starts, target_items};
+    struct csr input = {.rows = 3, .cols = 4, .indptr = starts, .indices = input_items},
+               targets = {.rows = 3, .cols = 4, .indptr = target_starts, .indices = target_items};
     real scores[] = {1, 9, 1, 1, 1, 2, 3, 4, 5, 5, 5, 5}, top_scores[3 * 4];
     const int32_t want[] = {0, 2, 3, -1, 3, -1, -1, -1, 0, 1, 2, 3};
     assert_int_equal(backend_cpu_create(4, PRECISION_FP32, &backend), 0);

@@ -205,7 +205,7 @@ static void test_label_smoothing(void **state) {
     static int32_t indices[USERS * EACH];
     const struct model_config config = {.type = MODEL_DAE, .latent = LATENT, .activation = ACTIVATION_TANH};
     const struct draw draw = {1, 0};
-    struct csr rows = {USERS, ITEMS, indptr, indices};
+    struct csr rows = {.rows = USERS, .cols = ITEMS, .indptr = indptr, .indices = indices};
     struct backend backend;
     struct model model;
     struct loss plain, smooth;

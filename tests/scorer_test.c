@@ -223,7 +223,10 @@ static void test_batches_and_threads(void **state) {
                 for (int64_t r = 0; r <= n; r++) {
                     indptr[r] = users.indptr[first + r] - users.indptr[first];
                 }
-                struct csr part = {n, ITEMS, indptr, users.indices + users.indptr[first]};
+                struct csr part = {.rows = n,
+                                   .cols = ITEMS,
+                                   .indptr = indptr,
+                                   .indices = users.indices + users.indptr[first]};
                 int code = scorer_top_k(scorer, &part, K, 0, other + first * K, others + first * K);
                 assert_int_equal(code, 0);
             }
@@ -289,14 +292,14 @@ static void test_precisions(void **state) {
     model.params[5] = 1e-7f; /* subnormal in fp16 */
     assert_int_equal(scorer_create(&model, PRECISION_FP16, &scorer), 0);
     int32_t top[40];
-    struct csr one = {1, 40, users.indptr, users.indices};
+    struct csr one = {.rows = 1, .cols = 40, .indptr = users.indptr, .indices = users.indices};
     static float full[40], half[40];
     assert_int_equal(scorer_top_k(scorer, &one, 40, SCORER_SEEN, top, half), 0);
     scorer_destroy(scorer);
     assert_int_equal(scorer_create(&model, PRECISION_FP32, &scorer), 0);
     assert_int_equal(scorer_top_k(scorer, &one, 40, SCORER_SEEN, top, full), 0);
     for (int j = 0; j < 40; j++) assert_true(fabsf(full[j] - half[j]) < 2e-3f);
-    struct csr none = {0, 40, users.indptr, users.indices};
+    struct csr none = {.rows = 0, .cols = 40, .indptr = users.indptr, .indices = users.indices};
     assert_int_equal(scorer_top_k(scorer, &none, 40, 0, top, full), 0);
     scorer_destroy(scorer);
     clear();
