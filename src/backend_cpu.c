@@ -168,7 +168,7 @@ static int sort_by_item(struct cpu *cpu) {
     memset(cpu->touched, 0, (size_t)words * sizeof *cpu->touched);
     for (int64_t k = 0; k < nonzeros; k++) set(cpu->touched, m->indices[k]);
     for (int64_t w = 0; w < words; w++) n += __builtin_popcountll(cpu->touched[w]);
-    if (n > cpu->items_room) {
+    if (n > cpu->items_room || !cpu->item_start) {
         cpu->items_room = 0;
         if (make_room(&cpu->item, n, sizeof *cpu->item)) return EX_OSERR;
         if (make_room(&cpu->item_start, n + 1, sizeof *cpu->item_start)) return EX_OSERR;

@@ -45,8 +45,9 @@ struct train_config {
         double cap;           /* largest weight of the KL term */
         int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */
     } kl;
-    int precision;     /* enum precision */
-    double loss_scale; /* 0: dynamic */
+    int precision;        /* enum precision */
+    double loss_scale;    /* 0: dynamic */
+    int64_t logit_memory; /* MB of a rank for logits; 0: as the backend thinks */
     struct {
         struct metric metric; /* also what chooses best.h5 */
         int64_t patience;     /* validations without a better value before stopping; 0: never stop */

@@ -344,6 +344,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     const struct backend_options options = {
         .n_items = t->grid.count,
         .grid = &t->grid,
+        .logit_memory = c->train.logit_memory * 1000000,
         .device = is_network ? (enum device)t->config->device : DEVICE_CPU,
         .precision = (enum precision)t->config->train.precision,
         .comm = t->comm,
