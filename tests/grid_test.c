@@ -333,10 +333,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tiles),      cmocka_unit_test(test_overflow),
         cmocka_unit_test(test_lists),      cmocka_unit_test(test_checkpoints),
     };
-    MPI_Init(&argc, &argv);
-    world.mpi = MPI_COMM_WORLD;
-    MPI_Comm_rank(world.mpi, &world.rank);
-    MPI_Comm_size(world.mpi, &world.size);
+    world = comm_start(&argc, &argv);
     for (int i = 0; i < ITEMS; i++) count[i] = 300 / (1 + i);
     if (grid_create(&world, 1, world.size, &grid) || grid_cut(&world, ITEMS, 400, count, &grid)) return 1;
     make_rows();
@@ -345,6 +342,6 @@ int main(int argc, char **argv) {
     csr_free(&part);
     csr_free(&targets);
     grid_free(&grid);
-    MPI_Finalize();
+    comm_stop();
     return failed;
 }
