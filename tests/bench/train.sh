@@ -2,9 +2,9 @@
 # Training speed beside its limits, in one run on one machine: the dense products alone (the ceiling), and PyTorch.
 #
 #   BIN=bin BUILD=build PYTHON=python3 tests/bench/train.sh [OUT_DIR]      make bench
-#
-# Prints the machine, the commands and tables; writes OUT_DIR/train.csv, ranks.csv and growth.csv (default
-# results/bench). SHAPES="ml-20m ml-1m gowalla" chooses; RANKS=no and GROWTH=no leave those tables out. A PyTorch that
+# Prints the machine, the commands and tables; writes OUT_DIR/train.csv, ranks.csv, evaluation.csv and growth.csv (default
+# results/bench). SHAPES="ml-20m ml-1m gowalla" chooses; RANKS=no, EVALUATION=no and GROWTH=no leave those tables out. A
+# PyTorch that PYTHON does not find is told and its columns stay empty.
 # PYTHON does not find is told and its columns stay empty.
 set -euo pipefail
 bin=${BIN:-bin} build=${BUILD:-build} python=${PYTHON:-python3} out=${1:-results/bench}
@@ -23,11 +23,11 @@ has_torch=no
 has_bf16=no
 "$build/tests/bench/products" 64 8 8 8 bf16 > /dev/null 2>&1 && has_bf16=yes
 
-# data NAME USERS ITEMS INTERACTIONS: a synthetic set of that shape
+# data NAME USERS ITEMS INTERACTIONS [HELD_OUT]: a synthetic set of that shape
 data() {
     [ ! -d "$work/$1" ] || return 0
     "$bin/vaecf-synthesize" --users "$2" --items "$3" --interactions "$4" --output "$work/$1.csv" 2> /dev/null
-    "$bin/vaecf-preprocess" --input "$work/$1.csv" --output "$work/$1" --heldout-users 500 > /dev/null 2>&1
+    "$bin/vaecf-preprocess" --input "$work/$1.csv" --output "$work/$1" --heldout-users "${5:-500}" > /dev/null 2>&1
     rm "$work/$1.csv"
 }
 
@@ -105,6 +105,24 @@ if [ "${RANKS:-yes}" = yes ]; then
         done
     done
     rm -rf "$work/ranks"
+    echo "written: $csv"
+fi
+if [ "${EVALUATION:-yes}" = yes ]; then
+    # 10,000 held-out users, from the start of vaecf-evaluate to its end, beside an epoch of MovieLens-20M's size
+    csv=$out/evaluation.csv
+    echo "machine,threads,users,seconds,epoch_users,epoch_seconds,share_of_epoch" > "$csv"
+    data evaluation 136677 20108 9990000 10000
+    train evaluation 600 200 500 fp32 1 > "$work/speed"
+    epoch=$(sed -n 's/^data .*: \([0-9]*\) users.*/\1/p' "$work/log")
+    seconds=$(cut -d, -f3 "$work/run/metrics.csv" | tail -n 1)
+    start=$(date +%s.%N)
+    "$bin/vaecf-evaluate" --checkpoint "$work/run/best.h5" --data "$work/evaluation" --split test > "$work/table"
+    took=$(awk -v a="$start" -v b="$(date +%s.%N)" 'BEGIN {printf "%.2f", b - a}')
+    share=$(ratio "$took" "$seconds")
+    printf '\nevaluation of %s users: %s s, an epoch of %s users: %s s, a share of %s\n' \
+        "$(sed -n '2s/^test,\([0-9]*\),.*/\1/p' "$work/table")" "$took" "$epoch" "$seconds" "$share"
+    echo "$machine,$OMP_NUM_THREADS,10000,$took,$epoch,$seconds,$share" >> "$csv"
+    rm -rf "$work/evaluation"
     echo "written: $csv"
 fi
 [ "${GROWTH:-yes}" = yes ] || exit 0
