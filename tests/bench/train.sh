@@ -2,10 +2,10 @@
 # Training speed beside its limits, in one run on one machine: the dense products alone (the ceiling), and PyTorch.
 #
 #   BIN=bin BUILD=build PYTHON=python3 tests/bench/train.sh [OUT_DIR]      make bench
+#
 # Prints the machine, the commands and tables; writes OUT_DIR/train.csv, ranks.csv, evaluation.csv and growth.csv (default
 # results/bench). SHAPES="ml-20m ml-1m gowalla" chooses; RANKS=no, EVALUATION=no and GROWTH=no leave those tables out. A
 # PyTorch that PYTHON does not find is told and its columns stay empty.
-# PYTHON does not find is told and its columns stay empty.
 set -euo pipefail
 bin=${BIN:-bin} build=${BUILD:-build} python=${PYTHON:-python3} out=${1:-results/bench}
 shapes=${SHAPES-ml-20m ml-1m gowalla}
