@@ -112,14 +112,15 @@ LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)
 MAINS := preprocess/preprocess.c preprocess/synthesize.c $(PROGRAMS:%=src/%.c)
 SOURCES := $(filter-out $(MAINS) src/gemm_onednn.c src/gemm_cblas.c,$(wildcard src/*.c preprocess/*.c)) \
     $(wildcard src/gemm_$(FOUND_GEMM).c) $(if $(FOUND_NVCC),$(wildcard cuda/*.c))
-OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(BUILD)/cuda/kernels.o)
+KERNELS := $(wildcard cuda/*.cu)
+OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(KERNELS:%.cu=$(BUILD)/%.o))
 
 # Machine code for each of CUDA_ARCH, and PTX of the last, which later GPUs compile for themselves.
 CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
 NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
     $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
-$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h src/philox.h $(BUILD)/flags | $(BUILD)/complete
+$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
 $(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')
@@ -129,8 +130,8 @@ cuda-check:
 ifeq ($(FOUND_NVCC),)
 	@echo "cuda-check: there is no nvcc: the kernels are not compiled for the GPU"
 else
-	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="sm_80 sm_90a sm_100" build/cuda_check/cuda/kernels.o \
-	    $(patsubst %.c,build/cuda_check/%.o,$(wildcard cuda/*.c))
+	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="sm_80 sm_90a sm_100" \
+	    $(KERNELS:%.cu=build/cuda_check/%.o) $(patsubst %.c,build/cuda_check/%.o,$(wildcard cuda/*.c))
 	@echo "cuda-check: the CUDA code compiles without warnings for sm_80, sm_90a and sm_100"
 endif
 
@@ -191,29 +192,31 @@ $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 # The CUDA backend on the host: tests/cuda_host stands in for CUDA, cuBLASLt and NCCL, and the objects here for those of
 # the same name in the library.
 HOST := $(BUILD)/cuda_host
-HOST_C := cuda/backend_cuda.c cuda/matmul.c cuda/comm_nccl.c src/backend.c src/program.c
+HOST_C := $(wildcard cuda/*.c) src/backend.c src/program.c
 HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) \
     $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
-HOST_FLAGS := -Itests/cuda_host -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
+HOST_KERNELS := $(KERNELS:cuda/%.cu=$(HOST)/cuda/%.o)
+HOST_SMALL := $(KERNELS:cuda/%.cu=$(HOST)/cuda/small_%.o)
+HOST_FLAGS := -Itests/cuda_host -DVAECF_SMALL_PIECES -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
 HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -Wextra -Werror -Wno-unknown-pragmas \
     -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
 $(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
-$(HOST)/cuda/kernels.o: cuda/kernels.cu $(BUILD)/flags | $(BUILD)/complete
+$(HOST_KERNELS): $(HOST)/cuda/%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $< (host emulation))$(HOST_CXX) -x c++ -c -o $@ $<
 # Whole runs take smaller blocks, which are faster there.
-$(HOST)/cuda/small_kernels.o: cuda/kernels.cu $(BUILD)/flags | $(BUILD)/complete
+$(HOST_SMALL): $(HOST)/cuda/small_%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $< (host emulation, small blocks))$(HOST_CXX) -DVAECF_ROW_THREADS=32 -x c++ -c -o $@ $<
 $(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(HOST_CXX) -c -o $@ $<
-$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST)/cuda/small_kernels.o $(BUILD)/libvaecf.a
+$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
-$(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST)/cuda/kernels.o $(BUILD)/libvaecf.a
+$(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
 ifneq ($(FOUND_CXX),)

@@ -1,10 +1,10 @@
 /* The kernels of the CUDA backend, each behind a C function that puts it on a stream and returns at once.
  *
- * Pointers are device memory; matrices are row-major; a batch is `rows` users with the items of row r at
- * start[r] .. start[r + 1] - 1. What a kernel computes is told in src/backend.h at the function of the same
- * name. No kernel adds floating-point numbers with atomics: every sum has an order that depends on the data
- * alone, so the same input gives the same bits. kernels.cu compiles for the GPU by nvcc and, for tests, for
- * the host by a C++ compiler against tests/cuda_host. */
+ * Pointers are device memory; matrices are row-major. What a kernel computes is told in src/backend.h at the
+ * function of the same name. No kernel adds floating-point numbers with atomics: every sum has an order that
+ * depends on the data alone, so the same input gives the same bits. `copy` (unless NULL) gets what is
+ * written, rounded to `type`. sparse.cu, softmax.cu and kernels.cu compile for the GPU by nvcc and, for
+ * tests, for the host by a C++ compiler against tests/cuda_host. */
 #ifndef VAECF_KERNELS_H
 #define VAECF_KERNELS_H
 
@@ -18,57 +18,116 @@ extern "C" {
 /* How numbers are stored that enter matrix products. */
 enum number { NUMBER_FP32, NUMBER_BF16, NUMBER_FP16 };
 
-/* Adam's constants as the kernel wants them. */
-struct kernel_adam {
-    float beta1, beta2, rest1, rest2; /* rest: 1 - beta */
-    float rate, unbias, epsilon;      /* learning rate / correction1; 1 / sqrt(correction2) */
-    float coupled, shrink, unscale;   /* weight decay in the gradient; factor of p; factor of the gradient */
+/* What changes from step to step. Kernels read it from device memory, so that a graph of them can be
+ * replayed. */
+struct kernel_step {
+    uint32_t epoch;                             /* of the draws */
+    int32_t first;                              /* the batch's first position in the epoch's order */
+    float scale;                                /* of the loss */
+    float kl_weight;                            /* beta * scale */
+    float learning_rate, rate, unbias, unscale; /* Adam: rate: learning rate / correction1; unbias: 1 /
+                                                   sqrt(correction2); unscale: of the gradient */
+    double beta;
 };
 
-/* values[nonzeros]; dropout with probability p > 0 by the draw (seed, epoch). */
-void kernel_input_values(cudaStream_t stream, int64_t rows, const int32_t *start, const int32_t *items,
-                         const int64_t *users, uint64_t seed, uint32_t epoch, float p, float *values);
-/* y[rows, h] = act(sum of values * rows of w + b). */
-void kernel_input_forward(cudaStream_t stream, int64_t rows, int h, const int32_t *start,
-                          const int32_t *items, const float *values, const float *w, const float *b, int act,
-                          float *y);
-/* dw row item[i] = the sum over its entries e of values[at[e]] * dy row row[e]; entries of i start at
- * item_start[i]. */
-void kernel_input_backward(cudaStream_t stream, int64_t n_touched, int h, const int32_t *item,
-                           const int32_t *item_start, const int32_t *row, const int32_t *at,
-                           const float *values, const float *dy, float *dw);
+/* Adam's constants. */
+struct kernel_adam {
+    float beta1, beta2, rest1, rest2, epsilon; /* rest: 1 - beta */
+    float coupled, decoupled;                  /* weight decay in the gradient, or of the weight itself */
+};
+
+/* The rows of a batch: row r has items[begin[r]] .. items[end[r] - 1]; of CSR end is begin + 1. */
+struct kernel_rows {
+    int64_t rows;
+    const int32_t *begin, *end, *items;
+    const int64_t *users;
+};
+
+/* A piece of an item's entries, begin .. end - 1: their sum is the item's gradient (to < 0) or row `to` of
+ * the partial sums. As a group: the rows begin .. end - 1 of the partial sums are the item's. */
+struct kernel_segment {
+    int32_t item, begin, end, to;
+};
+
+/* A batch, or what all batches are taken from, by item. */
+struct kernel_columns {
+    int64_t n_segments, n_groups, rows; /* rows: of the batch */
+    const struct kernel_segment *segment, *group;
+    const int32_t *row, *at; /* of each entry: its row; where its value is */
+    const int32_t *position; /* NULL: row is of the batch; else it has position[row] in the epoch's order */
+};
+
+#ifndef VAECF_SMALL_PIECES /* a test's, which has few entries and rows */
+enum {
+    KERNEL_SEGMENT = 2048 /* entries of a segment, at most */,
+    KERNEL_SLAB = 128 /* rows that are added at a time */
+};
+#else
+enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32 };
+#endif
+
+void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to);
+
+/* The epoch's order of n rows: row_at[position], position[row]; see src/order.h. */
+void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at,
+                  int32_t *position);
+/* A batch of the rows at positions step->first ..: begin, end, users [rows], of a CSR matrix with start[]. */
+void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,
+                      const int32_t *row_at, const int32_t *start, const int64_t *all_users, int32_t *begin,
+                      int32_t *end, int64_t *users);
+/* values[], one for each of items[]; dropout with probability p > 0. */
+void kernel_input_values(cudaStream_t stream, const struct kernel_rows *rows, const struct kernel_step *step,
+                         uint64_t seed, float p, float *values);
+/* y[rows, h] = act(sum of values * rows of w + b); w of type `type`. */
+void kernel_input_forward(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
+                          const float *values, const void *w, const float *b, int act, float *y, void *copy);
+/* dw row of an item = the sum over its entries in the batch of value * row of dy, which is of type `type`;
+ * rows of items without a segment stay. partial: a row of h for each segment that does not go to dw. */
+void kernel_input_backward(cudaStream_t stream, enum number type, int h, const struct kernel_columns *columns,
+                           const struct kernel_step *step, const float *values, const void *dy,
+                           float *partial, float *dw);
 
 /* y = act(y + b). */
-void kernel_activate(cudaStream_t stream, int64_t rows, int64_t n, const float *b, int act, float *y);
-/* dy *= the slope of act where its value is y; copy (unless NULL) gets it rounded to `type`. */
+void kernel_activate(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b, int act,
+                     float *y, void *copy);
+/* dy *= the slope of act where its value is y. */
 void kernel_deactivate(cudaStream_t stream, enum number type, int64_t n, int act, const float *y, float *dy,
                        void *copy);
+/* y[rows, stride] of type `type` += b[n]. */
+void kernel_add_bias(cudaStream_t stream, enum number type, int64_t rows, int64_t n, int64_t stride,
+                     const float *b, void *y);
 /* to[n] of type `type`, which is not fp32. */
 void kernel_convert(cudaStream_t stream, enum number type, int64_t n, const float *from, void *to);
 void kernel_widen(cudaStream_t stream, enum number type, int64_t n, const void *from, float *to);
-/* sums[cols] = (add ? sums : 0) + the sum of the rows of a matrix of type `type`. */
-void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_t cols, const void *matrix,
-                     int add, float *sums);
+/* sums[cols] = (add ? sums : 0) + the sum of the rows of matrix[rows, stride] of type `type`; partial: a row
+ * of cols for every KERNEL_SLAB rows. */
+void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_t cols, int64_t stride,
+                     const void *matrix, int add, float *partial, float *sums);
 /* sum[0] = the sum of values[n]. */
 void kernel_total(cudaStream_t stream, int64_t n, const double *values, double *sum);
+/* totals[3] += (nll, kl, nll + beta kl), of sums[2] = (nll, kl). */
+void kernel_add_losses(cudaStream_t stream, const struct kernel_step *step, const double *sums,
+                       double *totals);
 
 /* is_drawn 0: z = mu. */
-void kernel_latent_forward(cudaStream_t stream, int64_t rows, int n, int is_drawn, uint64_t seed,
-                           uint32_t epoch, const int64_t *users, const float *stats, float *noise, float *z);
-/* kl[rows]; weight = beta * scale. */
-void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, float weight, const float *stats,
-                            const float *noise, const float *dz, float *dstats, double *kl);
+void kernel_latent_forward(cudaStream_t stream, enum number type, int64_t rows, int n, int is_drawn,
+                           const struct kernel_step *step, uint64_t seed, const int64_t *users,
+                           const float *stats, float *noise, float *z, void *copy);
+/* kl[rows] */
+void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, const struct kernel_step *step,
+                            const float *stats, const float *noise, const float *dz, float *dstats,
+                            double *kl);
 
-/* Softmax, likelihood and its gradient in one: nll[rows] of logits[rows, n] + b; gradient[rows, n] of type
- * `type`, times scale, of smoothed labels (see output_train in backend.h). Of type fp32 gradient is logits. A
- * row is read twice; where it fits into the GPU's cache, once from memory. start is of these rows. */
-void kernel_softmax(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b,
-                    const int32_t *start, const int32_t *items, float scale, float smoothing, float *logits,
-                    void *gradient, double *nll);
+/* Softmax, likelihood and its gradient in one: nll[rows] of logits[rows, stride] of type `type`, in the place
+ * of which comes the gradient, times step->scale, of smoothed labels (see output_train in backend.h); columns
+ * from n on become zero. stride is a multiple of 16. A row of up to 96 KB is read once, a longer one twice.
+ */
+void kernel_softmax(cudaStream_t stream, enum number type, int64_t n, int64_t stride,
+                    const struct kernel_rows *rows, const struct kernel_step *step, float smoothing,
+                    void *logits, double *nll);
 
 /* scores of the batch's items become -infinity. */
-void kernel_mask(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start, const int32_t *items,
-                 float *scores);
+void kernel_mask(cudaStream_t stream, int64_t n, const struct kernel_rows *rows, float *scores);
 /* The k best of each row, ties to the lower index, in the order of their indices: top[rows, k] and
  * top_scores[rows, k]; -1 and -infinity after the end of a short list. -infinity and NaN are left out. */
 void kernel_top_k(cudaStream_t stream, int64_t rows, int64_t n, int64_t k, const float *scores, int32_t *top,
@@ -85,9 +144,10 @@ void kernel_scatter_rows(cudaStream_t stream, int64_t n, int h, const int32_t *i
 
 /* *flag = 1 if a number of g is not finite; otherwise it stays. */
 void kernel_guard(cudaStream_t stream, int64_t n, const float *g, int *flag);
-/* One update, unless *skip (skip may be NULL); copy (unless NULL) gets p rounded to `type`. */
-void kernel_adam(cudaStream_t stream, const struct kernel_adam *step, enum number type, int64_t n, float *p,
-                 const float *g, float *m, float *v, void *copy, const int *skip);
+/* One update, unless *skip (skip may be NULL). */
+void kernel_adam(cudaStream_t stream, const struct kernel_adam *constants, const struct kernel_step *step,
+                 enum number type, int64_t n, float *p, const float *g, float *m, float *v, void *copy,
+                 const int *skip);
 
 /* Is there machine code for the current device in this program? */
 cudaError_t kernel_probe(void);

@@ -68,10 +68,10 @@ void matmul_describe(char *text, int size) {
 
 static int is_same(const struct key *x, const struct key *y) {
     const struct product *p = &x->product, *q = &y->product;
-    return p->type == q->type && p->use_tf32 == q->use_tf32 && p->transpose_a == q->transpose_a &&
-           p->transpose_b == q->transpose_b && p->m == q->m && p->n == q->n && p->k == q->k &&
-           p->accumulate == q->accumulate && p->epilogue == q->epilogue && x->align_a == y->align_a &&
-           x->align_b == y->align_b && x->align_c == y->align_c;
+    return p->type == q->type && p->result == q->result && p->use_tf32 == q->use_tf32 &&
+           p->transpose_a == q->transpose_a && p->transpose_b == q->transpose_b && p->m == q->m &&
+           p->n == q->n && p->k == q->k && p->accumulate == q->accumulate && p->epilogue == q->epilogue &&
+           x->align_a == y->align_a && x->align_b == y->align_b && x->align_c == y->align_c;
 }
 
 static uint32_t alignment(const void *p) {
@@ -112,7 +112,7 @@ static cublasStatus_t describe(struct plan *plan) {
     }
     if (!status) status = lay_out(&plan->a, type, p->transpose_a ? p->k : p->m, p->transpose_a ? p->m : p->k);
     if (!status) status = lay_out(&plan->b, type, p->transpose_b ? p->n : p->k, p->transpose_b ? p->k : p->n);
-    if (!status) status = lay_out(&plan->c, CUDA_R_32F, p->m, p->n);
+    if (!status) status = lay_out(&plan->c, types[p->result], p->m, p->n);
     return status;
 }
 
@@ -170,7 +170,7 @@ static int find_plan(struct matmul *matmul, const struct key *key, struct plan *
 }
 
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
-               const void *b, float *c) {
+               const void *b, void *c) {
     struct key key = {*product, alignment(a), alignment(b), alignment(c)};
     const float one = 1, beta = product->accumulate ? 1 : 0;
     struct plan *plan;

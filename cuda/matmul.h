@@ -27,21 +27,22 @@ enum epilogue {
 };
 
 /* c[m, n] = op(a) op(b), or c += that: op(a) is [m, k] and op(b) is [k, n]; a transposed one is stored as [k,
- * m], [n, k]. c is fp32. */
+ * m], [n, k]. */
 struct product {
-    enum number type; /* of a and b */
-    int use_tf32;     /* of fp32 */
+    enum number type;   /* of a and b */
+    enum number result; /* of c and the bias: fp32 or the same */
+    int use_tf32;       /* of fp32 */
     int transpose_a, transpose_b;
     int64_t m, n, k;
     int accumulate;
     enum epilogue epilogue;
-    const float *bias; /* device memory */
+    const void *bias; /* device memory */
 };
 
 /* Puts the product on the stream. 0; EX_UNAVAILABLE (and nothing done) if cuBLASLt has none with this
  * epilogue; EX_OSERR.
  */
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
-               const void *b, float *c);
+               const void *b, void *c);
 
 #endif

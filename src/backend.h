@@ -36,6 +36,20 @@ struct adam_step {
     double unscale;                  /* the gradients come times 1 / this */
 };
 
+/* A step of training on kept rows: what changes from one to the next. */
+struct step {
+    struct draw draw;
+    int64_t first, rows; /* the batch: at these positions of the epoch's order (see sampler_row_at) */
+    double beta, scale;
+    struct adam_step adam; /* its weight decay, beta1, beta2 and epsilon are always the same */
+};
+
+/* Rows of the output layer's w, b, dw, db that there is memory for: up to the next multiple of 16, so that
+ * rows of logits lie well. Those beyond the items are zero. */
+static inline int64_t backend_whole_rows(int64_t n_items) {
+    return (n_items + 15) / 16 * 16;
+}
+
 struct backend {
     const char *name;         /* "cpu", "cuda" */
     char describe[256];       /* one line: GEMM library, threads, instruction set */
@@ -93,8 +107,9 @@ struct backend {
      * with x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log
      * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set; they
      * are of smoothed labels if smoothing > 0: (1 - smoothing) of each of a user's n items and smoothing n /
-     * I of every item (Szegedy et al. 2016), the nll is not. The backend goes through the rows in blocks, and
-     * where these are few through the items in tiles, so that logits take no more than logit_memory. */
+     * I of every item (Szegedy et al. 2016), the nll is not. w, b, dw and db go on: see
+     * backend_whole_rows. The backend goes through the rows in blocks, and where these are few through the
+     * items in tiles, so that logits take no more than logit_memory. */
     double (*output_train)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, double smoothing, real *dx, real *dw, real *db);
     /* scores[B, I] = x w^T + b. */
@@ -132,6 +147,18 @@ struct backend {
     /* These gradients are final: their sum over the ranks may begin. Every rank calls it for the same ones in
      * the same order. */
     void (*gradient_ready)(struct backend *backend, real *values, size_t n);
+
+    /* Keeps these rows, all of the training set, on the device: for steps of up to `batch` of them that move
+     * no data. EX_UNAVAILABLE without a message: it does without (several ranks, no memory, batches that are
+     * too small a part); EX_OSERR. */
+    int (*keep)(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch);
+    /* Begins a step on kept rows. 1: it was recorded before and is on its way, all is done. 0: now come the
+     * calls of model_train_batch, whose load gets rows without indptr, guard and adam; then step_end. Neither
+     * waits. */
+    int (*step_begin)(struct backend *backend, const struct step *step);
+    int (*step_end)(struct backend *backend);
+    /* Sums of nll, kl and nll + beta kl over the steps since the last call; waits for them. EX_OSERR. */
+    int (*step_losses)(struct backend *backend, double sums[3]);
 };
 
 struct backend_options {
@@ -163,9 +190,9 @@ int backend_cpu_create(int64_t n_items, enum precision precision, struct backend
 int backend_cpu_create_with(const struct backend_options *options, struct backend *backend);
 
 /* The CUDA backend, on the GPU with the number of the rank on its machine (only in a program with
- * VAECF_CUDA). In training, operands of products are rounded to the precision's type; the sparse input layer,
- * sums, weights, moments and scores stay fp32. Collective. EX_OSERR with what is wrong: no GPU, driver or GPU
- * too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI. */
+ * VAECF_CUDA). In training, operands of products, those of the sparse layer too, and logits are rounded to
+ * the precision's type; sums, weights, moments and scores stay fp32. Collective. EX_OSERR with what is wrong:
+ * no GPU, driver or GPU too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI. */
 int backend_cuda_create(const struct backend_options *options, struct backend *backend);
 
 /* Is there a GPU that works? 0, or EX_OSERR with a message. Not collective. */

@@ -26,7 +26,9 @@ static void add_tensor(struct model *m, const char *half, int layer, int is_bias
     t->offset = m->n_params;
     t->is_bias = is_bias;
     t->is_range = is_range;
-    m->n_params += (t->size + ALIGNED - 1) / ALIGNED * ALIGNED;
+    /* the backend may write whole blocks of rows: see backend_whole_rows */
+    size_t whole = is_bias ? t->size : (size_t)backend_whole_rows(rows) * (size_t)cols;
+    m->n_params += (whole + ALIGNED - 1) / ALIGNED * ALIGNED;
 }
 
 /* Numbers that layer l puts out for a user. */

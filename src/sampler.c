@@ -5,47 +5,16 @@
 #include <string.h>
 
 #include "error.h"
-#include "philox.h"
-
-enum { ROUNDS = 8, HALF_BITS_MIN = 4 };
+#include "order.h"
 
 /* ---- the order ---- */
 
-static int half_bits(int64_t n) {
-    int bits = HALF_BITS_MIN;
-    while (bits < 31 && ((int64_t)1 << (2 * bits)) < n) bits++;
-    return bits;
-}
-
-static uint64_t feistel(uint64_t seed, uint32_t epoch, int bits, uint64_t x, int backwards) {
-    uint64_t mask = ((uint64_t)1 << bits) - 1, left = x >> bits, right = x & mask;
-    for (int i = 0; i < ROUNDS; i++) {
-        uint32_t round = (uint32_t)(backwards ? ROUNDS - 1 - i : i);
-        uint64_t from = backwards ? left : right;
-        uint64_t mixed = philox(seed, PHILOX_SHUFFLE, epoch, from, round).lane[0] & mask;
-        if (backwards) {
-            left = right ^ mixed;
-            right = from;
-        } else {
-            right = left ^ mixed;
-            left = from;
-        }
-    }
-    return left << bits | right;
-}
-
 int64_t sampler_row_at(uint64_t seed, uint32_t epoch, int64_t n, int64_t position) {
-    uint64_t x = (uint64_t)position;
-    do x = feistel(seed, epoch, half_bits(n), x, 0);
-    while (x >= (uint64_t)n);
-    return (int64_t)x;
+    return order_at(seed, epoch, n, position, 0);
 }
 
 int64_t sampler_position_of(uint64_t seed, uint32_t epoch, int64_t n, int64_t row) {
-    uint64_t x = (uint64_t)row;
-    do x = feistel(seed, epoch, half_bits(n), x, 1);
-    while (x >= (uint64_t)n);
-    return (int64_t)x;
+    return order_at(seed, epoch, n, row, 1);
 }
 
 /* ---- who has what ---- */

@@ -43,8 +43,7 @@ int sampler_begin(struct sampler *sampler, uint32_t epoch);
  * call. */
 void sampler_batch(struct sampler *sampler, int64_t step, struct csr *rows, const int64_t **users);
 
-/* The row at a position of the epoch's order, and back: a permutation of 0 .. n - 1 by a Feistel network of
- * Philox rounds that walks cycles until it is inside (Black and Rogaway 2002). */
+/* The row at a position of the epoch's order, and back: see order.h. */
 int64_t sampler_row_at(uint64_t seed, uint32_t epoch, int64_t n, int64_t position);
 int64_t sampler_position_of(uint64_t seed, uint32_t epoch, int64_t n, int64_t row);
 

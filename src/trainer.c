@@ -45,6 +45,7 @@ struct trainer {
     struct backend backend;
     struct model model;
     struct optimizer optimizer;
+    int is_kept; /* the training set is on the device, which sums up the losses: see collect */
     struct csr validation_input, validation_target; /* this rank's part; of a target all items */
     struct metrics metrics;                         /* on validation */
     int n_metrics, chosen;                          /* in metrics; which of them chooses best.h5 */
@@ -130,6 +131,30 @@ static int load_data(struct trainer *t) {
     return comm_agree(t->comm, code);
 }
 
+/* ---- losses ---- */
+
+static int loss_fault(const struct train_state *s) {
+    return error_set(
+        EX_SOFTWARE,
+        "epoch %lld, step %lld: the loss is not a finite number; a smaller train.learning_rate or "
+        "more train.warmup_steps may help; the last checkpoint is from before",
+        (long long)s->epoch + 1, (long long)s->step + 1);
+}
+
+/* Fetches the losses of the steps since the last call, if the device sums them up. */
+static int collect(struct trainer *t) {
+    struct train_state *s = &t->state;
+    double sums[3], begin = now();
+    if (!t->is_kept) return 0;
+    int code = t->backend.step_losses(&t->backend, sums);
+    if (code) return code;
+    s->epoch_nll += sums[0];
+    s->epoch_kl += sums[1];
+    s->epoch_loss += sums[2];
+    s->epoch_seconds += now() - begin;
+    return isfinite(s->epoch_nll) && isfinite(s->epoch_kl) ? 0 : loss_fault(s);
+}
+
 /* ---- checkpoints ---- */
 
 /* Does this rank have a part in writing checkpoints? The first row of the grid has the whole model. */
@@ -140,10 +165,10 @@ static int is_saving(const struct trainer *t) {
 static int save(struct trainer *t) {
     char path[PATH_SIZE];
     double begin = now();
-    int code = 0;
+    int code = collect(t);
     checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
     /* the rows of the table that the checkpoint counts on */
-    if (t->comm->rank == 0) code = report_sync(&t->report);
+    if (!code && t->comm->rank == 0) code = report_sync(&t->report);
     code = comm_agree(&t->grid.items, code);
     if (!code && is_saving(t)) {
         code = checkpoint_save(path, t->config, &t->state, &t->model, t->optimizer.m, t->optimizer.v,
@@ -367,6 +392,13 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
         code = comm_agree(t->comm, code);
     }
     if (code) return code;
+    if (is_network && t->backend.keep) {
+        code = t->backend.keep(&t->backend, &t->sampler.base, t->sampler.base_users,
+                               t->config->train.batch_size);
+        t->is_kept = code == 0;
+        code = comm_agree(t->comm, code == EX_UNAVAILABLE ? 0 : code);
+        if (code) return code;
+    }
     if (t->comm->rank == 0) code = report_open(&t->report, t->config, t->state.epoch);
     code = comm_agree(t->comm, code);
     if (!code && t->comm->rank == 0) introduce(t, checkpoint);
@@ -399,6 +431,7 @@ static double beta_after(const struct train_config *c, int64_t steps) {
 static void show_progress(struct trainer *t) {
     if (t->comm->rank != 0 || now() - t->shown < (t->report.is_live ? LIVE_SECONDS : PROGRESS_SECONDS))
         return;
+    if (collect(t)) return; /* which will be told at the end of the epoch */
     const struct train_state *s = &t->state;
     double steps = (double)sampler_steps(&t->sampler),
            done = (double)(s->epoch - t->first_epoch) - t->first_done;
@@ -413,21 +446,46 @@ static void show_progress(struct trainer *t) {
     t->shown = now();
 }
 
+static int is_guarded(const struct trainer *t) {
+    return t->config->train.precision == PRECISION_FP16;
+}
+
 /* Sums the gradients over the ranks and updates the weights, unless fp16 has overflowed. */
-static int update(struct trainer *t) {
+static void update(struct trainer *t) {
     struct backend *b = &t->backend;
     const struct tensor *first = &t->model.tensor[0], *rest = &t->model.tensor[1];
-    int is_guarded = t->config->train.precision == PRECISION_FP16, is_skipped = 0;
     const struct comm *data = &t->grid.data;
     b->input_all_reduce(b, data, (int)first->cols, t->model.grads + first->offset);
     b->all_reduce(b, data, t->model.grads + rest->offset, t->model.n_params - rest->offset);
-    if (is_guarded) b->guard(b, t->model.grads, t->model.n_params);
-    t->optimizer.unscale = 1 / t->state.loss_scale;
+    if (is_guarded(t)) b->guard(b, t->model.grads, t->model.n_params);
     optimizer_update(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
-    if (is_guarded) is_skipped = b->overflowed(b);
-    int code = is_guarded ? loss_scale_update(&t->config->train, is_skipped, &t->state) : 0;
+}
+
+/* Counts the step, unless it was skipped. */
+static int settle(struct trainer *t) {
+    int is_skipped = is_guarded(t) && t->backend.overflowed(&t->backend);
+    int code = is_guarded(t) ? loss_scale_update(&t->config->train, is_skipped, &t->state) : 0;
     t->state.step += !is_skipped;
     return code;
+}
+
+/* One update from rows that are on the device, where it may be recorded already. */
+static int kept_step(struct trainer *t, const struct draw *draw, double beta, double scale) {
+    struct backend *b = &t->backend;
+    int64_t at = t->state.epoch_step, users = sampler_step_users(&t->sampler, at);
+    const struct step step = {.draw = *draw,
+                              .first = at * t->sampler.batch_size,
+                              .rows = users,
+                              .beta = beta,
+                              .scale = scale,
+                              .adam = optimizer_step(&t->optimizer, &t->config->train, t->state.step + 1)};
+    const struct csr rows = {.rows = users, .cols = t->dataset.n_items};
+    struct loss none;
+    if (b->step_begin(b, &step)) return 0;
+    int code = model_train_batch(&t->model, &rows, NULL, draw, beta, scale, &none);
+    if (code) return code;
+    update(t);
+    return b->step_end(b);
 }
 
 /* What the ranks tell each other in every step. */
@@ -441,11 +499,18 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     double beta = beta_after(c, s->step), users = (double)sampler_step_users(&t->sampler, s->epoch_step);
     double begin = now(), minutes = c->checkpoint.every_minutes;
     int is_counting = t->grid.items.rank == 0; /* all ranks of a row have the same loss */
+    double scale = s->loss_scale / users;
     struct csr rows;
     const int64_t *row_users;
-    struct loss loss;
-    sampler_batch(&t->sampler, s->epoch_step, &rows, &row_users);
-    int code = model_train_batch(&t->model, &rows, row_users, &draw, beta, s->loss_scale / users, &loss);
+    struct loss loss = {0};
+    int code;
+    t->optimizer.unscale = 1 / s->loss_scale;
+    if (t->is_kept) {
+        code = kept_step(t, &draw, beta, scale);
+    } else {
+        sampler_batch(&t->sampler, s->epoch_step, &rows, &row_users);
+        code = model_train_batch(&t->model, &rows, row_users, &draw, beta, scale, &loss);
+    }
     double sums[SUMS] = {
         [SUM_NLL] = is_counting ? loss.nll : 0,
         [SUM_KL] = is_counting ? loss.kl : 0,
@@ -455,14 +520,9 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     };
     comm_sum_double(t->comm, sums, SUMS);
     if (sums[SUM_FAILED] > 0) return comm_agree(t->comm, code);
-    if (!isfinite(sums[SUM_NLL]) || !isfinite(sums[SUM_KL])) {
-        return error_set(
-            EX_SOFTWARE,
-            "epoch %lld, step %lld: the loss is not a finite number; a smaller train.learning_rate or "
-            "more train.warmup_steps may help; the last checkpoint is from before",
-            (long long)s->epoch + 1, (long long)s->step + 1);
-    }
-    code = update(t);
+    if (!isfinite(sums[SUM_NLL]) || !isfinite(sums[SUM_KL])) return loss_fault(s);
+    if (!t->is_kept) update(t);
+    code = settle(t);
     if (code) return code;
     s->epoch_step++;
     s->epoch_users += (int64_t)users;
@@ -590,12 +650,13 @@ static int end_epoch(struct trainer *t) {
 
 static int train_epoch(struct trainer *t) {
     int stop = 0, due = 0;
-    int code = sampler_begin(&t->sampler, (uint32_t)t->state.epoch);
+    int code = t->is_kept ? 0 : sampler_begin(&t->sampler, (uint32_t)t->state.epoch);
     while (!code && t->state.epoch_step < sampler_steps(&t->sampler)) {
         code = train_step(t, &stop, &due);
         if (!code && stop) return save_and_stop(t);
         if (!code && due) code = save(t);
     }
+    if (!code) code = collect(t);
     return code ? code : end_epoch(t);
 }
 

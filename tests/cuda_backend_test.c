@@ -17,6 +17,7 @@
 #include "error.h"
 #include "model.h"
 #include "philox.h"
+#include "sampler.h"
 
 struct shape {
     int64_t rows, items;
@@ -26,7 +27,7 @@ struct shape {
 
 static const struct shape shapes[] = {
     {1, 5, 3, 2},      {1, 1, 1, 1},     {7, 33, 8, 3},   {3, 2100, 20, 2},
-    {33, 257, 129, 5}, {9, 600, 260, 1}, {70, 65, 52, 9},
+    {33, 257, 129, 5}, {9, 600, 260, 1}, {70, 65, 52, 9}, {150, 40, 16, 2},
 };
 enum { SHAPES = sizeof shapes / sizeof *shapes };
 
@@ -264,19 +265,22 @@ static void test_latent_layer(void **state) {
 static void output(const struct shape *s, double size) {
     struct pair p;
     if (!create(&p, s)) skip();
-    size_t x_size = (size_t)(s->rows * s->h), w_size = (size_t)(s->items * s->h);
+    size_t x_size = (size_t)(s->rows * s->h), w_size = (size_t)(s->items * s->h),
+           whole = (size_t)backend_whole_rows(s->items), whole_size = whole * (size_t)s->h;
     real *x = random_numbers(x_size, size), *w = random_numbers(w_size, 1);
     real *b = random_numbers((size_t)s->items, 1), *memory[2][4];
     double nll[2];
     load(&p, 1);
     for (int d = 0; d < 2; d++) {
         struct backend *k = &p.backend[d];
-        real *from = up(&p, d, x, x_size), *weights = up(&p, d, w, w_size);
-        real *bias = up(&p, d, b, (size_t)s->items), **m = memory[d];
+        real *from = up(&p, d, x, x_size), *weights = up(&p, d, NULL, whole_size);
+        real *bias = up(&p, d, NULL, whole), **m = memory[d];
+        k->copy_in(k, weights, w, w_size);
+        k->copy_in(k, bias, b, (size_t)s->items);
         double kl = 0;
         m[0] = up(&p, d, NULL, x_size);
-        m[1] = up(&p, d, NULL, w_size);
-        m[2] = up(&p, d, NULL, (size_t)s->items);
+        m[1] = up(&p, d, NULL, whole_size);
+        m[2] = up(&p, d, NULL, whole);
         m[3] = up(&p, d, NULL, (size_t)(s->rows * s->items));
         nll[d] = k->output_train(k, s->rows, s->h, from, weights, bias, 0.01, 0.1, m[0], m[1], m[2]);
         if (k->losses) assert_int_equal(k->losses(k, &nll[d], &kl), 0);
@@ -288,7 +292,7 @@ static void output(const struct shape *s, double size) {
         k->release(k, bias);
     }
     near("nll", nll[1], nll[0], 1e-5);
-    const size_t sizes[] = {x_size, w_size, (size_t)s->items, (size_t)(s->rows * s->items)};
+    const size_t sizes[] = {x_size, whole_size, whole, (size_t)(s->rows * s->items)};
     const char *const names[] = {"dx", "dw", "db", "scores"};
     for (int i = 0; i < 4; i++) {
         real *both[2] = {memory[0][i], memory[1][i]};
@@ -485,6 +489,145 @@ static void test_network(void **state) {
     network(&shapes[4], PRECISION_FP16, 1e-3);
 }
 
+/* ---- steps on rows that stay on the GPU ---- */
+
+/* One side of the comparison. */
+struct learner {
+    struct model model;
+    real *m, *v;
+};
+
+static void begin_learning(struct pair *p, int d, struct learner *l) {
+    const struct model_config config = {.type = MODEL_VAE,
+                                        .n_hidden = 1,
+                                        .hidden = {24},
+                                        .latent = 9,
+                                        .activation = ACTIVATION_TANH,
+                                        .dropout = 0.5};
+    struct backend *b = &p->backend[d];
+    if (model_create(&config, p->rows.cols, b, 1, &l->model) || model_init(&l->model, 3)) {
+        fail_msg("%s", error_message());
+    }
+    l->m = up(p, d, NULL, l->model.n_params);
+    l->v = up(p, d, NULL, l->model.n_params);
+}
+
+static void end_learning(struct pair *p, int d, struct learner *l) {
+    struct backend *b = &p->backend[d];
+    b->release(b, l->m);
+    b->release(b, l->v);
+    model_free(&l->model);
+}
+
+static void learn(struct learner *l, const struct step *step, const struct csr *rows, const int64_t *users,
+                  int is_guarded, struct loss *loss) {
+    struct model *model = &l->model;
+    struct backend *b = model->backend;
+    if (model_train_batch(model, rows, users, &step->draw, step->beta, step->scale, loss)) {
+        fail_msg("%s", error_message());
+    }
+    b->input_all_reduce(b, &(struct comm){.size = 1}, (int)model->tensor[0].cols, model->grads);
+    if (is_guarded) b->guard(b, model->grads, model->n_params);
+    b->adam(b, &step->adam, model->n_params, model->params, model->grads, l->m, l->v);
+}
+
+/* The rows and users of a step as the sampler hands them out. */
+static void take(const struct pair *p, const struct step *step, struct csr *rows, int64_t *users) {
+    rows->rows = step->rows;
+    for (int64_t r = 0; r < step->rows; r++) {
+        int64_t row = sampler_row_at(step->draw.seed, step->draw.epoch, p->rows.rows, step->first + r);
+        int64_t begin = p->rows.indptr[row], n = p->rows.indptr[row + 1] - begin;
+        users[r] = p->users[row];
+        rows->indptr[r + 1] = rows->indptr[r] + n;
+        memcpy(rows->indices + rows->indptr[r], p->rows.indices + begin, (size_t)n * sizeof *rows->indices);
+    }
+}
+
+/* Epochs of full steps and a shorter one: every step after the second of its kind is a replay, and all are as
+ * on the CPU. An overflow in one of them is skipped. */
+static void kept_steps(const struct shape *s, enum precision precision, double error) {
+    enum { EPOCHS = 5 };
+    struct pair p;
+    struct learner learner[2];
+    double sums[3] = {0}, fetched[3];
+    int64_t batch = s->rows * 2 / 5, steps = 3;
+    int replays = 0, is_guarded = precision == PRECISION_FP16;
+    if (!create_precision(&p, s, precision)) skip();
+    struct csr rows = {.cols = s->items, .indptr = calloc((size_t)batch + 1, sizeof *rows.indptr)};
+    rows.indices = calloc((size_t)(batch * s->items) + 1, sizeof *rows.indices);
+    int64_t *users = calloc((size_t)batch, sizeof *users);
+    struct backend *cpu = &p.backend[0], *gpu = &p.backend[1];
+    for (int d = 0; d < 2; d++) begin_learning(&p, d, &learner[d]);
+    assert_int_equal(gpu->keep(gpu, &p.rows, p.users, batch), 0);
+    for (int at = 0; at < EPOCHS * steps; at++) {
+        int64_t first = at % steps * batch;
+        int is_overflow = is_guarded && at == 9;
+        struct step step = {.draw = {7, (uint32_t)(at / steps)},
+                            .first = first,
+                            .rows = at % steps == steps - 1 ? s->rows - first : batch,
+                            .beta = 0.02 * at,
+                            .scale = is_overflow ? 1e38 : 64.0 / (double)batch,
+                            .adam = {.learning_rate = 0.001 * at,
+                                     .beta1 = 0.9,
+                                     .beta2 = 0.99,
+                                     .epsilon = 1e-3,
+                                     .correction1 = 1 - pow(0.9, at + 1),
+                                     .correction2 = 1 - pow(0.99, at + 1),
+                                     .unscale = 1 / 64.0}};
+        struct loss loss;
+        take(&p, &step, &rows, users);
+        learn(&learner[0], &step, &rows, users, is_guarded, &loss);
+        sums[0] += loss.nll;
+        sums[1] += loss.kl;
+        sums[2] += loss.nll + step.beta * loss.kl;
+        if (gpu->step_begin(gpu, &step)) {
+            replays++;
+        } else {
+            const struct csr kept = {.rows = step.rows, .cols = s->items};
+            learn(&learner[1], &step, &kept, NULL, is_guarded, &loss);
+            if (gpu->step_end(gpu)) fail_msg("%s", error_message());
+        }
+        for (int d = 0; d < 2 && is_guarded; d++) {
+            assert_int_equal(p.backend[d].overflowed(&p.backend[d]), is_overflow);
+        }
+        if (at != 4 && at != EPOCHS * steps - 1) continue;
+        if (gpu->step_losses(gpu, fetched)) fail_msg("%s", error_message());
+        for (int i = 0; i < 3; i++) near("sum of losses", fetched[i], sums[i], error);
+        memset(sums, 0, sizeof sums);
+    }
+    assert_int_equal(replays, EPOCHS * steps - 4);
+    real *weights[2] = {learner[0].model.params, learner[1].model.params}, *host[2];
+    size_t n = learner[0].model.n_params;
+    for (int d = 0; d < 2; d++) {
+        host[d] = malloc(n * sizeof **host);
+        p.backend[d].copy_out(&p.backend[d], host[d], weights[d], n);
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (fabs((double)host[0][i] - (double)host[1][i]) <= error) continue;
+        fail_msg("weight %zu is %.9g, want %.9g", i, (double)host[1][i], (double)host[0][i]);
+    }
+    assert_int_equal(cpu->keep == NULL, 1);
+    int64_t *empty = calloc(2001, sizeof *empty); /* a step of one user would look at the entries of 2000 */
+    const struct csr many = {.rows = 2000, .cols = s->items, .indptr = empty};
+    assert_int_equal(gpu->keep(gpu, &many, empty, 1), EX_UNAVAILABLE);
+    free(empty);
+    for (int d = 0; d < 2; d++) {
+        end_learning(&p, d, &learner[d]);
+        free(host[d]);
+    }
+    csr_free(&rows);
+    free(users);
+    destroy(&p);
+}
+
+static void test_kept_steps(void **state) {
+    (void)state;
+    kept_steps(&shapes[6], PRECISION_FP32, 1e-4);
+    kept_steps(&shapes[7], PRECISION_FP32, 1e-4);
+    kept_steps(&shapes[7], PRECISION_BF16, 5e-3);
+    kept_steps(&shapes[7], PRECISION_FP16, 2e-3);
+}
+
 /* ---- batch after batch ---- */
 
 /* The host runs ahead of the device: each batch's loss is its own. */
@@ -527,7 +670,8 @@ int main(void) {
         cmocka_unit_test(test_sparse_layer), cmocka_unit_test(test_dense_layers),
         cmocka_unit_test(test_latent_layer), cmocka_unit_test(test_output_layer),
         cmocka_unit_test(test_ranking),      cmocka_unit_test(test_update),
-        cmocka_unit_test(test_network),      cmocka_unit_test(test_many_batches),
+        cmocka_unit_test(test_network),      cmocka_unit_test(test_kept_steps),
+        cmocka_unit_test(test_many_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,7 @@ struct cublasLtContext {};
 struct cublasLtMatmulDesc {
     cublasOperation_t a, b;
     cublasLtEpilogue_t epilogue;
-    const float *bias;
+    const void *bias;
 };
 struct cublasLtMatrixLayout {
     cudaDataType_t type;
@@ -27,23 +27,30 @@ struct cublasLtMatmulPreference {
 
 namespace {
 
-std::vector<float> widened(const void *from, const cublasLtMatrixLayout &layout) {
-    size_t n = (size_t)(layout.rows * layout.cols);
-    std::vector<float> to(n);
-    for (size_t i = 0; i < n; i++) {
-        if (layout.type == CUDA_R_32F) to[i] = static_cast<const float *>(from)[i];
-        if (layout.type == CUDA_R_16F) to[i] = fp16_to_float(static_cast<const fp16 *>(from)[i]);
-        if (layout.type == CUDA_R_16BF) to[i] = bf16_to_float(static_cast<const bf16 *>(from)[i]);
+std::vector<float> widened(const void *from, cudaDataType_t type, int64_t n) {
+    std::vector<float> to((size_t)n);
+    for (size_t i = 0; i < to.size(); i++) {
+        if (type == CUDA_R_32F) to[i] = static_cast<const float *>(from)[i];
+        if (type == CUDA_R_16F) to[i] = fp16_to_float(static_cast<const fp16 *>(from)[i]);
+        if (type == CUDA_R_16BF) to[i] = bf16_to_float(static_cast<const bf16 *>(from)[i]);
     }
     return to;
+}
+
+void round_to(const std::vector<float> &from, cudaDataType_t type, void *to) {
+    for (size_t i = 0; i < from.size(); i++) {
+        if (type == CUDA_R_32F) static_cast<float *>(to)[i] = from[i];
+        if (type == CUDA_R_16F) static_cast<fp16 *>(to)[i] = fp16_from_float(from[i]);
+        if (type == CUDA_R_16BF) static_cast<bf16 *>(to)[i] = bf16_from_float(from[i]);
+    }
 }
 
 bool fits(const cublasLtMatmulDesc &what, const cublasLtMatrixLayout &a, const cublasLtMatrixLayout &b,
           const cublasLtMatrixLayout &c) {
     int64_t m = what.a == CUBLAS_OP_T ? a.cols : a.rows, k = what.a == CUBLAS_OP_T ? a.rows : a.cols;
     int64_t n = what.b == CUBLAS_OP_T ? b.rows : b.cols, kb = what.b == CUBLAS_OP_T ? b.cols : b.rows;
-    return m == c.rows && n == c.cols && k == kb && a.type == b.type && c.type == CUDA_R_32F &&
-           a.ld == a.rows && b.ld == b.rows && c.ld == c.rows;
+    return m == c.rows && n == c.cols && k == kb && a.type == b.type &&
+           (c.type == CUDA_R_32F || c.type == a.type) && a.ld == a.rows && b.ld == b.rows && c.ld == c.rows;
 }
 
 } // namespace
@@ -153,15 +160,20 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
         if ((uintptr_t)of[i] % algorithm->data[i]) return CUBLAS_STATUS_INVALID_VALUE;
     }
     cuda_host_put(stream, [=] {
-        std::vector<float> x = widened(a, la), y = widened(b, lb);
-        float *to = static_cast<float *>(d);
-        int64_t k = what.a == CUBLAS_OP_T ? la.rows : la.cols;
+        int64_t n = lc.rows * lc.cols, k = what.a == CUBLAS_OP_T ? la.rows : la.cols;
+        std::vector<float> x = widened(a, la.type, la.rows * la.cols),
+                           y = widened(b, lb.type, lb.rows * lb.cols);
+        std::vector<float> to = add != 0 ? widened(d, lc.type, n) : std::vector<float>((size_t)n), bias;
+        if (what.epilogue != CUBLASLT_EPILOGUE_DEFAULT) bias = widened(what.bias, lc.type, lc.rows);
         /* row-major: the transpose of all that */
-        gemm(what.b == CUBLAS_OP_T, what.a == CUBLAS_OP_T, lc.cols, lc.rows, k, y.data(), x.data(), add, to);
-        for (int64_t i = 0; i < lc.rows * lc.cols && what.epilogue != CUBLASLT_EPILOGUE_DEFAULT; i++) {
-            to[i] += what.bias[i % lc.rows];
-            if (what.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS && to[i] < 0) to[i] = 0;
+        gemm(what.b == CUBLAS_OP_T, what.a == CUBLAS_OP_T, lc.cols, lc.rows, k, y.data(), x.data(), add,
+             to.data());
+        for (int64_t i = 0; i < n && !bias.empty(); i++) {
+            float &sum = to[(size_t)i];
+            sum += bias[(size_t)(i % lc.rows)];
+            if (what.epilogue == CUBLASLT_EPILOGUE_RELU_BIAS && sum < 0) sum = 0;
         }
+        round_to(to, lc.type, d);
         return true;
     });
     return CUBLAS_STATUS_SUCCESS;

@@ -18,6 +18,16 @@ struct dim3 {
 #define __device__
 #define __host__
 #define __shared__ static /* blocks run one after the other */
+#define __launch_bounds__(...)
+
+/* Memory that a launch asks for: filled with NaN before each block. */
+extern void *cuda_host_shared;
+#define DYNAMIC_SHARED(type, name) type *name = static_cast<type *>(cuda_host_shared)
+
+static inline void copy_async(void *to, const void *from) {
+    memcpy(to, from, 16);
+}
+static inline void copy_async_wait(void) {}
 
 /* ---- where the running thread is ---- */
 
@@ -53,6 +63,7 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
     return ballot;
 }
 
+#define __expf expf
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
@@ -71,16 +82,17 @@ static inline uint32_t __float_as_uint(float x) {
 void cuda_host_put(cudaStream_t stream, std::function<bool()> work);
 /* Does what is on the stream now; false if something is not to be done yet. */
 bool cuda_host_drain(cudaStream_t stream);
-void cuda_host_grid(dim3 grid, dim3 block, const std::function<void()> &thread);
+void cuda_host_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
 
 template <typename... P, typename... A>
-void cuda_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, cudaStream_t stream, A... args) {
+void cuda_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
+                      A... args) {
     cuda_host_put(stream, [=] {
-        cuda_host_grid(grid, block, [&] { kernel(args...); });
+        cuda_host_grid(grid, block, shared, [&] { kernel(args...); });
         return true;
     });
 }
-#define LAUNCH(kernel, grid, block, stream, ...)                                                             \
-    cuda_host_launch((kernel), (grid), (block), (stream), __VA_ARGS__)
+#define LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...)                                               \
+    cuda_host_launch((kernel), (grid), (block), (bytes), (stream), __VA_ARGS__)
 
 #endif

@@ -4,11 +4,15 @@
  * order of their numbers, or with VAECF_HOST_ORDER=reverse in the reverse order (blocks too), by which a
  * missing barrier shows. A barrier that some thread never comes to ends the program.
  *
+ * A stream that is captured keeps its work in a graph, with that of streams that wait for its events; what
+ * CUDA forbids meanwhile (memory, waiting) is an error here too.
+ *
  *   VAECF_HOST_GPUS      number of GPUs (1)
  *   VAECF_HOST_GPU_MB    memory of each (4096)
  *   VAECF_HOST_GPU       old: compute capability 7.0; unknown: one without code; driver: it is too old */
 #undef _FORTIFY_SOURCE /* its longjmp does not know of fibers */
 #include <deque>
+#include <memory>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -206,7 +210,13 @@ const cuda_host_slots *cuda_host_exchange(const void *value, size_t size) {
     return slots;
 }
 
-void cuda_host_grid(dim3 grid, dim3 block, const std::function<void()> &thread) {
+void *cuda_host_shared;
+
+void cuda_host_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread) {
+    static std::unique_ptr<char[]> memory;
+    static size_t size;
+    if (shared > size) memory.reset(new char[(size = shared) + 16]);
+    cuda_host_shared = (void *)(((uintptr_t)memory.get() + 15) / 16 * 16);
     unsigned n = grid.x * grid.y;
     cuda_host_grid_size = grid;
     cuda_host_block_size = block;
@@ -214,20 +224,31 @@ void cuda_host_grid(dim3 grid, dim3 block, const std::function<void()> &thread) 
     for (unsigned i = 0; i < n; i++) {
         unsigned at = is_reverse() ? n - 1 - i : i;
         cuda_host_block = dim3(at % grid.x, at / grid.x);
+        if (shared) memset(cuda_host_shared, 0xff, shared);
         run_block();
     }
 }
 
 /* ---- streams ---- */
 
+struct CUgraph_st {
+    std::vector<std::function<bool()>> work;
+};
+struct CUgraphExec_st {
+    std::shared_ptr<CUgraph_st> graph;
+};
+
 struct CUstream_st {
     std::deque<std::function<bool()>> work;
     unsigned long done, put;
+    std::shared_ptr<CUgraph_st> graph; /* being captured */
+    bool is_origin;
 };
 
 struct CUevent_st {
-    cudaStream_t stream; /* NULL: not recorded yet */
-    unsigned long at;    /* so much of its work has to be done */
+    cudaStream_t stream;               /* NULL: not recorded yet */
+    unsigned long at;                  /* so much of its work has to be done */
+    std::shared_ptr<CUgraph_st> graph; /* recorded in that */
 };
 
 namespace {
@@ -258,6 +279,13 @@ void drain_all(void) {
     }
 }
 
+bool is_capturing(void) {
+    for (cudaStream_t stream : streams) {
+        if (stream->graph) return true;
+    }
+    return false;
+}
+
 size_t capacity(void) {
     const char *megabytes = getenv("VAECF_HOST_GPU_MB");
     return (size_t)(megabytes ? atof(megabytes) * 1e6 : 4096e6);
@@ -271,6 +299,10 @@ bool is_kind(const char *kind) {
 } // namespace
 
 void cuda_host_put(cudaStream_t stream, std::function<bool()> work) {
+    if (stream->graph) {
+        stream->graph->work.push_back(std::move(work));
+        return;
+    }
     stream->work.push_back(std::move(work));
     stream->put++;
 }
@@ -303,15 +335,18 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
-    *event = {stream, stream->put};
+    *event = {stream, stream->put, stream->graph};
     return cudaSuccess;
 }
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
+    if (event->graph) return fails(cudaErrorCapturedEvent);
     return !event->stream || advance(event->stream, event->at) ? cudaSuccess : cudaErrorNotReady;
 }
 
 cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+    if (event->graph) return fails(cudaErrorCapturedEvent);
+    if (event->stream && event->stream->graph) return fails(cudaErrorStreamCaptureUnsupported);
     while (cudaEventQuery(event)) {
     }
     return cudaSuccess;
@@ -319,13 +354,56 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
 
 cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
     CUevent_st as_it_is = *event;
+    if (as_it_is.graph && !stream->graph) stream->graph = as_it_is.graph; /* it joins the capture */
+    if (stream->graph != as_it_is.graph) return fails(cudaErrorStreamCaptureIsolation);
+    if (stream->graph) return cudaSuccess; /* a graph's work is in the order in which it came */
     cuda_host_put(stream, [as_it_is] { return !as_it_is.stream || advance(as_it_is.stream, as_it_is.at); });
+    return cudaSuccess;
+}
+
+/* ---- graphs ---- */
+
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, enum cudaStreamCaptureMode) {
+    if (stream->graph) return fails(cudaErrorInvalidValue);
+    stream->graph = std::make_shared<CUgraph_st>();
+    stream->is_origin = true;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t *graph) {
+    std::shared_ptr<CUgraph_st> captured = stream->graph;
+    if (!captured || !stream->is_origin) return fails(cudaErrorInvalidValue);
+    for (cudaStream_t other : streams) {
+        if (other->graph == captured) other->graph = nullptr;
+    }
+    *graph = new CUgraph_st(*captured);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *exec, cudaGraph_t graph, unsigned long long) {
+    *exec = new CUgraphExec_st{std::make_shared<CUgraph_st>(*graph)};
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+    for (const std::function<bool()> &work : exec->graph->work) cuda_host_put(stream, work);
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+    delete graph;
+    return cudaSuccess;
+}
+
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
+    delete exec;
     return cudaSuccess;
 }
 
 /* ---- memory ---- */
 
 cudaError_t cudaMalloc(void **p, size_t bytes) {
+    if (is_capturing()) return fails(cudaErrorStreamCaptureUnsupported);
     if (in_use + bytes > capacity()) return fails(cudaErrorMemoryAllocation);
     *p = aligned_alloc(256, (bytes + 255) / 256 * 256);
     if (!*p) return fails(cudaErrorMemoryAllocation);
@@ -336,6 +414,7 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
 }
 
 cudaError_t cudaFree(void *p) {
+    if (is_capturing()) return fails(cudaErrorStreamCaptureUnsupported);
     drain_all();
     if (p && !allocated.count(p)) return fails(cudaErrorInvalidValue);
     if (p) in_use -= allocated[p];
@@ -345,6 +424,7 @@ cudaError_t cudaFree(void *p) {
 }
 
 cudaError_t cudaMallocHost(void **p, size_t bytes) {
+    if (is_capturing()) return fails(cudaErrorStreamCaptureUnsupported);
     *p = malloc(bytes);
     if (!*p) return fails(cudaErrorMemoryAllocation);
     memset(*p, 0xff, bytes);
@@ -352,6 +432,7 @@ cudaError_t cudaMallocHost(void **p, size_t bytes) {
 }
 
 cudaError_t cudaFreeHost(void *p) {
+    if (is_capturing()) return fails(cudaErrorStreamCaptureUnsupported);
     drain_all();
     free(p);
     return cudaSuccess;
@@ -435,4 +516,8 @@ cudaError_t cudaDriverGetVersion(int *version) {
 cudaError_t cudaFuncGetAttributes(struct cudaFuncAttributes *attributes, const void *) {
     attributes->binaryVersion = 90;
     return is_kind("unknown") ? fails(cudaErrorNoKernelImageForDevice) : cudaSuccess;
+}
+
+cudaError_t cudaFuncSetAttribute(const void *, enum cudaFuncAttribute, int) {
+    return cudaSuccess;
 }

@@ -1,0 +1,304 @@
+/* The rows of a batch, from the host or from what stays on the GPU, and the sparse layer; see cuda.h. */
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cuda.h"
+#include "error.h"
+
+enum {
+    ALIGNED = 64,      /* bytes: arrays of a batch begin there */
+    KEPT_STEPS = 1024, /* at most, of an epoch: a step looks at the entries of all rows */
+};
+
+/* Cuts arrays from a block of memory, on host and device alike. */
+struct cutter {
+    char *host; /* NULL: only counts */
+    const char *device;
+    size_t used;
+};
+
+static void *cut(struct cutter *cutter, size_t bytes, const void *on_device) {
+    void *host = cutter->host ? cutter->host + cutter->used : NULL;
+    const char *device = cutter->host ? cutter->device + cutter->used : NULL;
+    memcpy((void *)(uintptr_t)on_device, &device, sizeof device);
+    cutter->used += (bytes + ALIGNED - 1) / ALIGNED * ALIGNED;
+    return host;
+}
+
+/* ---- by item ---- */
+
+int64_t cuda_words(int64_t n_items) {
+    return (n_items + 63) / 64;
+}
+
+/* Marks the batch's items; returns how many there are. */
+static int64_t mark_items(struct cuda *cuda, const struct csr *m) {
+    int64_t words = cuda_words(cuda->n_items), n = 0;
+    memset(cuda->touched, 0, (size_t)words * sizeof *cuda->touched);
+    for (int64_t k = 0; k < cuda->nonzeros; k++) {
+        cuda->touched[m->indices[k] >> 6] |= (uint64_t)1 << (m->indices[k] & 63);
+    }
+    for (int64_t w = 0; w < words; w++) n += __builtin_popcountll(cuda->touched[w]);
+    return n;
+}
+
+int64_t cuda_list_items(const struct cuda *cuda, const uint64_t *marks, int32_t *item, int32_t *place) {
+    int64_t n = 0;
+    for (int64_t w = 0; w < cuda_words(cuda->n_items); w++) {
+        for (uint64_t rest = marks[w]; rest; rest &= rest - 1) {
+            int32_t i = (int32_t)(w * 64 + __builtin_ctzll(rest));
+            if (place) place[i] = (int32_t)n;
+            item[n++] = i;
+        }
+    }
+    return n;
+}
+
+/* The matrix by item: arrays of host memory, and where they will be on the device. */
+struct by_item {
+    struct kernel_segment *segment, *group;
+    int32_t *row, *at;
+};
+
+/* Segments that n items with so many entries may have, at most; groups; rows of partial sums. */
+static size_t segments_max(int64_t n, int64_t nonzeros) {
+    return (size_t)(n + nonzeros / KERNEL_SEGMENT);
+}
+static size_t groups_max(int64_t nonzeros) {
+    return (size_t)(nonzeros / KERNEL_SEGMENT);
+}
+
+static struct by_item cut_columns(struct cutter *cutter, int64_t n, int64_t nonzeros,
+                                  struct kernel_columns *c) {
+    struct by_item host;
+    host.segment = cut(cutter, segments_max(n, nonzeros) * sizeof *host.segment, &c->segment);
+    host.group = cut(cutter, groups_max(nonzeros) * sizeof *host.group, &c->group);
+    host.row = cut(cutter, (size_t)nonzeros * sizeof *host.row, &c->row);
+    host.at = cut(cutter, (size_t)nonzeros * sizeof *host.at, &c->at);
+    return host;
+}
+
+/* Sorts the matrix by item: of each of the n items item[] the rows that have it, ascending, in segments.
+ * place[i] is where item i is in item[], start[n + 1] is for scratch. Returns the rows of partial sums. */
+static int64_t sort_by_item(const struct csr *m, int64_t n, const int32_t *item, const int32_t *place,
+                            int32_t *start, struct by_item *to, struct kernel_columns *c) {
+    int64_t nonzeros = csr_nonzeros(m), partials = 0;
+    memset(start, 0, (size_t)(n + 1) * sizeof *start);
+    for (int64_t k = 0; k < nonzeros; k++) start[place[m->indices[k]] + 1]++;
+    for (int64_t i = 0; i < n; i++) start[i + 1] += start[i];
+    for (int64_t r = 0; r < m->rows; r++) {
+        for (int64_t k = m->indptr[r]; k < m->indptr[r + 1]; k++) {
+            int32_t at = start[place[m->indices[k]]]++;
+            to->row[at] = (int32_t)r;
+            to->at[at] = (int32_t)k;
+        }
+    }
+    c->n_segments = c->n_groups = 0;
+    for (int64_t i = 0; i < n; i++) { /* each start has become the next one's */
+        int32_t begin = i > 0 ? start[i - 1] : 0, end = start[i];
+        int is_whole = end - begin <= KERNEL_SEGMENT;
+        int64_t first = partials;
+        for (int32_t at = begin; at < end || at == begin; at += KERNEL_SEGMENT) {
+            int32_t stop = end - at < KERNEL_SEGMENT ? end : at + KERNEL_SEGMENT;
+            to->segment[c->n_segments++] =
+                (struct kernel_segment){item[i], at, stop, is_whole ? -1 : (int32_t)partials++};
+        }
+        if (is_whole) continue;
+        to->group[c->n_groups++] = (struct kernel_segment){item[i], (int32_t)first, (int32_t)partials, -1};
+    }
+    return partials;
+}
+
+/* ---- a batch from the host ---- */
+
+/* Lays the batch out in the slot; with memory, fills it. Returns its size. */
+static size_t pack(struct cuda *cuda, struct slot *slot, const struct csr *m, const int64_t *users,
+                   int is_filled) {
+    struct cutter cutter = {is_filled ? slot->host.at : NULL, slot->device.at, 0};
+    struct kernel_rows *batch = &cuda->batch;
+    size_t rows = (size_t)m->rows, nonzeros = (size_t)cuda->nonzeros;
+    int64_t n = cuda->n_touched, counted = cuda->is_training ? cuda->nonzeros : 0;
+    int64_t *host_users = cut(&cutter, rows * sizeof *host_users, &batch->users);
+    int32_t *start = cut(&cutter, (rows + 1) * sizeof *start, &batch->begin);
+    int32_t *items = cut(&cutter, nonzeros * sizeof *items, &batch->items);
+    struct by_item by_item = cut_columns(&cutter, n, counted, &cuda->columns);
+    if (!is_filled) return cutter.used;
+    batch->end = batch->begin + 1;
+    for (size_t r = 0; r <= rows; r++) start[r] = (int32_t)m->indptr[r];
+    if (users) memcpy(host_users, users, rows * sizeof *users);
+    if (nonzeros) memcpy(items, m->indices, nonzeros * sizeof *items);
+    if (cuda->is_training) {
+        cuda_list_items(cuda, cuda->touched, cuda->item, cuda->place);
+        cuda->n_partials =
+            sort_by_item(m, n, cuda->item, cuda->place, cuda->item_start, &by_item, &cuda->columns);
+    }
+    return cutter.used;
+}
+
+/* The batch of this step: kept rows at the positions step.first .. of the order. */
+static int take_kept(struct cuda *cuda, int64_t rows) {
+    struct kept *kept = &cuda->kept;
+    size_t n = (size_t)rows;
+    int64_t *users = cuda_room(cuda, &kept->batch, n * (sizeof *users + 2 * sizeof(int32_t)));
+    if (!users) return cuda_told(cuda);
+    int32_t *begin = (int32_t *)(users + n), *end = begin + n;
+    cuda->batch = (struct kernel_rows){rows, begin, end, kept->items, users};
+    cuda->columns = kept->columns;
+    cuda->columns.rows = rows;
+    cuda->n_partials = kept->n_partials;
+    cuda->value = kept->values.at;
+    cuda->is_training = 1;
+    kernel_take_rows(cuda->compute, rows, cuda->device_step, kept->row_at, kept->start, kept->users, begin,
+                     end, users);
+    cuda_room(cuda, &cuda->nll, n * sizeof(double));
+    return cuda_told(cuda);
+}
+
+int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training) {
+    struct cuda *cuda = backend->state;
+    if (!rows->indptr) return take_kept(cuda, rows->rows);
+    /* the kernels of the last batch are all on the stream: behind them its slot is free */
+    TRY(cuda, cudaEventRecord(cuda->slot[cuda->at].used, cuda->compute));
+    cuda->at = (cuda->at + 1) % CUDA_SLOTS;
+    struct slot *slot = &cuda->slot[cuda->at];
+    cuda->batch.rows = rows->rows;
+    cuda->nonzeros = csr_nonzeros(rows);
+    cuda->is_training = for_training;
+    if (cuda->nonzeros > INT32_MAX - KERNEL_SEGMENT) {
+        return error_set(EX_OSERR,
+                         "%lld interactions in the batch of a rank; want fewer than 2^31: a smaller "
+                         "train.batch_size",
+                         (long long)cuda->nonzeros);
+    }
+    cuda->n_touched = for_training ? mark_items(cuda, rows) : 0;
+    cuda->columns = (struct kernel_columns){.rows = rows->rows};
+    size_t bytes = pack(cuda, slot, rows, users, 0);
+    /* the last copy from this host memory, and the last use of this device memory */
+    if (cuda_wait_for(cuda, slot->copied)) return cuda_told(cuda);
+    TRY(cuda, cudaStreamWaitEvent(cuda->copy, slot->used, 0));
+    if (!cuda_room(cuda, &slot->host, bytes) || !cuda_room(cuda, &slot->device, bytes))
+        return cuda_told(cuda);
+    pack(cuda, slot, rows, users, 1);
+    TRY(cuda, cudaMemcpyAsync(slot->device.at, slot->host.at, bytes, cudaMemcpyHostToDevice, cuda->copy));
+    TRY(cuda, cudaEventRecord(slot->copied, cuda->copy));
+    TRY(cuda, cudaStreamWaitEvent(cuda->compute, slot->copied, 0));
+    cuda->value = cuda_room(cuda, &cuda->values, (size_t)cuda->nonzeros * sizeof(float));
+    if (for_training) cuda_room(cuda, &cuda->nll, (size_t)rows->rows * sizeof(double));
+    return cuda_told(cuda);
+}
+
+/* ---- rows that stay ---- */
+
+static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, struct by_item *by_item,
+                           int32_t **start, int32_t **items, int64_t **users) {
+    struct cutter cutter = {host, kept->memory.at, 0};
+    size_t rows = (size_t)m->rows, nonzeros = (size_t)csr_nonzeros(m);
+    *users = cut(&cutter, rows * sizeof **users, &kept->users);
+    *start = cut(&cutter, (rows + 1) * sizeof **start, &kept->start);
+    *items = cut(&cutter, nonzeros * sizeof **items, &kept->items);
+    cut(&cutter, rows * sizeof *kept->row_at, &kept->row_at);
+    cut(&cutter, rows * sizeof *kept->position, &kept->position);
+    *by_item = cut_columns(&cutter, m->cols, csr_nonzeros(m), &kept->columns);
+    return cutter.used;
+}
+
+/* Builds the image of what is kept, and copies it. */
+static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *users, size_t bytes) {
+    struct kept *kept = &cuda->kept;
+    struct by_item by_item;
+    int32_t *start, *items;
+    int64_t *kept_users;
+    char *host = malloc(bytes);
+    if (!host) return error_memory("the training set by item", bytes);
+    lay_out_kept(kept, m, host, &by_item, &start, &items, &kept_users);
+    for (int64_t r = 0; r <= m->rows; r++) start[r] = (int32_t)m->indptr[r];
+    memcpy(items, m->indices, (size_t)csr_nonzeros(m) * sizeof *items);
+    memcpy(kept_users, users, (size_t)m->rows * sizeof *users);
+    for (int64_t i = 0; i < cuda->n_items; i++) cuda->item[i] = cuda->place[i] = (int32_t)i;
+    kept->n_partials =
+        sort_by_item(m, cuda->n_items, cuda->item, cuda->place, cuda->item_start, &by_item, &kept->columns);
+    kept->columns.position = kept->position;
+    TRY(cuda, cudaMemcpyAsync(kept->memory.at, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
+    int code = cuda_wait_all(cuda);
+    free(host);
+    return code;
+}
+
+int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch) {
+    struct cuda *cuda = backend->state;
+    struct kept *kept = &cuda->kept;
+    struct by_item by_item;
+    int32_t *start, *items;
+    int64_t *kept_users;
+    int64_t nonzeros = csr_nonzeros(rows);
+    size_t bytes = lay_out_kept(kept, rows, NULL, &by_item, &start, &items, &kept_users), is_free = 0,
+           total = 0;
+    TRY(cuda, cudaMemGetInfo(&is_free, &total));
+    int is_alone = !cuda->nccl && (!cuda->comm || cuda->comm->size == 1);
+    if (!is_alone || nonzeros > INT32_MAX - KERNEL_SEGMENT || rows->rows > KEPT_STEPS * batch ||
+        bytes + (size_t)nonzeros * sizeof(float) > is_free / 2) {
+        return EX_UNAVAILABLE;
+    }
+    if (!cuda_room(cuda, &kept->memory, bytes) ||
+        !cuda_room(cuda, &kept->values, (size_t)nonzeros * sizeof(float))) {
+        return cuda_told(cuda);
+    }
+    kept->n_rows = rows->rows;
+    return fill_kept(cuda, rows, users, bytes);
+}
+
+void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
+    struct kept *kept = &cuda->kept;
+    if (kept->is_drawn && kept->epoch == draw->epoch && kept->seed == draw->seed) return;
+    kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_rows, kept->row_at, kept->position);
+    kept->is_drawn = 1;
+    kept->epoch = draw->epoch;
+    kept->seed = draw->seed;
+}
+
+/* ---- the sparse layer ---- */
+
+void cuda_input_values(struct backend *backend, const struct draw *draw, double p) {
+    struct cuda *cuda = backend->state;
+    if (draw) {
+        cuda->step.epoch = draw->epoch;
+        cuda_tell(cuda);
+    }
+    kernel_input_values(cuda->compute, &cuda->batch, cuda->device_step, draw ? draw->seed : 0,
+                        draw ? (float)p : 0, cuda->value);
+}
+
+void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
+                        real *y) {
+    struct cuda *cuda = backend->state;
+    const void *operand = cuda_operand(cuda, w);
+    void *copy = cuda_copy_of(cuda, y);
+    if (!operand) return;
+    kernel_input_forward(cuda->compute, cuda_operand_type(cuda), h, &cuda->batch, cuda->value, operand, b,
+                         (int)act, y, copy);
+}
+
+void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,
+                   const void *matrix, int is_added, float *sums) {
+    size_t slabs = (size_t)((rows + KERNEL_SLAB - 1) / KERNEL_SLAB);
+    float *partial = cuda_room(cuda, &cuda->partials, slabs * (size_t)cols * sizeof *partial);
+    if (partial) kernel_sum_rows(cuda->compute, type, rows, cols, stride, matrix, is_added, partial, sums);
+}
+
+void cuda_input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
+                         real *dw, real *db) {
+    struct cuda *cuda = backend->state;
+    enum number type = cuda_operand_type(cuda);
+    int64_t rows = cuda->batch.rows;
+    void *copy = cuda_copy_of(cuda, dy);
+    kernel_deactivate(cuda->compute, type, rows * h, (int)act, y, dy, copy);
+    cuda_sum_rows(cuda, NUMBER_FP32, rows, h, h, dy, 0, db);
+    if (!cuda->columns.position) { /* not every item has a segment */
+        TRY(cuda, cudaMemsetAsync(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
+    }
+    float *partial = cuda_room(cuda, &cuda->partials, (size_t)cuda->n_partials * (size_t)h * sizeof *partial);
+    if (!partial || (type != NUMBER_FP32 && !copy)) return;
+    kernel_input_backward(cuda->compute, type, h, &cuda->columns, cuda->device_step, cuda->value,
+                          copy ? copy : dy, partial, dw);
+}

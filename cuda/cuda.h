@@ -1,0 +1,179 @@
+/* The state of the CUDA backend, which its files share: memory.c faults and memory, batch.c the rows of a
+ * batch and the sparse layer, graph.c steps that are recorded and replayed, backend_cuda.c the rest.
+ *
+ * One stream computes; a second one brings batches to the GPU, a third one sums over the ranks. The host runs
+ * ahead: a function puts work on a stream and returns. */
+#ifndef VAECF_CUDA_H
+#define VAECF_CUDA_H
+
+#include <cuda_runtime_api.h>
+
+#include "backend.h"
+#include "comm_nccl.h"
+#include "kernels.h"
+#include "matmul.h"
+
+/* Device or pinned memory that grows. */
+struct room {
+    void *at;
+    size_t bytes;
+    int is_host;
+};
+
+/* A batch from the host: pinned memory and its image on the device. */
+struct slot {
+    struct room host, device;
+    cudaEvent_t copied, used; /* the copy has arrived; its batch is computed */
+};
+
+/* What alloc has given away, with its copy in 16 bits if it was an operand of a product. */
+struct block {
+    float *at;
+    size_t n;
+    void *copy;
+    int is_fresh; /* the copy is of what is there now */
+    int64_t born; /* the how-many-eth block it is */
+};
+
+/* The training set on the GPU, by row and by item, and an epoch's order. */
+struct kept {
+    struct room memory, values, batch; /* batch: its rows */
+    const int32_t *start, *items;      /* CSR */
+    const int64_t *users;
+    int32_t *row_at, *position;
+    struct kernel_columns columns;
+    int64_t n_rows, n_partials;
+    uint64_t seed; /* of the order that is drawn */
+    uint32_t epoch;
+    int is_drawn;
+};
+
+/* The steps of so many rows. */
+struct recording {
+    int64_t rows;
+    uint64_t seed;
+    int seen;                 /* steps */
+    int64_t memory;           /* cuda.memory when it was recorded: its addresses are good */
+    cudaGraphExec_t replayed; /* NULL: not recorded yet */
+};
+
+enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4 };
+
+struct cuda {
+    int64_t n_items;
+    enum number type; /* of operands in training */
+    int use_tf32;
+    int compute_sum; /* gradients travel in that type */
+    const struct comm *comm;
+    struct nccl *nccl; /* NULL: sums go over MPI */
+    cudaStream_t compute, copy, exchange;
+    struct matmul *matmul;
+    struct block *block;
+    int n_blocks;
+    int64_t born, recorded; /* blocks, ever; before the last recording */
+    int64_t memory;         /* counts changes of addresses that are recorded, and of weights by the host */
+
+    /* the loaded batch */
+    struct slot slot[CUDA_SLOTS];
+    int at; /* which slot */
+    struct kernel_rows batch;
+    struct kernel_columns columns;
+    float *value; /* of each entry */
+    int64_t nonzeros, n_touched, n_partials;
+    int is_training;
+    uint64_t *touched, *all;            /* host: a bit an item of the batch; of some rank's batch */
+    int32_t *place, *item, *item_start; /* host [n_items + 1]: for sorting by item */
+
+    struct kept kept;
+    struct recording recording[CUDA_RECORDINGS], *current; /* current: of the step that is issued; or NULL */
+    int is_recording;
+
+    struct kernel_step step, told, *device_step; /* what kernels are to know; what they do */
+    struct room values, logits; /* the input's; a block of rows of the output layer, later their gradient */
+    int64_t logits_rows;
+    int logits_is_short;  /* there was no memory for more */
+    struct room nll;      /* [rows] double: a loss of each row */
+    struct room partials; /* of sums over rows */
+    struct room top, top_scores, targets, rank;
+    struct room exchange16, gathered, gathered_items, gathered_items_host, stage;
+    double *sums, *totals, *host_sums; /* nll, kl: device; over steps; pinned */
+    int *overflow, *host_overflow;
+    void *small, *host_small; /* all these are in them */
+    cudaEvent_t summed, guarded, ready, reduced, finished;
+    int is_guarded;
+
+    float *pending; /* gradients whose sum is to begin: [n_pending] */
+    size_t n_pending, n_begun;
+
+    int fault;
+    char fault_message[512];
+};
+
+/* ---- faults and memory ---- */
+
+void cuda_keep_fault(struct cuda *cuda, int code);
+/* The fault that was kept, as error_set does; or 0. */
+int cuda_told(struct cuda *cuda);
+/* Keeps the fault of a call; returns its code. */
+int cuda_kept(struct cuda *cuda, cudaError_t status, const char *call);
+#define TRY(cuda, call) cuda_kept(cuda, call, #call)
+/* EX_OSERR, with what may help. */
+int cuda_no_memory(const struct cuda *cuda, size_t bytes);
+
+/* Waits for an event; a rank that is lost, or that a sum failed, ends the wait too. */
+int cuda_wait_for(struct cuda *cuda, cudaEvent_t event);
+int cuda_wait_all(struct cuda *cuda);
+
+/* At least so many bytes; what was in it is lost. NULL and a fault if there are none. */
+void *cuda_room(struct cuda *cuda, struct room *room, size_t bytes);
+void cuda_free_room(struct room *room);
+
+/* The backend's alloc, release, copy_in, copy_out, zero. */
+real *cuda_alloc(struct backend *backend, size_t n);
+void cuda_release(struct backend *backend, real *memory);
+void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n);
+void cuda_copy_out(struct backend *backend, real *to, const real *from, size_t n);
+void cuda_zero(struct backend *backend, real *memory, size_t n);
+
+/* The type of operands for the loaded batch's work. */
+enum number cuda_operand_type(const struct cuda *cuda);
+/* x, which alloc gave, as an operand: itself, or its copy in 16 bits, made now if it is not fresh. NULL and a
+ * fault if there is no memory. */
+const void *cuda_operand(struct cuda *cuda, const float *x);
+/* Before x is written: where its copy is to be written too; NULL: nowhere, and the old copy is no longer
+ * fresh. */
+void *cuda_copy_of(struct cuda *cuda, float *x);
+/* The fresh copy of weights that are about to be updated; NULL: there is none. */
+void *cuda_fresh_copy(const struct cuda *cuda, const float *x);
+void cuda_is_changed(struct cuda *cuda, const float *x);
+
+/* ---- the batch ---- */
+
+int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training);
+int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch);
+/* The order of this epoch, if it is not drawn yet. */
+void cuda_draw_order(struct cuda *cuda, const struct draw *draw);
+void cuda_input_values(struct backend *backend, const struct draw *draw, double p);
+void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
+                        real *y);
+void cuda_input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
+                         real *dw, real *db);
+/* The marked items ascending; place[] unless NULL. Returns their number. */
+int64_t cuda_list_items(const struct cuda *cuda, const uint64_t *marks, int32_t *item, int32_t *place);
+int64_t cuda_words(int64_t n_items);
+
+/* sums[cols] of a matrix that has fp32 numbers, or what `type` says. */
+void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,
+                   const void *matrix, int is_added, float *sums);
+
+/* ---- steps ---- */
+
+/* What kernels know becomes cuda->step. */
+void cuda_tell(struct cuda *cuda);
+void cuda_tell_adam(struct cuda *cuda, const struct adam_step *step);
+int cuda_step_begin(struct backend *backend, const struct step *step);
+int cuda_step_end(struct backend *backend);
+int cuda_step_losses(struct backend *backend, double sums[3]);
+void cuda_forget_recordings(struct cuda *cuda);
+
+#endif

@@ -1,0 +1,201 @@
+/* The output layer's softmax, and sums over rows; see kernels.h. */
+#include "device.cuh"
+
+namespace {
+
+#ifndef VAECF_SMALL_PIECES
+constexpr int SHARED_MAX = 96 << 10;  /* bytes of a row that a block keeps: two blocks on an SM of a Hopper */
+constexpr int SHARED_FREE = 48 << 10; /* bytes that a block may have without asking */
+#else
+constexpr int SHARED_MAX = 4 << 10, SHARED_FREE = 2 << 10;
+#endif
+constexpr int SUM_ROWS = 8; /* threads that share a column's sum */
+
+/* The exponential of a number that will be rounded to T. */
+template <typename T> __device__ inline float exponential(float x) {
+    return __expf(x);
+}
+template <> __device__ inline float exponential<float>(float x) {
+    return expf(x);
+}
+
+/* A block a row. Each thread keeps the largest logit it has met and the sum of exponentials relative to it
+ * (Milakov and Gimelshein 2018), so that one pass finds both; the second writes the gradient in their place.
+ * Between the two the row is in shared memory, if it fits. */
+template <typename T, bool IS_SHARED>
+__global__ void __launch_bounds__(ROW_THREADS)
+    softmax(int64_t n, int64_t stride, const int32_t *begin, const int32_t *end, const int32_t *items,
+            const struct kernel_step *step, float smoothing, T *logits, double *nll) {
+    constexpr int N = PACK<T>;
+    DYNAMIC_SHARED(T, kept);
+    int64_t r = blockIdx.x;
+    int first = begin[r], last = end[r], size = (int)((n + N - 1) / N), full = (int)(stride / N);
+    auto *row = reinterpret_cast<pack<T, N> *>(logits + r * stride);
+    auto *again = IS_SHARED ? reinterpret_cast<pack<T, N> *>(kept) : row;
+    float mine = -INFINITY, sum = 0;
+    if (IS_SHARED) { /* all of the row is under way before any of it is waited for */
+        for (int c = (int)threadIdx.x; c < size; c += (int)blockDim.x) copy_async(again + c, row + c);
+        copy_async_wait();
+    }
+#pragma unroll 4
+    for (int c = (int)threadIdx.x; c < size; c += (int)blockDim.x) {
+        pack<T, N> x = again[c];
+        float value[N], most = -INFINITY;
+#pragma unroll
+        for (int j = 0; j < N; j++) {
+            value[j] = (int64_t)c * N + j < n ? load(x.of + j) : -INFINITY;
+            most = fmaxf(most, value[j]);
+        }
+        if (most > mine) {
+            sum *= exponential<T>(mine - most);
+            mine = most;
+        }
+#pragma unroll
+        for (int j = 0; j < N; j++) sum += exponential<T>(value[j] - mine);
+    }
+    float largest = block_reduce(mine, larger());
+    sum = block_reduce(mine > -INFINITY || isnan(sum) ? sum * exponential<T>(mine - largest) : 0.0f, add());
+    const T *logit = reinterpret_cast<const T *>(again);
+    double hits = 0;
+    for (int k = first + (int)threadIdx.x; k < last; k += (int)blockDim.x) {
+        hits += (double)(load(logit + items[k]) - largest);
+    }
+    hits = block_reduce(hits, add()); /* and all have read what is overwritten now */
+    if (threadIdx.x == 0) nll[r] = (double)(last - first) * log((double)sum) - hits;
+    float scale = step->scale * (float)(last - first), factor = scale / sum;
+    float all = scale * smoothing / (float)n, own = step->scale * (1 - smoothing);
+#pragma unroll 4
+    for (int c = (int)threadIdx.x; c < full; c += (int)blockDim.x) {
+        float gradient[N] = {};
+        if (c < size) {
+            pack<T, N> x = again[c];
+#pragma unroll
+            for (int j = 0; j < N; j++) {
+                if ((int64_t)c * N + j < n)
+                    gradient[j] = factor * exponential<T>(load(x.of + j) - largest) - all;
+            }
+        }
+        store_all<T, N>(reinterpret_cast<T *>(row + c), gradient);
+    }
+    __syncthreads(); /* what others of the block have written is seen */
+    T *to = logits + r * stride;
+    for (int k = first + (int)threadIdx.x; k < last; k += (int)blockDim.x) {
+        store(to + items[k], load(to + items[k]) - own);
+    }
+}
+
+template <typename T>
+void start_softmax(cudaStream_t stream, int64_t n, int64_t stride, const struct kernel_rows *rows,
+                   const struct kernel_step *step, float smoothing, void *logits, double *nll) {
+    size_t bytes = (size_t)stride * sizeof(T);
+    bool is_shared = bytes <= SHARED_MAX;
+    if (is_shared && bytes > SHARED_FREE) {
+        is_shared =
+            cudaFuncSetAttribute(reinterpret_cast<const void *>(&softmax<T, true>),
+                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) == cudaSuccess;
+        if (!is_shared) cudaGetLastError(); /* this GPU has less */
+    }
+    T *at = static_cast<T *>(logits);
+    if (is_shared) {
+        LAUNCH_SHARED((softmax<T, true>), (unsigned)rows->rows, ROW_THREADS, bytes, stream, n, stride,
+                      rows->begin, rows->end, rows->items, step, smoothing, at, nll);
+    } else {
+        LAUNCH((softmax<T, false>), (unsigned)rows->rows, ROW_THREADS, stream, n, stride, rows->begin,
+               rows->end, rows->items, step, smoothing, at, nll);
+    }
+}
+
+/* ---- sums ---- */
+
+/* A block has a slab of rows and WARP * N columns; SUM_ROWS threads share each of them, rows in turn. */
+template <typename T, int N>
+__global__ void sum_slab(int64_t rows, int64_t cols, int64_t stride, const T *matrix, int is_added,
+                         float *to) {
+    __shared__ float partial[SUM_ROWS][WARP * N];
+    int64_t column = ((int64_t)blockIdx.x * WARP + threadIdx.x) * N,
+            first = (int64_t)blockIdx.y * KERNEL_SLAB;
+    int64_t last = first + KERNEL_SLAB < rows ? first + KERNEL_SLAB : rows;
+    float sum[N] = {};
+    if (column < cols) {
+#pragma unroll 8
+        for (int64_t r = first + threadIdx.y; r < last; r += SUM_ROWS) {
+            pack<T, N> x = *reinterpret_cast<const pack<T, N> *>(matrix + r * stride + column);
+#pragma unroll
+            for (int j = 0; j < N; j++) sum[j] += load(x.of + j);
+        }
+    }
+#pragma unroll
+    for (int j = 0; j < N; j++) partial[threadIdx.y][threadIdx.x * N + (unsigned)j] = sum[j];
+    __syncthreads();
+    for (int i = (int)(threadIdx.y * WARP + threadIdx.x); i < WARP * N; i += WARP * SUM_ROWS) {
+        int64_t at = (int64_t)blockIdx.x * WARP * N + i;
+        if (at >= cols) break;
+        float total = is_added ? to[(int64_t)blockIdx.y * cols + at] : 0;
+        for (int y = 0; y < SUM_ROWS; y++) total += partial[y][i];
+        to[(int64_t)blockIdx.y * cols + at] = total;
+    }
+}
+
+__global__ void sum_slabs(int64_t slabs, int64_t cols, const float *partial, int is_added, float *sums) {
+    for (int64_t c = flat_first(); c < cols; c += flat_step()) {
+        float sum = is_added ? sums[c] : 0;
+#pragma unroll 8
+        for (int64_t s = 0; s < slabs; s++) sum += partial[s * cols + c];
+        sums[c] = sum;
+    }
+}
+
+template <typename T, int N>
+void start_sum(cudaStream_t stream, int64_t rows, int64_t cols, int64_t stride, const void *matrix,
+               int is_added, float *to) {
+    dim3 grid((unsigned)((cols + WARP * N - 1) / (WARP * N)),
+              (unsigned)((rows + KERNEL_SLAB - 1) / KERNEL_SLAB));
+    LAUNCH((sum_slab<T, N>), grid, dim3(WARP, SUM_ROWS), stream, rows, cols, stride,
+           static_cast<const T *>(matrix), is_added, to);
+}
+
+__global__ void add_losses(const struct kernel_step *step, const double *sums, double *totals) {
+    totals[0] += sums[0];
+    totals[1] += sums[1];
+    totals[2] += sums[0] + step->beta * sums[1];
+}
+
+/* One block. */
+__global__ void total(int64_t n, const double *values, double *sum) {
+    double mine = 0;
+    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) mine += values[i];
+    mine = block_reduce(mine, add());
+    if (threadIdx.x == 0) *sum = mine;
+}
+
+} // namespace
+
+void kernel_softmax(cudaStream_t stream, enum number type, int64_t n, int64_t stride,
+                    const struct kernel_rows *rows, const struct kernel_step *step, float smoothing,
+                    void *logits, double *nll) {
+    if (rows->rows == 0) return;
+    FOR_NUMBER(type, start_softmax<T>(stream, n, stride, rows, step, smoothing, logits, nll));
+}
+
+void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_t cols, int64_t stride,
+                     const void *matrix, int add, float *partial, float *sums) {
+    int64_t slabs = (rows + KERNEL_SLAB - 1) / KERNEL_SLAB;
+    float *to = slabs > 1 ? partial : sums;
+    int is_first = slabs > 1 ? 0 : add;
+    FOR_NUMBER(
+        type,
+        if (stride % PACK<T> == 0 && is_aligned(matrix)) {
+            start_sum<T, PACK<T>>(stream, rows, cols, stride, matrix, is_first, to);
+        } else { start_sum<T, 1>(stream, rows, cols, stride, matrix, is_first, to); });
+    if (slabs > 1)
+        LAUNCH(sum_slabs, flat_blocks(cols), FLAT_THREADS, stream, slabs, cols, partial, add, sums);
+}
+
+void kernel_total(cudaStream_t stream, int64_t n, const double *values, double *sum) {
+    LAUNCH(total, 1, ROW_THREADS, stream, n, values, sum);
+}
+
+void kernel_add_losses(cudaStream_t stream, const struct kernel_step *step, const double *sums,
+                       double *totals) {
+    LAUNCH(add_losses, 1, 1, stream, step, sums, totals);
+}

@@ -1,0 +1,212 @@
+/* The batch: its rows, its values, and the sparse first layer; see kernels.h. */
+#include "../src/order.h"
+#include "device.cuh"
+
+namespace {
+
+constexpr int VALUE_THREADS = 128;
+constexpr int SPARSE_THREADS = 256; /* at most, of a block that sums rows */
+
+/* ---- the rows that stay on the GPU ---- */
+
+__global__ void order(uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at, int32_t *position) {
+    for (int64_t p = flat_first(); p < n; p += flat_step()) {
+        int32_t row = (int32_t)order_at(seed, epoch, n, p, 0);
+        row_at[p] = row;
+        position[row] = (int32_t)p;
+    }
+}
+
+__global__ void take_rows(int64_t rows, const struct kernel_step *step, const int32_t *row_at,
+                          const int32_t *start, const int64_t *all_users, int32_t *begin, int32_t *end,
+                          int64_t *users) {
+    for (int64_t r = flat_first(); r < rows; r += flat_step()) {
+        int32_t row = row_at[step->first + r];
+        begin[r] = start[row];
+        end[r] = start[row + 1];
+        users[r] = all_users[row];
+    }
+}
+
+/* A block a row. */
+__global__ void input_values(struct kernel_rows rows, const struct kernel_step *step, uint64_t seed, float p,
+                             float *values) {
+    int64_t r = blockIdx.x;
+    int begin = rows.begin[r], end = rows.end[r];
+    float value = (float)(1 / sqrt((double)(end - begin)));
+    for (int k = begin + (int)threadIdx.x; k < end; k += (int)blockDim.x) {
+        float kept = value;
+        if (p > 0) {
+            int item = rows.items[k];
+            struct philox_block block =
+                philox(seed, PHILOX_DROPOUT, step->epoch, (uint64_t)rows.users[r], (uint32_t)(item / 4));
+            kept = philox_uniform(block.lane[item % 4]) >= p ? value / (1 - p) : 0;
+        }
+        values[k] = kept;
+    }
+}
+
+/* ---- sums of rows ---- */
+
+/* A row of a matrix and its factor. */
+struct entry {
+    int32_t row;
+    float value;
+};
+
+/* A block's entries, of which those that are not zero lie together, in their order. */
+struct list {
+    struct entry of[SPARSE_THREADS];
+    int warp_count[SPARSE_THREADS / WARP];
+};
+
+/* Fills the list with one entry of each thread; returns how many there are. For the whole block. */
+__device__ int fill(struct list *list, struct entry mine) {
+    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, before = 0, count = 0;
+    unsigned lanes = __ballot_sync(ALL_LANES, mine.value != 0);
+    __syncthreads(); /* the last use's entries are read */
+    if (lane == 0) list->warp_count[warp] = __popc(lanes);
+    __syncthreads();
+    for (int w = 0; w < (int)blockDim.x / WARP; w++) {
+        if (w < warp) before += list->warp_count[w];
+        count += list->warp_count[w];
+    }
+    if (mine.value != 0) list->of[before + __popc(lanes & ((1u << lane) - 1))] = mine;
+    __syncthreads();
+    return count;
+}
+
+/* sum[N] += the factors times the N numbers at `column` of their rows of matrix[., h]. */
+template <typename T, int N>
+__device__ void add_rows(const struct list *list, int count, const T *matrix, int h, int column, float *sum) {
+    if (column >= h) return;
+#pragma unroll 4
+    for (int i = 0; i < count; i++) {
+        struct entry e = list->of[i];
+        pack<T, N> x = *reinterpret_cast<const pack<T, N> *>(matrix + (int64_t)e.row * h + column);
+#pragma unroll
+        for (int j = 0; j < N; j++) sum[j] += e.value * load(x.of + j);
+    }
+}
+
+/* A block has a row; a thread N columns that lie together. */
+template <typename T, int N>
+__global__ void input_forward(int h, struct kernel_rows rows, const float *values, const T *w, const float *b,
+                              int act, float *y, T *copy) {
+    __shared__ struct list list;
+    int64_t r = blockIdx.x;
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N, end = rows.end[r];
+    float sum[N] = {};
+    for (int first = rows.begin[r]; first < end; first += (int)blockDim.x) {
+        int k = first + (int)threadIdx.x;
+        struct entry mine = {};
+        if (k < end) mine = {rows.items[k], values[k]};
+        add_rows<T, N>(&list, fill(&list, mine), w, h, column, sum);
+    }
+    if (column >= h) return;
+#pragma unroll
+    for (int j = 0; j < N; j++) sum[j] = activated(act, sum[j] + b[column + j]);
+    store_all<float, N>(y + r * h + column, sum);
+    if (copy) store_all<T, N>(copy + r * h + column, sum);
+}
+
+/* The same for a segment of an item's entries: those in the batch, in the order in which they are kept. */
+template <typename T, int N>
+__global__ void input_backward(int h, struct kernel_columns columns, const struct kernel_step *step,
+                               const float *values, const T *dy, float *partial, float *dw) {
+    __shared__ struct list list;
+    struct kernel_segment s = columns.segment[blockIdx.x];
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N;
+    float sum[N] = {};
+    for (int first = s.begin; first < s.end; first += (int)blockDim.x) {
+        int e = first + (int)threadIdx.x;
+        struct entry mine = {};
+        if (e < s.end) {
+            mine.row = columns.row[e];
+            if (columns.position) mine.row = columns.position[mine.row] - step->first;
+            if (mine.row >= 0 && mine.row < columns.rows) mine.value = values[columns.at[e]];
+        }
+        add_rows<T, N>(&list, fill(&list, mine), dy, h, column, sum);
+    }
+    if (column >= h) return;
+    store_all<float, N>((s.to < 0 ? dw + (int64_t)s.item * h : partial + (int64_t)s.to * h) + column, sum);
+}
+
+/* dw row `item` = the sum of the rows begin .. end - 1 of partial. */
+__global__ void add_segments(int h, const struct kernel_segment *group, const float *partial, float *dw) {
+    struct kernel_segment g = group[blockIdx.x];
+    for (int column = (int)threadIdx.x; column < h; column += (int)blockDim.x) {
+        float sum = 0;
+#pragma unroll 4
+        for (int i = g.begin; i < g.end; i++) sum += partial[(int64_t)i * h + column];
+        dw[(int64_t)g.item * h + column] = sum;
+    }
+}
+
+/* Threads for h columns, n each, and how many such blocks a row takes. */
+unsigned sparse_threads(int h, int n) {
+    int threads = ((h + n - 1) / n + WARP - 1) / WARP * WARP;
+    return (unsigned)(threads < SPARSE_THREADS ? threads : SPARSE_THREADS);
+}
+dim3 sparse_grid(int64_t rows, int h, int n) {
+    int columns = (int)sparse_threads(h, n) * n;
+    return dim3((unsigned)rows, (unsigned)((h + columns - 1) / columns));
+}
+
+template <typename T, int N>
+void start_forward(cudaStream_t stream, int h, const struct kernel_rows *rows, const float *values,
+                   const void *w, const float *b, int act, float *y, void *copy) {
+    LAUNCH((input_forward<T, N>), sparse_grid(rows->rows, h, N), sparse_threads(h, N), stream, h, *rows,
+           values, static_cast<const T *>(w), b, act, y, static_cast<T *>(copy));
+}
+
+template <typename T, int N>
+void start_backward(cudaStream_t stream, int h, const struct kernel_columns *columns,
+                    const struct kernel_step *step, const float *values, const void *dy, float *partial,
+                    float *dw) {
+    LAUNCH((input_backward<T, N>), sparse_grid(columns->n_segments, h, N), sparse_threads(h, N), stream, h,
+           *columns, step, values, static_cast<const T *>(dy), partial, dw);
+}
+
+} // namespace
+
+void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at,
+                  int32_t *position) {
+    LAUNCH(order, flat_blocks(n), FLAT_THREADS, stream, seed, epoch, n, row_at, position);
+}
+
+void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,
+                      const int32_t *row_at, const int32_t *start, const int64_t *all_users, int32_t *begin,
+                      int32_t *end, int64_t *users) {
+    LAUNCH(take_rows, flat_blocks(rows), FLAT_THREADS, stream, rows, step, row_at, start, all_users, begin,
+           end, users);
+}
+
+void kernel_input_values(cudaStream_t stream, const struct kernel_rows *rows, const struct kernel_step *step,
+                         uint64_t seed, float p, float *values) {
+    if (rows->rows == 0) return;
+    LAUNCH(input_values, (unsigned)rows->rows, VALUE_THREADS, stream, *rows, step, seed, p, values);
+}
+
+void kernel_input_forward(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
+                          const float *values, const void *w, const float *b, int act, float *y, void *copy) {
+    if (rows->rows == 0) return;
+    FOR_NUMBER(
+        type,
+        if (h % PACK<T> == 0 && is_aligned(w) && is_aligned(y) && is_aligned(copy)) {
+            start_forward<T, PACK<T>>(stream, h, rows, values, w, b, act, y, copy);
+        } else { start_forward<T, 1>(stream, h, rows, values, w, b, act, y, copy); });
+}
+
+void kernel_input_backward(cudaStream_t stream, enum number type, int h, const struct kernel_columns *columns,
+                           const struct kernel_step *step, const float *values, const void *dy,
+                           float *partial, float *dw) {
+    if (columns->n_segments == 0) return;
+    FOR_NUMBER(
+        type,
+        if (h % PACK<T> == 0 && is_aligned(dy) && is_aligned(dw) && is_aligned(partial)) {
+            start_backward<T, PACK<T>>(stream, h, columns, step, values, dy, partial, dw);
+        } else { start_backward<T, 1>(stream, h, columns, step, values, dy, partial, dw); });
+    if (columns->n_groups == 0) return;
+    LAUNCH(add_segments, (unsigned)columns->n_groups, FLAT_THREADS, stream, h, columns->group, partial, dw);
+}
