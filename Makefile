@@ -296,7 +296,7 @@ bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
 bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results
 
-FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
+FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 lint:
 	clang-format --dry-run -Werror $(FORMATTED)

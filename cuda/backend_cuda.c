@@ -620,7 +620,7 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     }
     int code = make_streams(cuda);
     if (!code) code = make_small(cuda);
-    return code ? code : matmul_create(&cuda->matmul);
+    return code ? code : matmul_create(backend->describe, &cuda->matmul); /* so far the GPU */
 }
 
 static void describe(const struct backend_options *o, struct backend *backend) {

@@ -20,13 +20,19 @@
     extern __shared__ four dynamic_shared[];                                                                 \
     type *name = reinterpret_cast<type *>(dynamic_shared)
 
-/* 16 bytes from global to shared memory, past the registers; then: all that this thread asked for is there. */
+/* 16 bytes from global to shared memory, past the registers; then: all that this thread asked for is there.
+ */
 __device__ inline void copy_async(void *to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)),
                  "l"(from));
 }
 __device__ inline void copy_async_wait(void) {
     asm volatile("cp.async.wait_all;" ::: "memory");
+}
+__device__ inline float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
 }
 #endif
 #define LAUNCH(kernel, grid, block, stream, ...) LAUNCH_SHARED(kernel, grid, block, 0, stream, __VA_ARGS__)
@@ -83,9 +89,7 @@ __device__ inline void store(__nv_bfloat16 *p, float x) {
 }
 
 /* N numbers that lie together and are read at once: at most 16 bytes. */
-template <typename T, int N> struct alignas(sizeof(T) * N) pack {
-    T of[N];
-};
+template <typename T, int N> struct alignas(sizeof(T) * N) pack { T of[N]; };
 using four = pack<float, 4>;
 
 /* So many numbers are 16 bytes. */

@@ -4,10 +4,18 @@
 #include <cublasLt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "choices.h"
 #include "error.h"
 
-enum { PLANS = 64, WORKSPACE = 32 << 20 /* bytes */, ALIGNMENT_MAX = 256 };
+enum {
+    PLANS = 64,
+    WORKSPACE = 32 << 20, /* bytes */
+    ALIGNMENT_MAX = 256,
+    CANDIDATES = 16,
+    REPEATS = 5 /* of each candidate that is timed */
+};
 
 /* All that a plan depends on. */
 struct key {
@@ -28,21 +36,45 @@ struct matmul {
     void *workspace;
     struct plan plan[PLANS];
     int n_plans, next; /* the one that is forgotten next */
+    char gpu[64];
+    struct choices *choices; /* NULL: nothing is timed */
+    cudaEvent_t begin, end;
+};
+
+/* Where a product's matrices are, for timing it. */
+struct operands {
+    const void *a, *b;
+    void *c;
+    cudaStream_t stream;
 };
 
 static int fault(const char *what, cublasStatus_t status) {
     return error_set(EX_OSERR, "cuBLASLt: cannot %s: %s", what, cublasLtGetStatusString(status));
 }
 
-int matmul_create(struct matmul **matmul) {
+static int open_choices(struct matmul *matmul) {
+    const char *path = getenv("VAECF_GEMM_CACHE");
+    if (!path) return 0;
+    int code = choices_open(path, &matmul->choices);
+    if (code) return code;
+    if (cudaEventCreateWithFlags(&matmul->begin, cudaEventDefault) ||
+        cudaEventCreateWithFlags(&matmul->end, cudaEventDefault)) {
+        return error_set(EX_OSERR, "GPU: cannot time products");
+    }
+    return 0;
+}
+
+int matmul_create(const char *gpu, struct matmul **matmul) {
     *matmul = calloc(1, sizeof **matmul);
     if (!*matmul) return error_memory("cuBLASLt", sizeof **matmul);
+    snprintf((*matmul)->gpu, sizeof(*matmul)->gpu, "%s", gpu);
     cublasStatus_t status = cublasLtCreate(&(*matmul)->handle);
     if (!status && cudaMalloc(&(*matmul)->workspace, WORKSPACE)) status = CUBLAS_STATUS_ALLOC_FAILED;
-    if (!status) return 0;
+    int code = status ? fault("start", status) : open_choices(*matmul);
+    if (!code) return 0;
     matmul_destroy(*matmul);
     *matmul = NULL;
-    return fault("start", status);
+    return code;
 }
 
 static void forget(struct plan *p) {
@@ -58,6 +90,9 @@ void matmul_destroy(struct matmul *matmul) {
     for (int i = 0; i < matmul->n_plans; i++) forget(&matmul->plan[i]);
     if (matmul->workspace) cudaFree(matmul->workspace);
     if (matmul->handle) cublasLtDestroy(matmul->handle);
+    if (matmul->begin) cudaEventDestroy(matmul->begin);
+    if (matmul->end) cudaEventDestroy(matmul->end);
+    choices_close(matmul->choices);
     free(matmul);
 }
 
@@ -116,12 +151,25 @@ static cublasStatus_t describe(struct plan *plan) {
     return status;
 }
 
-/* The fastest algorithm by cuBLASLt's own estimate. */
-static cublasStatus_t choose(const struct matmul *matmul, struct plan *plan) {
+static cublasStatus_t set_bias(struct plan *plan, const void *bias) {
+    if (plan->key.product.epilogue == EPILOGUE_NONE) return CUBLAS_STATUS_SUCCESS;
+    return cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+}
+
+/* ---- which algorithm ---- */
+
+static cublasStatus_t start(const struct matmul *matmul, const struct plan *plan,
+                            const cublasLtMatmulAlgo_t *algorithm, const struct operands *at) {
+    const float one = 1, beta = plan->key.product.accumulate ? 1 : 0;
+    return cublasLtMatmul(matmul->handle, plan->what, &one, at->b, plan->b, at->a, plan->a, &beta, at->c,
+                          plan->c, at->c, plan->c, algorithm, matmul->workspace, WORKSPACE, at->stream);
+}
+
+/* What cuBLASLt proposes, the fastest by its own estimate first; returns their number in `found`. */
+static cublasStatus_t propose(const struct matmul *matmul, const struct plan *plan, int wanted,
+                              cublasLtMatmulHeuristicResult_t *result, int *found) {
     const size_t workspace = WORKSPACE;
     cublasLtMatmulPreference_t preference = NULL;
-    cublasLtMatmulHeuristicResult_t result;
-    int found = 0;
     cublasStatus_t status = cublasLtMatmulPreferenceCreate(&preference);
     const struct {
         cublasLtMatmulPreferenceAttributes_t name;
@@ -140,16 +188,74 @@ static cublasStatus_t choose(const struct matmul *matmul, struct plan *plan) {
     }
     if (!status) {
         status = cublasLtMatmulAlgoGetHeuristic(matmul->handle, plan->what, plan->b, plan->a, plan->c,
-                                                plan->c, preference, 1, &result, &found);
+                                                plan->c, preference, wanted, result, found);
     }
     if (preference) cublasLtMatmulPreferenceDestroy(preference);
-    plan->is_missing = status == CUBLAS_STATUS_NOT_SUPPORTED || (!status && (!found || result.state));
-    if (plan->is_missing) return CUBLAS_STATUS_SUCCESS;
-    if (!status) plan->algorithm = result.algo;
-    return status;
+    if (status == CUBLAS_STATUS_NOT_SUPPORTED) *found = 0;
+    return status == CUBLAS_STATUS_NOT_SUPPORTED ? CUBLAS_STATUS_SUCCESS : status;
 }
 
-static int find_plan(struct matmul *matmul, const struct key *key, struct plan **found) {
+/* Milliseconds of one product by the algorithm; negative: it cannot do it. */
+static float time_of(const struct matmul *matmul, const struct plan *plan,
+                     const cublasLtMatmulAlgo_t *algorithm, const struct operands *at) {
+    float milliseconds = -1;
+    if (start(matmul, plan, algorithm, at)) return -1; /* to warm up */
+    cudaEventRecord(matmul->begin, at->stream);
+    for (int i = 0; i < REPEATS; i++) start(matmul, plan, algorithm, at);
+    cudaEventRecord(matmul->end, at->stream);
+    if (cudaEventSynchronize(matmul->end)) return -1;
+    if (cudaEventElapsedTime(&milliseconds, matmul->begin, matmul->end)) return -1;
+    return milliseconds / REPEATS;
+}
+
+static void key_text(const struct matmul *matmul, const struct key *key, char text[CHOICE_KEY_MAX]) {
+    const struct product *p = &key->product;
+    snprintf(text, CHOICE_KEY_MAX, "%s,%zu,%d %d %d,%d %d,%lld %lld %lld,%d,%u %u %u", matmul->gpu,
+             cublasLtGetVersion(), (int)p->type, (int)p->result, p->use_tf32, p->transpose_a, p->transpose_b,
+             (long long)p->m, (long long)p->n, (long long)p->k, (int)p->epilogue, key->align_a, key->align_b,
+             key->align_c);
+}
+
+/* The algorithm that an earlier run chose, if it is still one. */
+static int is_chosen_before(const struct matmul *matmul, struct plan *plan, const char *key) {
+    const struct choice *choice = choices_find(matmul->choices, key);
+    cublasLtMatmulHeuristicResult_t result;
+    if (!choice) return 0;
+    memcpy(&plan->algorithm, choice->word, sizeof plan->algorithm);
+    return cublasLtMatmulAlgoCheck(matmul->handle, plan->what, plan->b, plan->a, plan->c, plan->c,
+                                   &plan->algorithm, &result) == CUBLAS_STATUS_SUCCESS &&
+           result.workspaceSize <= WORKSPACE;
+}
+
+/* The algorithm of a plan: one that was chosen before, or the fastest of those that are timed, or the first
+ * that cuBLASLt proposes. What adds to c is not timed: that would change c. */
+static int choose(struct matmul *matmul, struct plan *plan, const struct operands *at) {
+    cublasLtMatmulHeuristicResult_t result[CANDIDATES];
+    struct choice choice = {0};
+    int found = 0, best = 0, is_timed = matmul->choices && !plan->key.product.accumulate;
+    _Static_assert(sizeof choice.word == sizeof plan->algorithm, "an algorithm fits into a choice");
+    key_text(matmul, &plan->key, choice.key);
+    if (is_timed && is_chosen_before(matmul, plan, choice.key)) return 0;
+    cublasStatus_t status = propose(matmul, plan, is_timed ? CANDIDATES : 1, result, &found);
+    if (status) return fault("plan a product", status);
+    plan->is_missing = !found || result[0].state;
+    if (plan->is_missing) return 0;
+    float least = -1;
+    for (int i = 0; i < found && is_timed && found > 1; i++) {
+        float time = result[i].state ? -1 : time_of(matmul, plan, &result[i].algo, at);
+        if (time < 0 || (least >= 0 && time >= least)) continue;
+        least = time;
+        best = i;
+    }
+    plan->algorithm = result[best].algo;
+    if (!is_timed) return 0;
+    memcpy(choice.word, &plan->algorithm, sizeof choice.word);
+    return choices_add(matmul->choices, &choice);
+}
+
+/* The plan of a product; a new one is made for these operands. */
+static int find_plan(struct matmul *matmul, const struct key *key, const void *bias,
+                     const struct operands *at, struct plan **found) {
     for (int i = 0; i < matmul->n_plans; i++) {
         *found = &matmul->plan[i];
         if (is_same(&(*found)->key, key)) return 0;
@@ -163,33 +269,26 @@ static int find_plan(struct matmul *matmul, const struct key *key, struct plan *
     }
     (*found)->key = *key;
     cublasStatus_t status = describe(*found);
-    if (!status) status = choose(matmul, *found);
-    if (!status) return 0;
-    (*found)->key = (struct key){0}; /* of no product */
-    return fault("plan a product", status);
+    if (!status) status = set_bias(*found, bias);
+    int code = status ? fault("plan a product", status) : choose(matmul, *found, at);
+    if (code) (*found)->key = (struct key){0}; /* of no product */
+    return code;
 }
 
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
                const void *b, void *c) {
     struct key key = {*product, alignment(a), alignment(b), alignment(c)};
-    const float one = 1, beta = product->accumulate ? 1 : 0;
+    const struct operands at = {a, b, c, stream};
     struct plan *plan;
     key.product.bias = NULL;
-    int code = find_plan(matmul, &key, &plan);
+    int code = find_plan(matmul, &key, product->bias, &at, &plan);
     if (code) return code;
     if (plan->is_missing) {
         return error_set(product->epilogue == EPILOGUE_NONE ? EX_OSERR : EX_UNAVAILABLE,
                          "cuBLASLt has no product of %lld x %lld x %lld", (long long)product->m,
                          (long long)product->n, (long long)product->k);
     }
-    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
-    if (product->epilogue != EPILOGUE_NONE) {
-        status = cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product->bias,
-                                                sizeof product->bias);
-    }
-    if (!status) {
-        status = cublasLtMatmul(matmul->handle, plan->what, &one, b, plan->b, a, plan->a, &beta, c, plan->c,
-                                c, plan->c, &plan->algorithm, matmul->workspace, WORKSPACE, stream);
-    }
+    cublasStatus_t status = set_bias(plan, product->bias);
+    if (!status) status = start(matmul, plan, &plan->algorithm, &at);
     return status ? fault("multiply", status) : 0;
 }

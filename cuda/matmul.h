@@ -1,7 +1,9 @@
 /* Matrix products on the GPU by cuBLASLt: row-major, sums in fp32.
  *
  * What cuBLASLt chooses for a product (a "plan") is kept, so that the same product gives the same bits all
- * through a run and is looked for once. */
+ * through a run and is looked for once. If the environment's VAECF_GEMM_CACHE names a file, the algorithms
+ * that cuBLASLt proposes are timed, and the fastest one is kept there for later runs, which so have the same
+ * bits again. */
 #ifndef VAECF_MATMUL_H
 #define VAECF_MATMUL_H
 
@@ -12,8 +14,8 @@
 
 struct matmul;
 
-/* EX_OSERR. */
-int matmul_create(struct matmul **matmul);
+/* gpu: its name. EX_OSERR; EX_CANTCREAT: the file cannot be written. */
+int matmul_create(const char *gpu, struct matmul **matmul);
 void matmul_destroy(struct matmul *matmul);
 
 /* "cuBLASLt 13.0.2". */
@@ -40,7 +42,7 @@ struct product {
 };
 
 /* Puts the product on the stream. 0; EX_UNAVAILABLE (and nothing done) if cuBLASLt has none with this
- * epilogue; EX_OSERR.
+ * epilogue; EX_OSERR. The first time of a product it may be multiplied several times, and waited for.
  */
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
                const void *b, void *c);

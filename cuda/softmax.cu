@@ -11,12 +11,23 @@ constexpr int SHARED_MAX = 4 << 10, SHARED_FREE = 2 << 10;
 #endif
 constexpr int SUM_ROWS = 8; /* threads that share a column's sum */
 
-/* The exponential of a number that will be rounded to T. */
-template <typename T> __device__ inline float exponential(float x) {
-    return __expf(x);
+/* exp(x - from), of which T keeps a few digits: the special function unit's power of two is good enough; for
+ * fp32 it is not. */
+template <typename T> __device__ inline float exponential(float x, float from) {
+    constexpr float LOG2_E = 1.44269504f;
+    return power_of_two(fmaf(x, LOG2_E, -from * LOG2_E));
 }
-template <> __device__ inline float exponential<float>(float x) {
-    return expf(x);
+template <> __device__ inline float exponential<float>(float x, float from) {
+    return expf(x - from);
+}
+
+/* The logits of a pack of which the first `valid` are of items. */
+template <typename T, int N> __device__ inline void widen(const pack<T, N> &x, int valid, float *value) {
+#pragma unroll
+    for (int j = 0; j < N; j++) value[j] = load(x.of + j);
+    if (valid >= N) return;
+#pragma unroll
+    for (int j = 0; j < N; j++) value[j] = j < valid ? value[j] : -INFINITY;
 }
 
 /* A block a row. Each thread keeps the largest logit it has met and the sum of exponentials relative to it
@@ -37,24 +48,22 @@ __global__ void __launch_bounds__(ROW_THREADS)
         for (int c = (int)threadIdx.x; c < size; c += (int)blockDim.x) copy_async(again + c, row + c);
         copy_async_wait();
     }
-#pragma unroll 4
     for (int c = (int)threadIdx.x; c < size; c += (int)blockDim.x) {
         pack<T, N> x = again[c];
-        float value[N], most = -INFINITY;
+        float value[N];
+        widen<T, N>(x, (int)n - c * N, value);
+        float most = value[0];
 #pragma unroll
-        for (int j = 0; j < N; j++) {
-            value[j] = (int64_t)c * N + j < n ? load(x.of + j) : -INFINITY;
-            most = fmaxf(most, value[j]);
-        }
+        for (int j = 1; j < N; j++) most = fmaxf(most, value[j]);
         if (most > mine) {
-            sum *= exponential<T>(mine - most);
+            sum *= exponential<T>(mine, most);
             mine = most;
         }
 #pragma unroll
-        for (int j = 0; j < N; j++) sum += exponential<T>(value[j] - mine);
+        for (int j = 0; j < N; j++) sum += exponential<T>(value[j], mine);
     }
     float largest = block_reduce(mine, larger());
-    sum = block_reduce(mine > -INFINITY || isnan(sum) ? sum * exponential<T>(mine - largest) : 0.0f, add());
+    sum = block_reduce(mine > -INFINITY || isnan(sum) ? sum * exponential<T>(mine, largest) : 0.0f, add());
     const T *logit = reinterpret_cast<const T *>(again);
     double hits = 0;
     for (int k = first + (int)threadIdx.x; k < last; k += (int)blockDim.x) {
@@ -64,18 +73,17 @@ __global__ void __launch_bounds__(ROW_THREADS)
     if (threadIdx.x == 0) nll[r] = (double)(last - first) * log((double)sum) - hits;
     float scale = step->scale * (float)(last - first), factor = scale / sum;
     float all = scale * smoothing / (float)n, own = step->scale * (1 - smoothing);
-#pragma unroll 4
     for (int c = (int)threadIdx.x; c < full; c += (int)blockDim.x) {
-        float gradient[N] = {};
-        if (c < size) {
-            pack<T, N> x = again[c];
+        int valid = (int)n - c * N;
+        float value[N] = {};
+        if (c < size) widen<T, N>(again[c], valid, value);
 #pragma unroll
-            for (int j = 0; j < N; j++) {
-                if ((int64_t)c * N + j < n)
-                    gradient[j] = factor * exponential<T>(load(x.of + j) - largest) - all;
-            }
+        for (int j = 0; j < N; j++) value[j] = factor * exponential<T>(value[j], largest) - all;
+        if (valid < N) {
+#pragma unroll
+            for (int j = 0; j < N; j++) value[j] = j < valid ? value[j] : 0;
         }
-        store_all<T, N>(reinterpret_cast<T *>(row + c), gradient);
+        store_all<T, N>(reinterpret_cast<T *>(row + c), value);
     }
     __syncthreads(); /* what others of the block have written is seen */
     T *to = logits + r * stride;

@@ -90,6 +90,13 @@ check "fp16: losses on CPU and GPU agree" agree 1e-3 cpu16 fp16 1,2,5-8,10,11
 train 1 overflow --set train.precision=fp16 --set train.loss_scale=1e9
 check "fp16 at a scale of 1e9: all steps are skipped" [ "$(tail -n 1 "$tmp/overflow/metrics.csv" | cut -d, -f2)" = 0 ]
 
+# ---- products whose algorithms are timed ----
+with VAECF_GEMM_CACHE="$tmp/cache" train 1 timed --set train.epochs=1
+lines=$(wc -l <"$tmp/cache")
+check "VAECF_GEMM_CACHE keeps choices, none of which is one that fails" [ "$lines,$(grep -c '0000000000000001000000000000000000000000000000000000000000000000$' "$tmp/cache")" = "$lines,0" ]
+with VAECF_GEMM_CACHE="$tmp/cache" train 1 timed2 --set train.epochs=1
+check "and the next run takes them" [ "$(wc -l <"$tmp/cache"),$([ "$lines" -gt 5 ] && cmp "$tmp/timed/test.csv" "$tmp/timed2/test.csv"; echo $?)" = "$lines,0" ]
+
 # ---- ranks ----
 for ranks in 2 3; do
     VAECF_HOST_GPUS=1 train $ranks mpi$ranks --set comm=mpi
@@ -138,6 +145,7 @@ ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GP
 ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
 ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends --set train.batch_size=639
+ends "VAECF_GEMM_CACHE that cannot be written" 73 '/no/such/file: cannot be written' with VAECF_GEMM_CACHE=/no/such/file train 1 ends
 with VAECF_HOST_GPUS=0 train 1 auto --set device=auto
 check "device: auto without a GPU is the CPU" agree 1e-9 cpu auto
 with VAECF_DEVICE=cuda train 1 wish --set device=auto --set train.epochs=1

@@ -1,5 +1,6 @@
 /* cuBLASLt on the host, by the CPU's own matrix products. Column-major; shapes, types and alignments that
- * would be an error on the GPU are one here. VAECF_HOST_NO_EPILOGUE: it has none. */
+ * would be an error on the GPU are one here. VAECF_HOST_NO_EPILOGUE: it has none. It proposes as many
+ * algorithms as are wanted, of which it can do all but the second. */
 #include <stdlib.h>
 #include <vector>
 
@@ -26,6 +27,8 @@ struct cublasLtMatmulPreference {
 };
 
 namespace {
+
+constexpr int NUMBER = 4; /* in an algorithm's data: which of the proposals it is */
 
 std::vector<float> widened(const void *from, cudaDataType_t type, int64_t n) {
     std::vector<float> to((size_t)n);
@@ -132,17 +135,29 @@ cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p
 cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t, cublasLtMatmulDesc_t desc,
                                               cublasLtMatrixLayout_t a, cublasLtMatrixLayout_t b,
                                               cublasLtMatrixLayout_t c, cublasLtMatrixLayout_t,
-                                              cublasLtMatmulPreference_t preference, int,
+                                              cublasLtMatmulPreference_t preference, int wanted,
                                               cublasLtMatmulHeuristicResult_t result[], int *found) {
     *found = 0;
     if (!fits(*desc, *a, *b, *c)) return CUBLAS_STATUS_INVALID_VALUE;
     if (desc->epilogue != CUBLASLT_EPILOGUE_DEFAULT && getenv("VAECF_HOST_NO_EPILOGUE")) {
         return CUBLAS_STATUS_NOT_SUPPORTED;
     }
-    *found = 1;
-    result[0] = {};
-    for (int i = 0; i < 4; i++) result[0].algo.data[i] = preference->align[i];
+    *found = wanted;
+    for (int r = 0; r < wanted; r++) {
+        result[r] = {};
+        for (int i = 0; i < 4; i++) result[r].algo.data[i] = preference->align[i];
+        result[r].algo.data[NUMBER] = (uint64_t)r;
+    }
     return CUBLAS_STATUS_SUCCESS;
+}
+
+cublasStatus_t cublasLtMatmulAlgoCheck(cublasLtHandle_t, cublasLtMatmulDesc_t desc, cublasLtMatrixLayout_t a,
+                                       cublasLtMatrixLayout_t b, cublasLtMatrixLayout_t c,
+                                       cublasLtMatrixLayout_t, const cublasLtMatmulAlgo_t *algorithm,
+                                       cublasLtMatmulHeuristicResult_t *result) {
+    *result = {};
+    bool is_one = fits(*desc, *a, *b, *c) && algorithm->data[0] && algorithm->data[NUMBER] != 1;
+    return is_one ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_NOT_SUPPORTED;
 }
 
 cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const void *alpha, const void *a,
@@ -154,6 +169,7 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t, cublasLtMatmulDesc_t desc, const
     cublasLtMatrixLayout la = *a_layout, lb = *b_layout, lc = *c_layout;
     float add = *static_cast<const float *>(beta), times = *static_cast<const float *>(alpha);
     const void *of[4] = {a, b, c, d};
+    if (algorithm->data[NUMBER] == 1) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (!fits(what, la, lb, lc) || c != d || times != 1) return CUBLAS_STATUS_INVALID_VALUE;
     if (what.epilogue != CUBLASLT_EPILOGUE_DEFAULT && !what.bias) return CUBLAS_STATUS_INVALID_VALUE;
     for (int i = 0; i < 4; i++) {

@@ -63,7 +63,9 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
     return ballot;
 }
 
-#define __expf expf
+static inline float power_of_two(float x) {
+    return exp2f(x);
+}
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
