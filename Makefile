@@ -43,7 +43,7 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 .PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
-    fuzz cuda-check gpu-check bench bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
+    fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
 help:
@@ -56,6 +56,7 @@ help:
 	@echo "make test-valgrind   a small run under valgrind"
 	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
+	@echo "make bench-gpu       training and recommending on a GPU, kernel by kernel, beside PyTorch (PYTHON=), into results/gpu/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make bench-accuracy  every model on DATA='ml-100k ml-1m debian gowalla', into results/accuracy.md (hours)"
@@ -219,8 +220,10 @@ $(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/lib
 $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
+$(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
+	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+tests: $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
 
 gpu-check: all tests
@@ -279,6 +282,10 @@ bench-recommend: $(BIN)/vaecf-recommend $(BIN)/vaecf-export $(BUILD)/tests/bench
 bench: all $(BUILD)/tests/bench/products
 	@echo "command: make bench PYTHON=$(PYTHON)"
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
+
+bench-gpu: all $(if $(FOUND_NVCC),$(BUILD)/tests/bench/gpu)
+	@echo "command: make bench-gpu PYTHON=$(PYTHON)"
+	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/gpu.sh results/gpu
 
 # INPUT=ratings.csv of MovieLens-1M
 bench-parity: all

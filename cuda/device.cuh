@@ -61,6 +61,13 @@ constexpr int ROW_THREADS = VAECF_ROW_THREADS;
 #else
 constexpr int ROW_THREADS = 512; /* of a block that has a row of logits or scores */
 #endif
+#ifndef VAECF_SMALL_PIECES
+constexpr int SHARED_MAX = 96 << 10; /* bytes of a row that a block keeps: two blocks on an SM of a Hopper */
+constexpr int SHARED_FREE =
+    44 << 10; /* what a block may have without asking, next to some that kernels always have */
+#else
+constexpr int SHARED_MAX = 4 << 10, SHARED_FREE = 2 << 10;
+#endif
 constexpr int FLAT_THREADS = 256; /* of one that has a piece of an array */
 constexpr int FLAT_BLOCKS = 4096; /* at most: each then takes several pieces */
 
@@ -146,6 +153,16 @@ template <typename T, typename Op> __device__ T block_reduce(T value, Op op) {
     value = partial[0];
     for (unsigned w = 1; w < blockDim.x / WARP; w++) value = op(value, partial[w]);
     return value;
+}
+
+/* May a block of the kernel have so many bytes of shared memory? */
+inline bool may_share(const void *kernel, size_t bytes) {
+    if (bytes > SHARED_MAX) return false;
+    if (bytes <= SHARED_FREE) return true;
+    if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) == cudaSuccess)
+        return true;
+    cudaGetLastError(); /* this GPU has less */
+    return false;
 }
 
 /* ---- a piece of an array ---- */

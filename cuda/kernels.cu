@@ -1,12 +1,10 @@
-/* Layers, ranking and the update; see kernels.h. */
+/* Layers and the update; see kernels.h. */
 #include "../src/philox.h"
 #include "device.cuh"
 
 namespace {
 
-constexpr int COLUMN_THREADS = 128; /* of a block that has columns of a row */
 constexpr int LATENT_THREADS = 64;
-constexpr int BYTE = 256; /* values of a radix digit */
 
 __device__ inline float slope(int act, float y) {
     switch (act) {
@@ -158,113 +156,6 @@ __global__ void latent_backward(int n, const struct kernel_step *step, const flo
     if (threadIdx.x == 0) kl[r] = sum / 2;
 }
 
-/* ---- ranking: a block a row ---- */
-
-__global__ void mask(int64_t n, struct kernel_rows rows, float *scores) {
-    int64_t r = blockIdx.x;
-    for (int k = rows.begin[r] + (int)threadIdx.x; k < rows.end[r]; k += (int)blockDim.x) {
-        scores[r * n + rows.items[k]] = -INFINITY;
-    }
-}
-
-/* An integer that orders as the score does; 0: not to be ranked. */
-__device__ inline uint32_t order_key(float score) {
-    if (!(score > -INFINITY)) return 0;
-    score += 0.0f; /* no negative zero */
-    uint32_t bits = __float_as_uint(score);
-    return bits >> 31 ? ~bits : bits | 0x80000000u;
-}
-
-/* The k-th largest key is found digit by digit; then those above it, and of its equals the first ones, are
- * written in the order of their indices. */
-__global__ void top_k(int64_t n, int64_t k, const float *scores, int32_t *top, float *top_scores) {
-    __shared__ int count[BYTE];
-    __shared__ int warp_above[WARP], warp_equal[WARP];
-    __shared__ uint32_t shared_key;
-    __shared__ int64_t shared_want;
-    const float *row = scores + (int64_t)blockIdx.x * n;
-    int32_t *to = top + (int64_t)blockIdx.x * k;
-    float *to_scores = top_scores + (int64_t)blockIdx.x * k;
-    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, warps = (int)blockDim.x / WARP;
-    uint32_t key = 0, known = 0; /* digits of the k-th key; which bits of it are known */
-    int64_t want = k;            /* so many with these digits are still to be had */
-    for (int shift = 24; shift >= 0; shift -= 8) {
-        for (int d = (int)threadIdx.x; d < BYTE; d += (int)blockDim.x) count[d] = 0;
-        __syncthreads();
-        for (int64_t i = threadIdx.x; i < n; i += blockDim.x) {
-            uint32_t x = order_key(row[i]);
-            if ((x & known) == key) atomicAdd(&count[x >> shift & 0xff], 1);
-        }
-        __syncthreads();
-        if (threadIdx.x == 0) {
-            int digit = BYTE - 1;
-            int64_t rest = want;
-            while (digit > 0 && count[digit] < rest) rest -= count[digit--];
-            shared_key = key | (uint32_t)digit << shift;
-            shared_want = rest;
-        }
-        __syncthreads();
-        key = shared_key;
-        want = shared_want;
-        known |= 0xffu << shift;
-        __syncthreads(); /* before count is cleared */
-    }
-    int64_t above = 0, equal = 0; /* so many are before this piece */
-    for (int64_t first = 0; first < n; first += blockDim.x) {
-        int64_t i = first + threadIdx.x;
-        uint32_t x = i < n ? order_key(row[i]) : 0;
-        unsigned lanes_above = __ballot_sync(ALL_LANES, x > key);
-        unsigned lanes_equal = __ballot_sync(ALL_LANES, x == key && x > 0);
-        if (lane == 0) {
-            warp_above[warp] = __popc(lanes_above);
-            warp_equal[warp] = __popc(lanes_equal);
-        }
-        __syncthreads();
-        unsigned before = (1u << lane) - 1;
-        int64_t my_above = above + __popc(lanes_above & before);
-        int64_t my_equal = equal + __popc(lanes_equal & before);
-        for (int w = 0; w < warps; w++) {
-            if (w < warp) {
-                my_above += warp_above[w];
-                my_equal += warp_equal[w];
-            }
-            above += warp_above[w];
-            equal += warp_equal[w];
-        }
-        if (x > key || (x == key && x > 0 && my_equal < want)) {
-            int64_t at = my_above + (my_equal < want ? my_equal : want);
-            to[at] = (int32_t)i;
-            to_scores[at] = row[i];
-        }
-        __syncthreads();
-    }
-    for (int64_t at = above + (equal < want ? equal : want) + threadIdx.x; at < k; at += blockDim.x) {
-        to[at] = -1;
-        to_scores[at] = -INFINITY;
-    }
-}
-
-/* Key and index in one number, larger for what comes earlier in the ranking. */
-__device__ inline uint64_t place_of(uint32_t key, int64_t item) {
-    return key ? (uint64_t)key << 32 | (0xffffffffu - (uint32_t)item) : 0;
-}
-
-__global__ void best_rank(int64_t n, const int32_t *start, const int32_t *targets, const float *scores,
-                          int64_t *rank) {
-    int64_t r = blockIdx.x;
-    const float *row = scores + r * n;
-    unsigned long long best = 0;
-    for (int k = start[r] + (int)threadIdx.x; k < start[r + 1]; k += (int)blockDim.x) {
-        unsigned long long place = place_of(order_key(row[targets[k]]), targets[k]);
-        best = place > best ? place : best;
-    }
-    best = block_reduce(best, larger());
-    unsigned long long ahead = 0;
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) ahead += place_of(order_key(row[i]), i) > best;
-    ahead = block_reduce(ahead, add());
-    if (threadIdx.x == 0) rank[r] = best ? (int64_t)ahead + 1 : 0;
-}
-
 } // namespace
 
 void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to) {
@@ -333,23 +224,6 @@ void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, const stru
                             double *kl) {
     if (rows == 0) return;
     LAUNCH(latent_backward, (unsigned)rows, LATENT_THREADS, stream, n, step, stats, noise, dz, dstats, kl);
-}
-
-void kernel_mask(cudaStream_t stream, int64_t n, const struct kernel_rows *rows, float *scores) {
-    if (rows->rows == 0) return;
-    LAUNCH(mask, (unsigned)rows->rows, COLUMN_THREADS, stream, n, *rows, scores);
-}
-
-void kernel_top_k(cudaStream_t stream, int64_t rows, int64_t n, int64_t k, const float *scores, int32_t *top,
-                  float *top_scores) {
-    if (rows == 0) return;
-    LAUNCH(top_k, (unsigned)rows, ROW_THREADS, stream, n, k, scores, top, top_scores);
-}
-
-void kernel_best_rank(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
-                      const int32_t *targets, const float *scores, int64_t *rank) {
-    if (rows == 0) return;
-    LAUNCH(best_rank, (unsigned)rows, ROW_THREADS, stream, n, start, targets, scores, rank);
 }
 
 void kernel_gather_rows(cudaStream_t stream, int64_t n, int h, const int32_t *item, const float *matrix,

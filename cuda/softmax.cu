@@ -3,12 +3,6 @@
 
 namespace {
 
-#ifndef VAECF_SMALL_PIECES
-constexpr int SHARED_MAX = 96 << 10;  /* bytes of a row that a block keeps: two blocks on an SM of a Hopper */
-constexpr int SHARED_FREE = 48 << 10; /* bytes that a block may have without asking */
-#else
-constexpr int SHARED_MAX = 4 << 10, SHARED_FREE = 2 << 10;
-#endif
 constexpr int SUM_ROWS = 8; /* threads that share a column's sum */
 
 /* exp(x - from), of which T keeps a few digits: the special function unit's power of two is good enough; for
@@ -96,15 +90,8 @@ template <typename T>
 void start_softmax(cudaStream_t stream, int64_t n, int64_t stride, const struct kernel_rows *rows,
                    const struct kernel_step *step, float smoothing, void *logits, double *nll) {
     size_t bytes = (size_t)stride * sizeof(T);
-    bool is_shared = bytes <= SHARED_MAX;
-    if (is_shared && bytes > SHARED_FREE) {
-        is_shared =
-            cudaFuncSetAttribute(reinterpret_cast<const void *>(&softmax<T, true>),
-                                 cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes) == cudaSuccess;
-        if (!is_shared) cudaGetLastError(); /* this GPU has less */
-    }
     T *at = static_cast<T *>(logits);
-    if (is_shared) {
+    if (may_share(reinterpret_cast<const void *>(&softmax<T, true>), bytes)) {
         LAUNCH_SHARED((softmax<T, true>), (unsigned)rows->rows, ROW_THREADS, bytes, stream, n, stride,
                       rows->begin, rows->end, rows->items, step, smoothing, at, nll);
     } else {

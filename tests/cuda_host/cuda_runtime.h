@@ -66,6 +66,17 @@ static inline unsigned __ballot_sync(unsigned, int predicate) {
 static inline float power_of_two(float x) {
     return exp2f(x);
 }
+static inline unsigned __match_any_sync(unsigned, int value) {
+    const cuda_host_slots *slots = cuda_host_exchange(&value, sizeof value);
+    unsigned peers = 0;
+    for (int lane = 0; lane < 32; lane++) {
+        int of_lane;
+        memcpy(&of_lane, (*slots)[lane], sizeof of_lane);
+        peers |= (unsigned)(of_lane == value) << lane;
+    }
+    return peers;
+}
+
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
