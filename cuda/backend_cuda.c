@@ -15,10 +15,16 @@
 enum {
     LOGITS_MAX = 1 << 30,   /* bytes of a block of rows in the output layer, at least one row */
     EXCHANGE_MAX = 1 << 24, /* numbers of one piece of the input layer's sum over the ranks */
-    BUCKET_MIN = 1 << 20,   /* numbers of gradients whose sum begins before the rest is there */
     STAGE = 1 << 22,        /* numbers that go over MPI at a time */
     CAPABILITY_MIN = 80,    /* bf16 and tf32 */
 };
+
+/* Numbers of gradients whose sum begins before the rest is there. */
+#ifndef VAECF_SMALL_PIECES
+enum { BUCKET_MIN = 1 << 20 };
+#else
+enum { BUCKET_MIN = 1 << 12 };
+#endif
 
 static int check(struct backend *backend) {
     return cuda_wait_all(backend->state);
@@ -330,7 +336,7 @@ static void sum(struct cuda *cuda, float *values, size_t n) {
     }
 }
 
-static void begin_pending(struct cuda *cuda) {
+void cuda_begin_pending(struct cuda *cuda) {
     begin_sum(cuda, cuda->pending, cuda->n_pending);
     cuda->n_begun += cuda->n_pending;
     cuda->n_pending = 0;
@@ -340,11 +346,12 @@ static void begin_pending(struct cuda *cuda) {
  * put together. */
 static void gradient_ready(struct backend *backend, real *values, size_t n) {
     struct cuda *cuda = backend->state;
+    void (*begin)(struct cuda *) = cuda->is_recording ? cuda_cut_recording : cuda_begin_pending;
     if (!cuda->nccl) return;
-    if (cuda->n_pending && values + n != cuda->pending) begin_pending(cuda);
+    if (cuda->n_pending && values + n != cuda->pending) begin(cuda);
     cuda->pending = values;
     cuda->n_pending += n;
-    if (cuda->n_pending >= BUCKET_MIN) begin_pending(cuda);
+    if (cuda->n_pending >= BUCKET_MIN) begin(cuda);
 }
 
 static void all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
@@ -353,7 +360,7 @@ static void all_reduce(struct backend *backend, const struct comm *comm, real *v
         if (comm->size > 1) sum_over_mpi(cuda, values, n);
         return;
     }
-    begin_pending(cuda);
+    cuda_begin_pending(cuda);
     if (cuda->n_begun == 0) begin_sum(cuda, values, n);
     cuda->n_begun = 0;
     end_sums(cuda);
@@ -363,6 +370,10 @@ static void all_reduce(struct backend *backend, const struct comm *comm, real *v
 static void input_all_reduce(struct backend *backend, const struct comm *comm, int h, real *dw) {
     struct cuda *cuda = backend->state;
     if (comm->size == 1) return;
+    if (cuda->columns.place) { /* of kept rows all of dw is set */
+        sum(cuda, dw, (size_t)cuda->n_items * (size_t)h);
+        return;
+    }
     size_t words = (size_t)cuda_words(cuda->n_items);
     memcpy(cuda->all, cuda->touched, words * sizeof *cuda->all);
     comm_or(comm, cuda->all, words);
@@ -393,8 +404,8 @@ static void guard(struct backend *backend, const real *g, size_t n) {
     kernel_guard(cuda->compute, (int64_t)n, g, cuda->overflow);
     TRY(cuda, cudaMemcpyAsync(cuda->host_overflow, cuda->overflow, sizeof *cuda->overflow,
                               cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, cudaEventRecord(cuda->guarded, cuda->compute));
     cuda->is_guarded = 1;
-    if (!cuda->is_recording) TRY(cuda, cudaEventRecord(cuda->guarded, cuda->compute));
 }
 
 static int overflowed(struct backend *backend) {
@@ -432,7 +443,7 @@ static void destroy(struct backend *backend) {
     struct room *rooms[] = {&cuda->values,
                             &cuda->kept.memory,
                             &cuda->kept.values,
-                            &cuda->kept.batch,
+                            &cuda->kept.rows,
                             &cuda->logits,
                             &cuda->nll,
                             &cuda->partials,
@@ -473,6 +484,7 @@ static void destroy(struct backend *backend) {
     free(cuda->place);
     free(cuda->item);
     free(cuda->item_start);
+    free(cuda->kept.host_first);
     free(cuda);
     *backend = (struct backend){0};
 }

@@ -136,16 +136,15 @@ static size_t pack(struct cuda *cuda, struct slot *slot, const struct csr *m, co
     return cutter.used;
 }
 
-/* The batch of this step: kept rows at the positions step.first .. of the order. */
+/* The batch of this step: kept rows from step.first on; rows beyond step.rows are empty. */
 static int take_kept(struct cuda *cuda, int64_t rows) {
     struct kept *kept = &cuda->kept;
     size_t n = (size_t)rows;
-    int64_t *users = cuda_room(cuda, &kept->batch, n * (sizeof *users + 2 * sizeof(int32_t)));
+    int64_t *users = cuda_room(cuda, &kept->rows, n * (sizeof *users + 2 * sizeof(int32_t)));
     if (!users) return cuda_told(cuda);
     int32_t *begin = (int32_t *)(users + n), *end = begin + n;
     cuda->batch = (struct kernel_rows){rows, begin, end, kept->items, users};
     cuda->columns = kept->columns;
-    cuda->columns.rows = rows;
     cuda->n_partials = kept->n_partials;
     cuda->value = kept->values.at;
     cuda->is_training = 1;
@@ -172,7 +171,10 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
                          (long long)cuda->nonzeros);
     }
     cuda->n_touched = for_training ? mark_items(cuda, rows) : 0;
-    cuda->columns = (struct kernel_columns){.rows = rows->rows};
+    cuda->columns = (struct kernel_columns){0};
+    cuda->step.first = 0;
+    cuda->step.rows = (int32_t)rows->rows;
+    cuda_tell(cuda);
     size_t bytes = pack(cuda, slot, rows, users, 0);
     /* the last copy from this host memory, and the last use of this device memory */
     if (cuda_wait_for(cuda, slot->copied)) return cuda_told(cuda);
@@ -190,71 +192,132 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
 
 /* ---- rows that stay ---- */
 
-static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, struct by_item *by_item,
-                           int32_t **start, int32_t **items, int64_t **users) {
+/* What is filled on the host: arrays of the image. */
+struct image {
+    struct by_item by_item;
+    int32_t *start, *items;
+    int64_t *users;
+};
+
+static int64_t steps_of(const struct kept *kept) {
+    return (kept->n_all + kept->batch - 1) / kept->batch;
+}
+
+/* Cuts the arrays; returns the bytes of the image and, in *all, of the whole. */
+static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, struct image *image,
+                           size_t *all) {
     struct cutter cutter = {host, kept->memory.at, 0};
-    size_t rows = (size_t)m->rows, nonzeros = (size_t)csr_nonzeros(m);
-    *users = cut(&cutter, rows * sizeof **users, &kept->users);
-    *start = cut(&cutter, (rows + 1) * sizeof **start, &kept->start);
-    *items = cut(&cutter, nonzeros * sizeof **items, &kept->items);
+    size_t rows = (size_t)m->rows, nonzeros = (size_t)csr_nonzeros(m), n_all = (size_t)kept->n_all;
+    image->users = cut(&cutter, rows * sizeof *image->users, &kept->users);
+    image->start = cut(&cutter, (rows + 1) * sizeof *image->start, &kept->start);
+    image->items = cut(&cutter, nonzeros * sizeof *image->items, &kept->items);
+    image->by_item = cut_columns(&cutter, m->cols, csr_nonzeros(m), &kept->columns);
+    size_t bytes = cutter.used;
+    cut(&cutter, n_all * sizeof *kept->at, &kept->at);
     cut(&cutter, rows * sizeof *kept->row_at, &kept->row_at);
-    cut(&cutter, rows * sizeof *kept->position, &kept->position);
-    *by_item = cut_columns(&cutter, m->cols, csr_nonzeros(m), &kept->columns);
-    return cutter.used;
+    cut(&cutter, rows * sizeof *kept->place, &kept->place);
+    cut(&cutter, ((size_t)steps_of(kept) + 1) * sizeof *kept->step_first, &kept->step_first);
+    *all = cutter.used;
+    return bytes;
 }
 
 /* Builds the image of what is kept, and copies it. */
-static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *users, size_t bytes) {
+static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *users, size_t bytes, size_t all) {
     struct kept *kept = &cuda->kept;
-    struct by_item by_item;
-    int32_t *start, *items;
-    int64_t *kept_users;
-    char *host = malloc(bytes);
-    if (!host) return error_memory("the training set by item", bytes);
-    lay_out_kept(kept, m, host, &by_item, &start, &items, &kept_users);
-    for (int64_t r = 0; r <= m->rows; r++) start[r] = (int32_t)m->indptr[r];
-    memcpy(items, m->indices, (size_t)csr_nonzeros(m) * sizeof *items);
-    memcpy(kept_users, users, (size_t)m->rows * sizeof *users);
+    struct image image;
+    char *host = malloc(all);
+    if (!host) return error_memory("the training set by item", all);
+    lay_out_kept(kept, m, host, &image, &all);
+    for (int64_t r = 0; r <= m->rows; r++) image.start[r] = m->rows > 0 ? (int32_t)m->indptr[r] : 0;
+    if (bytes) memcpy(image.items, m->indices, (size_t)csr_nonzeros(m) * sizeof *image.items);
+    memcpy(image.users, users, (size_t)m->rows * sizeof *image.users);
     for (int64_t i = 0; i < cuda->n_items; i++) cuda->item[i] = cuda->place[i] = (int32_t)i;
-    kept->n_partials =
-        sort_by_item(m, cuda->n_items, cuda->item, cuda->place, cuda->item_start, &by_item, &kept->columns);
-    kept->columns.position = kept->position;
+    kept->n_partials = sort_by_item(m, cuda->n_items, cuda->item, cuda->place, cuda->item_start,
+                                    &image.by_item, &kept->columns);
+    kept->columns.place = kept->place;
     TRY(cuda, cudaMemcpyAsync(kept->memory.at, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
     int code = cuda_wait_all(cuda);
     free(host);
     return code;
 }
 
-int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch) {
+static int is_keeping(void) {
+    const char *text = getenv("VAECF_KEEP");
+    return !text || strcmp(text, "no") != 0;
+}
+
+int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
+              int64_t first, int64_t batch) {
     struct cuda *cuda = backend->state;
     struct kept *kept = &cuda->kept;
-    struct by_item by_item;
-    int32_t *start, *items;
-    int64_t *kept_users;
+    struct image image;
     int64_t nonzeros = csr_nonzeros(rows);
-    size_t bytes = lay_out_kept(kept, rows, NULL, &by_item, &start, &items, &kept_users), is_free = 0,
-           total = 0;
+    kept->n_all = n_all;
+    kept->first = first;
+    kept->n_rows = rows->rows;
+    kept->batch = batch < n_all ? batch : n_all;
+    kept->full = kept->last = 0;
+    size_t all, is_free = 0, total = 0, bytes = lay_out_kept(kept, rows, NULL, &image, &all);
     TRY(cuda, cudaMemGetInfo(&is_free, &total));
-    int is_alone = !cuda->nccl && (!cuda->comm || cuda->comm->size == 1);
-    if (!is_alone || nonzeros > INT32_MAX - KERNEL_SEGMENT || rows->rows > KEPT_STEPS * batch ||
-        bytes + (size_t)nonzeros * sizeof(float) > is_free / 2) {
+    if (!is_keeping() || nonzeros > INT32_MAX - KERNEL_SEGMENT || n_all > INT32_MAX ||
+        n_all > KEPT_STEPS * batch || all + (size_t)nonzeros * sizeof(float) > is_free / 2) {
         return EX_UNAVAILABLE;
     }
-    if (!cuda_room(cuda, &kept->memory, bytes) ||
+    free(kept->host_first);
+    kept->host_first = calloc((size_t)steps_of(kept) + 1, sizeof *kept->host_first);
+    if (!kept->host_first) return error_memory("the steps of an epoch", (size_t)steps_of(kept) * 4);
+    if (!cuda_room(cuda, &kept->memory, all) ||
         !cuda_room(cuda, &kept->values, (size_t)nonzeros * sizeof(float))) {
         return cuda_told(cuda);
     }
-    kept->n_rows = rows->rows;
-    return fill_kept(cuda, rows, users, bytes);
+    return fill_kept(cuda, rows, users, bytes, all);
+}
+
+/* How many rows each step of this epoch has for this rank: what is computed is a round number that no step of
+ * this and the epochs before has more of, so that recordings are good for all. */
+static void count_rows(struct cuda *cuda) {
+    enum { ROUND = 64 };
+    struct kept *kept = &cuda->kept;
+    int64_t steps = steps_of(kept);
+    size_t bytes = ((size_t)steps + 1) * sizeof *kept->host_first;
+    if (kept->n_rows == kept->n_all) { /* alone: the same in every epoch */
+        for (int64_t s = 0; s <= steps; s++) {
+            kept->host_first[s] = (int32_t)(s < steps ? s * kept->batch : kept->n_all);
+        }
+        kept->full = kept->host_first[1];
+        kept->last = kept->n_all - kept->host_first[steps - 1];
+        return;
+    }
+    TRY(cuda,
+        cudaMemcpyAsync(kept->host_first, kept->step_first, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    cuda_wait_all(cuda);
+    for (int64_t s = 0; s < steps; s++) {
+        int64_t count = kept->host_first[s + 1] - kept->host_first[s],
+                *most = s < steps - 1 ? &kept->full : &kept->last;
+        int64_t round = (count + ROUND) / ROUND * ROUND;
+        if (round > *most) *most = round;
+    }
 }
 
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
     struct kept *kept = &cuda->kept;
     if (kept->is_drawn && kept->epoch == draw->epoch && kept->seed == draw->seed) return;
-    kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_rows, kept->row_at, kept->position);
+    TRY(cuda, cudaMemsetAsync(kept->at, 0xff, (size_t)kept->n_all * sizeof *kept->at, cuda->compute));
+    kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_all, kept->first, kept->n_rows, kept->batch,
+                 kept->at, kept->row_at, kept->place, kept->step_first);
+    count_rows(cuda);
     kept->is_drawn = 1;
     kept->epoch = draw->epoch;
     kept->seed = draw->seed;
+}
+
+void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count,
+                    int64_t *computed) {
+    const struct kept *kept = &cuda->kept;
+    int64_t s = first / kept->batch;
+    *begin = kept->host_first[s];
+    *count = kept->host_first[s + 1] - *begin;
+    *computed = s < steps_of(kept) - 1 ? kept->full : kept->last;
 }
 
 /* ---- the sparse layer ---- */
@@ -294,7 +357,7 @@ void cuda_input_backward(struct backend *backend, int h, enum activation act, co
     void *copy = cuda_copy_of(cuda, dy);
     kernel_deactivate(cuda->compute, type, rows * h, (int)act, y, dy, copy);
     cuda_sum_rows(cuda, NUMBER_FP32, rows, h, h, dy, 0, db);
-    if (!cuda->columns.position) { /* not every item has a segment */
+    if (!cuda->columns.place) { /* not every item has a segment */
         TRY(cuda, cudaMemsetAsync(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
     }
     float *partial = cuda_room(cuda, &cuda->partials, (size_t)cuda->n_partials * (size_t)h * sizeof *partial);

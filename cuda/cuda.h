@@ -37,27 +37,35 @@ struct block {
 
 /* The training set on the GPU, by row and by item, and an epoch's order. */
 struct kept {
-    struct room memory, values, batch; /* batch: its rows */
-    const int32_t *start, *items;      /* CSR */
+    struct room memory, values, rows; /* rows: of a batch */
+    const int32_t *start, *items;     /* CSR */
     const int64_t *users;
-    int32_t *row_at, *position;
+    int32_t *at, *row_at, *place, *step_first; /* see kernel_order */
+    int32_t *host_first;                       /* host [steps + 1]: step_first */
     struct kernel_columns columns;
-    int64_t n_rows, n_partials;
-    uint64_t seed; /* of the order that is drawn */
+    int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
+    int64_t full, last;                              /* rows of a full batch and of the last; with room for
+                                                        what chance gives to a rank */
+    uint64_t seed;                                   /* of the order that is drawn */
     uint32_t epoch;
     int is_drawn;
 };
 
-/* The steps of so many rows. */
+enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4, CUDA_PARTS = 8 };
+
+/* The steps of so many rows: graphs, and after each the gradients whose sum over the ranks may begin. */
 struct recording {
     int64_t rows;
     uint64_t seed;
-    int seen;                 /* steps */
-    int64_t memory;           /* cuda.memory when it was recorded: its addresses are good */
-    cudaGraphExec_t replayed; /* NULL: not recorded yet */
+    int seen;       /* steps */
+    int64_t memory; /* cuda.memory when it was recorded: its addresses are good */
+    int n_parts;    /* 0: not recorded yet */
+    struct {
+        cudaGraphExec_t graph;
+        float *ready;
+        size_t n_ready;
+    } part[CUDA_PARTS];
 };
-
-enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4 };
 
 struct cuda {
     int64_t n_items;
@@ -150,9 +158,13 @@ void cuda_is_changed(struct cuda *cuda, const float *x);
 /* ---- the batch ---- */
 
 int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training);
-int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch);
+int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
+              int64_t first, int64_t batch);
 /* The order of this epoch, if it is not drawn yet. */
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw);
+/* Rows of a step for this rank: where they begin in its order, how many, and how many are computed. */
+void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count,
+                    int64_t *computed);
 void cuda_input_values(struct backend *backend, const struct draw *draw, double p);
 void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
                         real *y);
@@ -171,9 +183,16 @@ void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t co
 /* What kernels know becomes cuda->step. */
 void cuda_tell(struct cuda *cuda);
 void cuda_tell_adam(struct cuda *cuda, const struct adam_step *step);
-int cuda_step_begin(struct backend *backend, const struct step *step);
+int cuda_step_begin(struct backend *backend, struct step *step);
 int cuda_step_end(struct backend *backend);
 int cuda_step_losses(struct backend *backend, double sums[3]);
 void cuda_forget_recordings(struct cuda *cuda);
+/* While a step is recorded: its gradients up to here may be summed, so another graph begins. */
+void cuda_cut_recording(struct cuda *cuda);
+
+/* ---- sums over the ranks ---- */
+
+/* Begins the sum of cuda->pending. */
+void cuda_begin_pending(struct cuda *cuda);
 
 #endif

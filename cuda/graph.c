@@ -27,7 +27,9 @@ void cuda_tell_adam(struct cuda *cuda, const struct adam_step *step) {
 }
 
 static void forget(struct recording *r) {
-    if (r->replayed) cudaGraphExecDestroy(r->replayed);
+    for (int i = 0; i < r->n_parts; i++) {
+        if (r->part[i].graph) cudaGraphExecDestroy(r->part[i].graph);
+    }
     *r = (struct recording){0};
 }
 
@@ -35,18 +37,21 @@ void cuda_forget_recordings(struct cuda *cuda) {
     for (int i = 0; i < CUDA_RECORDINGS; i++) forget(&cuda->recording[i]);
 }
 
-/* The recording of such steps; if there is none yet, a new one in the place of the least used. */
+/* The recording of steps of so many rows; if there is none yet, a new one in the place of the least used. */
 static struct recording *recording_of(struct cuda *cuda, const struct step *step) {
-    struct recording *least = &cuda->recording[0];
+    struct recording *found = &cuda->recording[0];
     for (int i = 0; i < CUDA_RECORDINGS; i++) {
         struct recording *r = &cuda->recording[i];
-        if (r->seen && r->rows == step->rows && r->seed == step->draw.seed) return r;
-        if (r->seen < least->seen) least = r;
+        if (r->seen && r->rows == step->rows && r->seed == step->draw.seed) {
+            if (r->memory == cuda->memory) return r;
+            found = r; /* its addresses are no longer good */
+            break;
+        }
+        if (r->seen < found->seen) found = r;
     }
-    forget(least);
-    least->rows = step->rows;
-    least->seed = step->draw.seed;
-    return least;
+    forget(found);
+    *found = (struct recording){.rows = step->rows, .seed = step->draw.seed, .memory = cuda->memory};
+    return found;
 }
 
 static int is_allowed(void) {
@@ -54,55 +59,68 @@ static int is_allowed(void) {
     return !text || strcmp(text, "no") != 0;
 }
 
-static void replay(struct cuda *cuda, struct recording *r) {
-    TRY(cuda, cudaGraphLaunch(r->replayed, cuda->compute));
-    if (cuda->is_guarded) TRY(cuda, cudaEventRecord(cuda->guarded, cuda->compute));
+/* Starts a part; the sum of what is ready after it begins, or, after the last part, waits for all_reduce. */
+static void start_part(struct cuda *cuda, const struct recording *r, int i) {
+    TRY(cuda, cudaGraphLaunch(r->part[i].graph, cuda->compute));
+    cuda->pending = r->part[i].ready;
+    cuda->n_pending = r->part[i].n_ready;
+    if (cuda->n_pending && i < r->n_parts - 1) cuda_begin_pending(cuda);
 }
 
-int cuda_step_begin(struct backend *backend, const struct step *step) {
+static void begin_part(struct cuda *cuda) {
+    TRY(cuda, cudaStreamBeginCapture(cuda->compute, cudaStreamCaptureModeThreadLocal));
+}
+
+/* Ends a part of what is recorded and starts it. */
+static void end_part(struct cuda *cuda) {
+    struct recording *r = cuda->current;
+    cudaGraph_t graph = NULL;
+    int i = r->n_parts++;
+    TRY(cuda, cudaStreamEndCapture(cuda->compute, &graph));
+    if (graph) TRY(cuda, cudaGraphInstantiate(&r->part[i].graph, graph, 0));
+    if (graph) cudaGraphDestroy(graph);
+    r->part[i].ready = cuda->pending;
+    r->part[i].n_ready = cuda->n_pending;
+    if (r->part[i].graph) TRY(cuda, cudaGraphLaunch(r->part[i].graph, cuda->compute));
+}
+
+void cuda_cut_recording(struct cuda *cuda) {
+    if (cuda->current->n_parts == CUDA_PARTS - 1) return; /* it waits for the end */
+    end_part(cuda);
+    cuda_begin_pending(cuda);
+    begin_part(cuda);
+}
+
+int cuda_step_begin(struct backend *backend, struct step *step) {
     struct cuda *cuda = backend->state;
+    int64_t begin, count;
+    cuda_draw_order(cuda, &step->draw);
+    cuda_kept_rows(cuda, step->first, &begin, &count, &step->rows);
     cuda->step.epoch = step->draw.epoch;
-    cuda->step.first = (int32_t)step->first;
+    cuda->step.first = (int32_t)begin;
+    cuda->step.rows = (int32_t)count;
     cuda->step.scale = (float)step->scale;
     cuda->step.kl_weight = (float)(step->beta * step->scale);
     cuda->step.beta = step->beta;
-    cuda_tell_adam(cuda, &step->adam);
-    cuda_draw_order(cuda, &step->draw);
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
-    if (r->memory != cuda->memory && r->seen) {
-        struct recording again = {.rows = r->rows, .seed = r->seed};
-        forget(r);
-        *r = again;
-    }
-    r->memory = cuda->memory;
     r->seen++;
-    if (r->replayed) {
-        replay(cuda, r);
-        return 1;
-    }
+    for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);
+    if (r->n_parts > 0) return 1;
     cuda->current = r;
     cuda->is_recording = r->seen > 1 && is_allowed();
-    if (cuda->is_recording)
-        TRY(cuda, cudaStreamBeginCapture(cuda->compute, cudaStreamCaptureModeThreadLocal));
+    if (cuda->is_recording) begin_part(cuda);
     return 0;
 }
 
 int cuda_step_end(struct backend *backend) {
     struct cuda *cuda = backend->state;
-    struct recording *r = cuda->current;
-    cudaGraph_t graph = NULL;
     kernel_add_losses(cuda->compute, cuda->device_step, cuda->sums, cuda->totals);
-    cuda->current = NULL;
-    cuda->recorded = cuda->born;
-    if (!cuda->is_recording) {
-        r->memory = cuda->memory; /* what it took is there for the next one */
-        return cuda_told(cuda);
-    }
+    if (cuda->is_recording) end_part(cuda);
     cuda->is_recording = 0;
-    TRY(cuda, cudaStreamEndCapture(cuda->compute, &graph));
-    if (graph && !TRY(cuda, cudaGraphInstantiate(&r->replayed, graph, 0))) replay(cuda, r);
-    if (graph) cudaGraphDestroy(graph);
+    cuda->recorded = cuda->born;
+    cuda->current->memory = cuda->memory; /* what it took is there for the next one */
+    cuda->current = NULL;
     return cuda_told(cuda);
 }
 

@@ -146,7 +146,12 @@ __global__ void latent_backward(int n, const struct kernel_step *step, const flo
     const float *mu = stats + r * 2 * n, *logvar = mu + n, *eps = noise + r * n, *from = dz + r * n;
     float *dmu = dstats + r * 2 * n, *dlogvar = dmu + n;
     double sum = 0;
+    bool is_row = r < step->rows;
     for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        if (!is_row) {
+            dmu[j] = dlogvar[j] = 0;
+            continue;
+        }
         float deviation = expf(logvar[j] / 2), variance = deviation * deviation;
         dmu[j] = from[j] + weight * mu[j];
         dlogvar[j] = from[j] * eps[j] * deviation / 2 + weight * (variance - 1) / 2;

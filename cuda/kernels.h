@@ -21,12 +21,14 @@ enum number { NUMBER_FP32, NUMBER_BF16, NUMBER_FP16 };
 /* What changes from step to step. Kernels read it from device memory, so that a graph of them can be
  * replayed. */
 struct kernel_step {
-    uint32_t epoch;                             /* of the draws */
-    int32_t first;                              /* the batch's first position in the epoch's order */
-    float scale;                                /* of the loss */
-    float kl_weight;                            /* beta * scale */
+    uint32_t epoch;  /* of the draws */
+    int32_t first;   /* of kept rows: where this rank's part of the batch begins in its order */
+    int32_t rows;    /* of the batch; those beyond are there for a round number, and empty */
+    float scale;     /* of the loss */
+    float kl_weight; /* beta * scale */
     float learning_rate, rate, unbias, unscale; /* Adam: rate: learning rate / correction1; unbias: 1 /
                                                    sqrt(correction2); unscale: of the gradient */
+    float unused;                               /* no gap: it is compared byte by byte */
     double beta;
 };
 
@@ -51,10 +53,10 @@ struct kernel_segment {
 
 /* A batch, or what all batches are taken from, by item. */
 struct kernel_columns {
-    int64_t n_segments, n_groups, rows; /* rows: of the batch */
+    int64_t n_segments, n_groups;
     const struct kernel_segment *segment, *group;
     const int32_t *row, *at; /* of each entry: its row; where its value is */
-    const int32_t *position; /* NULL: row is of the batch; else it has position[row] in the epoch's order */
+    const int32_t *place;    /* NULL: row is of the batch; else it has place[row] in this rank's order */
 };
 
 #ifndef VAECF_SMALL_PIECES /* a test's, which has few entries and rows */
@@ -68,10 +70,13 @@ enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32 };
 
 void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to);
 
-/* The epoch's order of n rows: row_at[position], position[row]; see src/order.h. */
-void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at,
-                  int32_t *position);
-/* A batch of the rows at positions step->first ..: begin, end, users [rows], of a CSR matrix with start[]. */
+/* A rank's part of the epoch's order (src/order.h) of all rows, of which it has `rows` from `first` on:
+ * row_at[rows] by position, place[row] in it, and step_first[]: how many of them have a position before s *
+ * batch, for each step and the end. at[n] is for scratch. */
+void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
+                  int64_t batch, int32_t *at, int32_t *row_at, int32_t *place, int32_t *step_first);
+/* A batch of the rows row_at[step->first] ..: begin, end, users [rows], of a CSR matrix with start[]; rows
+ * beyond step->rows are empty. */
 void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,
                       const int32_t *row_at, const int32_t *start, const int64_t *all_users, int32_t *begin,
                       int32_t *end, int64_t *users);

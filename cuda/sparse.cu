@@ -9,22 +9,48 @@ constexpr int SPARSE_THREADS = 256; /* at most, of a block that sums rows */
 
 /* ---- the rows that stay on the GPU ---- */
 
-__global__ void order(uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at, int32_t *position) {
-    for (int64_t p = flat_first(); p < n; p += flat_step()) {
-        int32_t row = (int32_t)order_at(seed, epoch, n, p, 0);
-        row_at[p] = row;
-        position[row] = (int32_t)p;
+__global__ void place_rows(uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
+                           int32_t *at) {
+    for (int64_t r = flat_first(); r < rows; r += flat_step()) {
+        at[order_at(seed, epoch, n, first + r, 1)] = (int32_t)r;
     }
+}
+
+/* One block lays the rows in at[n] together, where others have -1. */
+__global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, int32_t *row_at, int32_t *place,
+                             int32_t *step_first) {
+    __shared__ int warp_count[WARP];
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
+    int32_t before = 0; /* so many are before this piece */
+    for (int64_t begin = 0; begin < n; begin += blockDim.x) {
+        int64_t p = begin + threadIdx.x;
+        int32_t row = p < n ? at[p] : -1, mine = before;
+        unsigned lanes = __ballot_sync(ALL_LANES, row >= 0);
+        if (lane == 0) warp_count[warp] = __popc(lanes);
+        __syncthreads();
+        for (int w = 0; w < (int)blockDim.x / WARP; w++) {
+            if (w < warp) mine += warp_count[w];
+            before += warp_count[w];
+        }
+        mine += __popc(lanes & ((1u << lane) - 1));
+        if (p < n && p % batch == 0) step_first[p / batch] = mine;
+        if (row >= 0) {
+            row_at[mine] = row;
+            place[row] = mine;
+        }
+        __syncthreads(); /* before the counts are overwritten */
+    }
+    if (threadIdx.x == 0) step_first[(n + batch - 1) / batch] = before;
 }
 
 __global__ void take_rows(int64_t rows, const struct kernel_step *step, const int32_t *row_at,
                           const int32_t *start, const int64_t *all_users, int32_t *begin, int32_t *end,
                           int64_t *users) {
     for (int64_t r = flat_first(); r < rows; r += flat_step()) {
-        int32_t row = row_at[step->first + r];
-        begin[r] = start[row];
-        end[r] = start[row + 1];
-        users[r] = all_users[row];
+        int32_t row = r < step->rows ? row_at[step->first + r] : -1;
+        begin[r] = row < 0 ? 0 : start[row];
+        end[r] = row < 0 ? 0 : start[row + 1];
+        users[r] = row < 0 ? 0 : all_users[row];
     }
 }
 
@@ -123,8 +149,8 @@ __global__ void input_backward(int h, struct kernel_columns columns, const struc
         struct entry mine = {};
         if (e < s.end) {
             mine.row = columns.row[e];
-            if (columns.position) mine.row = columns.position[mine.row] - step->first;
-            if (mine.row >= 0 && mine.row < columns.rows) mine.value = values[columns.at[e]];
+            if (columns.place) mine.row = columns.place[mine.row] - step->first;
+            if (mine.row >= 0 && mine.row < step->rows) mine.value = values[columns.at[e]];
         }
         add_rows<T, N>(&list, fill(&list, mine), dy, h, column, sum);
     }
@@ -170,9 +196,11 @@ void start_backward(cudaStream_t stream, int h, const struct kernel_columns *col
 
 } // namespace
 
-void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int32_t *row_at,
-                  int32_t *position) {
-    LAUNCH(order, flat_blocks(n), FLAT_THREADS, stream, seed, epoch, n, row_at, position);
+void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
+                  int64_t batch, int32_t *at, int32_t *row_at, int32_t *place, int32_t *step_first) {
+    if (rows > 0)
+        LAUNCH(place_rows, flat_blocks(rows), FLAT_THREADS, stream, seed, epoch, n, first, rows, at);
+    LAUNCH(lay_together, 1, ROW_THREADS, stream, n, batch, at, row_at, place, step_first);
 }
 
 void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,

@@ -39,9 +39,9 @@ struct adam_step {
 /* A step of training on kept rows: what changes from one to the next. */
 struct step {
     struct draw draw;
-    int64_t first, rows; /* the batch: at these positions of the epoch's order (see sampler_row_at) */
+    int64_t first; /* the batch is at the positions from here on of the epoch's order (see sampler_row_at) */
     double beta, scale;
-    struct adam_step adam; /* its weight decay, beta1, beta2 and epsilon are always the same */
+    int64_t rows; /* set by step_begin: of the batch that load gets, this rank's part and maybe empty rows */
 };
 
 /* Rows of the output layer's w, b, dw, db that there is memory for: up to the next multiple of 16, so that
@@ -148,16 +148,18 @@ struct backend {
      * the same order. */
     void (*gradient_ready)(struct backend *backend, real *values, size_t n);
 
-    /* Keeps these rows, all of the training set, on the device: for steps of up to `batch` of them that move
-     * no data. EX_UNAVAILABLE without a message: it does without (several ranks, no memory, batches that are
-     * too small a part); EX_OSERR. */
-    int (*keep)(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t batch);
-    /* Begins a step on kept rows. 1: it was recorded before and is on its way, all is done. 0: now come the
-     * calls of model_train_batch, whose load gets rows without indptr, guard and adam; then step_end. Neither
-     * waits. */
-    int (*step_begin)(struct backend *backend, const struct step *step);
+    /* Keeps these rows on the device, this rank's from `first` on of all n_all: for steps of `batch` of them,
+     * over the ranks, that move no data. A rank computes those of a batch that it has. EX_UNAVAILABLE without
+     * a message: it does without (no memory, batches that are too small a part); EX_OSERR. */
+    int (*keep)(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
+                int64_t first, int64_t batch);
+    /* Begins a step on kept rows. 1: it was recorded before and is on its way. 0: now come the calls of
+     * model_train_batch, whose load gets step->rows rows without indptr, then step_end. Neither waits. The
+     * sums over the ranks, guard and adam come afterwards in either case. */
+    int (*step_begin)(struct backend *backend, struct step *step);
     int (*step_end)(struct backend *backend);
-    /* Sums of nll, kl and nll + beta kl over the steps since the last call; waits for them. EX_OSERR. */
+    /* Sums of nll, kl and nll + beta kl of this rank over the steps since the last call; waits for them.
+     * EX_OSERR. */
     int (*step_losses)(struct backend *backend, double sums[3]);
 };
 

@@ -27,9 +27,9 @@ double optimizer_learning_rate(const struct train_config *config, int64_t step) 
     return config->learning_rate * (double)step / (double)config->warmup_steps;
 }
 
-struct adam_step optimizer_step(const struct optimizer *optimizer, const struct train_config *config,
-                                int64_t step) {
-    return (struct adam_step){
+void optimizer_update(const struct optimizer *optimizer, struct model *model,
+                      const struct train_config *config, int64_t step) {
+    struct adam_step adam = {
         .learning_rate = optimizer_learning_rate(config, step),
         .beta1 = config->beta1,
         .beta2 = config->beta2,
@@ -39,11 +39,6 @@ struct adam_step optimizer_step(const struct optimizer *optimizer, const struct 
         .correction2 = 1 - pow(config->beta2, (double)step),
         .unscale = optimizer->unscale,
     };
-}
-
-void optimizer_update(const struct optimizer *optimizer, struct model *model,
-                      const struct train_config *config, int64_t step) {
-    struct adam_step adam = optimizer_step(optimizer, config, step);
     const struct tensor *tensor = model->tensor;
     for (int t = 0, next; t < model->n_tensors; t = next) {
         /* tensors that decay alike are updated in one go */

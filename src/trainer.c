@@ -141,13 +141,14 @@ static int loss_fault(const struct train_state *s) {
         (long long)s->epoch + 1, (long long)s->step + 1);
 }
 
-/* Fetches the losses of the steps since the last call, if the device sums them up. */
+/* Fetches the losses of the steps since the last call, if the devices sum them up. Collective. */
 static int collect(struct trainer *t) {
     struct train_state *s = &t->state;
     double sums[3], begin = now();
     if (!t->is_kept) return 0;
-    int code = t->backend.step_losses(&t->backend, sums);
+    int code = comm_agree(t->comm, t->backend.step_losses(&t->backend, sums));
     if (code) return code;
+    comm_sum_double(t->comm, sums, 3);
     s->epoch_nll += sums[0];
     s->epoch_kl += sums[1];
     s->epoch_loss += sums[2];
@@ -352,6 +353,20 @@ static int prepare_baseline(struct trainer *t) {
                      1e-9 * (double)available);
 }
 
+/* Keeps the training set on the devices, if all of them can. */
+static int keep(struct trainer *t) {
+    struct backend *b = &t->backend;
+    int64_t first, count, all = t->dataset.rows[DATASET_TRAIN], without;
+    if (!b->keep) return 0;
+    comm_part(all, t->grid.data.rank, t->grid.data.size, &first, &count);
+    int code = b->keep(b, &t->sampler.base, t->sampler.base_users, all, first, t->config->train.batch_size);
+    without = code == EX_UNAVAILABLE;
+    code = comm_agree(t->comm, without ? 0 : code);
+    comm_sum_int(t->comm, &without, 1);
+    t->is_kept = !code && without == 0;
+    return code;
+}
+
 static int set_up(struct trainer *t, enum trainer_start start, const char *given) {
     char checkpoint[PATH_SIZE];
     struct metric metric[REPORT_METRICS_MAX];
@@ -392,13 +407,8 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
         code = comm_agree(t->comm, code);
     }
     if (code) return code;
-    if (is_network && t->backend.keep) {
-        code = t->backend.keep(&t->backend, &t->sampler.base, t->sampler.base_users,
-                               t->config->train.batch_size);
-        t->is_kept = code == 0;
-        code = comm_agree(t->comm, code == EX_UNAVAILABLE ? 0 : code);
-        if (code) return code;
-    }
+    code = keep(t);
+    if (code) return code;
     if (t->comm->rank == 0) code = report_open(&t->report, t->config, t->state.epoch);
     code = comm_agree(t->comm, code);
     if (!code && t->comm->rank == 0) introduce(t, checkpoint);
@@ -427,11 +437,13 @@ static double beta_after(const struct train_config *c, int64_t steps) {
     return c->kl.cap * (part < 1 ? part : 1);
 }
 
+/* Is it time for a line? */
+static int is_line_due(const struct trainer *t) {
+    return t->comm->rank == 0 && now() - t->shown >= (t->report.is_live ? LIVE_SECONDS : PROGRESS_SECONDS);
+}
+
 /* A line now and then, for whom an epoch is long; on a terminal one that is written over. */
 static void show_progress(struct trainer *t) {
-    if (t->comm->rank != 0 || now() - t->shown < (t->report.is_live ? LIVE_SECONDS : PROGRESS_SECONDS))
-        return;
-    if (collect(t)) return; /* which will be told at the end of the epoch */
     const struct train_state *s = &t->state;
     double steps = (double)sampler_steps(&t->sampler),
            done = (double)(s->epoch - t->first_epoch) - t->first_done;
@@ -469,27 +481,20 @@ static int settle(struct trainer *t) {
     return code;
 }
 
-/* One update from rows that are on the device, where it may be recorded already. */
+/* The gradients of a step on rows that are on the device, where it may be recorded already. */
 static int kept_step(struct trainer *t, const struct draw *draw, double beta, double scale) {
     struct backend *b = &t->backend;
-    int64_t at = t->state.epoch_step, users = sampler_step_users(&t->sampler, at);
-    const struct step step = {.draw = *draw,
-                              .first = at * t->sampler.batch_size,
-                              .rows = users,
-                              .beta = beta,
-                              .scale = scale,
-                              .adam = optimizer_step(&t->optimizer, &t->config->train, t->state.step + 1)};
-    const struct csr rows = {.rows = users, .cols = t->dataset.n_items};
+    struct step step = {
+        .draw = *draw, .first = t->state.epoch_step * t->sampler.batch_size, .beta = beta, .scale = scale};
     struct loss none;
     if (b->step_begin(b, &step)) return 0;
+    const struct csr rows = {.rows = step.rows, .cols = t->dataset.n_items};
     int code = model_train_batch(&t->model, &rows, NULL, draw, beta, scale, &none);
-    if (code) return code;
-    update(t);
-    return b->step_end(b);
+    return code ? code : b->step_end(b);
 }
 
 /* What the ranks tell each other in every step. */
-enum { SUM_NLL, SUM_KL, SUM_FAILED, SUM_STOP, SUM_SAVE, SUMS };
+enum { SUM_NLL, SUM_KL, SUM_FAILED, SUM_STOP, SUM_SAVE, SUM_SHOW, SUMS };
 
 /* One update. *stop: a rank was told to stop; *due: the clock wants a checkpoint. */
 static int train_step(struct trainer *t, int *stop, int *due) {
@@ -517,11 +522,12 @@ static int train_step(struct trainer *t, int *stop, int *due) {
         [SUM_FAILED] = code != 0,
         [SUM_STOP] = stop_signal != 0,
         [SUM_SAVE] = t->comm->rank == 0 && minutes > 0 && begin - t->saved >= 60 * minutes,
+        [SUM_SHOW] = is_line_due(t),
     };
     comm_sum_double(t->comm, sums, SUMS);
     if (sums[SUM_FAILED] > 0) return comm_agree(t->comm, code);
     if (!isfinite(sums[SUM_NLL]) || !isfinite(sums[SUM_KL])) return loss_fault(s);
-    if (!t->is_kept) update(t);
+    update(t);
     code = settle(t);
     if (code) return code;
     s->epoch_step++;
@@ -532,8 +538,10 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     s->epoch_seconds += now() - begin;
     *stop = sums[SUM_STOP] > 0;
     *due = sums[SUM_SAVE] > 0;
-    show_progress(t);
-    return 0;
+    if (sums[SUM_SHOW] == 0) return 0;
+    code = collect(t);
+    if (!code && t->comm->rank == 0) show_progress(t);
+    return code;
 }
 
 /* ---- an epoch ---- */

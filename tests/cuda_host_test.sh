@@ -68,6 +68,10 @@ check "GPU and CPU agree" agree 1e-4 cpu gpu
 check "and test alike" cmp <(short "$tmp/cpu/test.csv") <(short "$tmp/gpu/test.csv")
 train 1 again
 check "the same bits again" identical gpu again
+with VAECF_GRAPHS=no train 1 issued
+check "the same bits without graphs" identical gpu issued
+with VAECF_KEEP=no train 1 loaded
+check "with batches from the host" agree 1e-4 gpu loaded
 # with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
 if [ "$build" != build ]; then
     train 2 nccl2 --set train.epochs=1 --set train.precision=fp16
@@ -104,6 +108,8 @@ for ranks in 2 3; do
     train $ranks nccl$ranks
     check "$ranks ranks with NCCL agree with one" agree 1e-4 gpu nccl$ranks
 done
+with VAECF_KEEP=no train 2 loaded2
+check "2 ranks with batches from the host agree with one" agree 1e-4 gpu loaded2
 check "says that it uses NCCL" grep -q 'NCCL 2.28.9' "$tmp/nccl2.out"
 train 2 again2
 check "2 ranks with NCCL: the same bits again" identical nccl2 again2

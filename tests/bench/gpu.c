@@ -55,19 +55,19 @@ static double now(void) {
 
 static int step_of(struct bench *b, int64_t number) {
     int64_t steps = b->rows.rows / b->batch;
-    const struct step step = {.draw = {1, (uint32_t)(number / steps)},
-                              .first = number % steps * b->batch,
-                              .rows = b->batch,
-                              .beta = 0.1,
-                              .scale = 1 / (double)b->batch,
-                              .adam = optimizer_step(&b->optimizer, &b->train, number + 1)};
-    const struct csr rows = {.rows = b->batch, .cols = b->rows.cols};
+    int code = 0;
+    struct step step = {.draw = {1, (uint32_t)(number / steps)},
+                        .first = number % steps * b->batch,
+                        .beta = 0.1,
+                        .scale = 1 / (double)b->batch};
     struct loss none;
-    if (b->backend.step_begin(&b->backend, &step)) return 0;
-    int code = model_train_batch(&b->model, &rows, NULL, &step.draw, step.beta, step.scale, &none);
+    if (!b->backend.step_begin(&b->backend, &step)) {
+        const struct csr rows = {.rows = step.rows, .cols = b->rows.cols};
+        code = model_train_batch(&b->model, &rows, NULL, &step.draw, step.beta, step.scale, &none);
+        if (!code) code = b->backend.step_end(&b->backend);
+    }
     optimizer_update(&b->optimizer, &b->model, &b->train, number + 1);
-    int ended = b->backend.step_end(&b->backend);
-    return code ? code : ended;
+    return code;
 }
 
 static int time_steps(struct bench *b, double *users_per_second, double *host_milliseconds) {
@@ -150,9 +150,10 @@ static void run_square(struct bench *b, int which) {
 }
 
 static void run_order(struct bench *b, int which) {
-    struct kept *kept = &b->cuda->kept;
+    struct kept *k = &b->cuda->kept;
     (void)which;
-    kernel_order(b->cuda->compute, 1, 0, kept->n_rows, kept->row_at, kept->position);
+    kernel_order(b->cuda->compute, 1, 0, k->n_all, k->first, k->n_rows, k->batch, k->at, k->row_at, k->place,
+                 k->step_first);
 }
 
 static void run_rows(struct bench *b, int which) {
@@ -411,7 +412,7 @@ static int set_up(struct bench *b, const char *path, int hidden, int latent, con
     code = model_create(&model, b->data.n_items, &b->backend, 1, &b->model);
     if (!code) code = model_init(&b->model, 1);
     if (!code) code = optimizer_create(&b->model, &b->optimizer);
-    if (!code) code = b->backend.keep(&b->backend, &b->rows, b->users, b->batch);
+    if (!code) code = b->backend.keep(&b->backend, &b->rows, b->users, b->rows.rows, 0, b->batch);
     if (code == EX_UNAVAILABLE) code = error_set(EX_OSERR, "the data set does not fit on the GPU");
     b->nonzeros = (double)b->rows.indptr[b->rows.rows] * (double)b->batch / (double)b->rows.rows;
     return code;
