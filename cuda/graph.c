@@ -1,8 +1,9 @@
-/* Steps that are recorded once, as a CUDA graph, and replayed; see cuda.h.
+/* The gradients of a step, recorded once as CUDA graphs and replayed; see cuda.h.
  *
  * The first step of so many rows is issued as ever: it takes the memory and finds the products' plans. The
- * second one is recorded while it is issued, and the others are replays, which cost the host one call. What
- * changes from step to step the kernels read from device memory. */
+ * second one is recorded while it is issued, and the others are replays, which cost the host one call, or one
+ * for each part after which a sum over the ranks begins. What changes from step to step the kernels read from
+ * device memory. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>

@@ -317,6 +317,12 @@ static int list_kernels(const struct bench *b, struct kernel *list) {
 
 /* ---- the table ---- */
 
+/* Of the GPU's name, with which a description begins: "NVIDIA H200 (sm_90, ..." */
+static int name_length(const char *describe) {
+    const char *end = strstr(describe, " (");
+    return end ? (int)(end - describe) : (int)strlen(describe);
+}
+
 static int report(struct bench *b, double users_per_second) {
     struct kernel list[KERNELS_MAX];
     int n = list_kernels(b, list);
@@ -335,7 +341,7 @@ static int report(struct bench *b, double users_per_second) {
         sum += seconds;
         printf("%-36s %10.1f %10.1f %12.1f %8.2f %8.2f\n", k->name, 1e6 * seconds, 1e-6 * k->bytes,
                1e-9 * k->operations, of_copy, of_gemm);
-        fprintf(csv, "%.*s,%s,%lld,%s,%.2f,%.3f,%.3f,%.4f,%.4f\n", (int)strcspn(b->backend.describe, ",("),
+        fprintf(csv, "%.*s,%s,%lld,%s,%.2f,%.3f,%.3f,%.4f,%.4f\n", name_length(b->backend.describe),
                 b->backend.describe, b->precision, (long long)b->batch, k->name, 1e6 * seconds,
                 1e-6 * k->bytes, 1e-9 * k->operations, of_copy, of_gemm);
     }
@@ -440,9 +446,9 @@ int main(int argc, char **argv) {
     }
     if (!code) code = report(&b, users_per_second);
     if (!code) {
-        printf("step,%.*s,%s,%lld,%.0f,%.4f,%.3f,%.1f\n", (int)strcspn(b.backend.describe, ",("),
-               b.backend.describe, b.precision, (long long)b.batch, users_per_second, host_milliseconds,
-               1e-12 * b.copy_rate, 1e-12 * b.gemm_rate);
+        printf("step,%.*s,%s,%lld,%.0f,%.4f,%.3f,%.1f\n", name_length(b.backend.describe), b.backend.describe,
+               b.precision, (long long)b.batch, users_per_second, host_milliseconds, 1e-12 * b.copy_rate,
+               1e-12 * b.gemm_rate);
     }
     if (code) fprintf(stderr, "error: %s\n", error_message());
     if (b.model.backend) optimizer_free(&b.model, &b.optimizer);
