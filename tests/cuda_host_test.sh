@@ -58,6 +58,8 @@ agree() {
         END { exit bad || NR != 4 }'
 }
 identical() { cmp <(untimed "$1") <(untimed "$2") && cmp "$tmp/$1/test.csv" "$tmp/$2/test.csv"; }
+# with NAME=VALUE COMMAND...
+with() { (export "${1?}" && "${@:2}"); }
 # short FILE: four digits of its numbers
 short() { sed 's/\(\.[0-9]\{4\}\)[0-9]*/\1/g' "$1"; }
 
@@ -135,8 +137,6 @@ ends() {
     fi
     rm -rf "$tmp/ends"
 }
-# with NAME=VALUE COMMAND...
-with() { (export "${1?}" && "${@:2}"); }
 export VAECF_NCCL_PATIENCE=2
 ends "NCCL: a rank is lost" 71 'a rank is lost' with VAECF_HOST_NCCL=lost train 2 ends
 ends "NCCL: a sum fails" 71 'remote process exited' with VAECF_HOST_NCCL=error train 2 ends
