@@ -136,21 +136,29 @@ static size_t pack(struct cuda *cuda, struct slot *slot, const struct csr *m, co
     return cutter.used;
 }
 
-/* The batch of this step: kept rows from step.first on; rows beyond step.rows are empty. */
-static int take_kept(struct cuda *cuda, int64_t rows) {
+int cuda_set_kept(struct cuda *cuda, int64_t rows) {
     struct kept *kept = &cuda->kept;
     size_t n = (size_t)rows;
     int64_t *users = cuda_room(cuda, &kept->rows, n * (sizeof *users + 2 * sizeof(int32_t)));
     if (!users) return cuda_told(cuda);
-    int32_t *begin = (int32_t *)(users + n), *end = begin + n;
-    cuda->batch = (struct kernel_rows){rows, begin, end, kept->items, users};
+    kept->begin = (int32_t *)(users + n);
+    kept->end = kept->begin + n;
+    cuda->batch = (struct kernel_rows){rows, kept->begin, kept->end, kept->items, users};
     cuda->columns = kept->columns;
     cuda->n_partials = kept->n_partials;
     cuda->value = kept->values.at;
     cuda->is_training = 1;
-    kernel_take_rows(cuda->compute, rows, cuda->device_step, kept->row_at, kept->start, kept->users, begin,
-                     end, users);
     cuda_room(cuda, &cuda->nll, n * sizeof(double));
+    return cuda_told(cuda);
+}
+
+/* The batch of this step: kept rows from step.first on; rows beyond step.rows are empty. */
+static int take_kept(struct cuda *cuda, int64_t rows) {
+    struct kept *kept = &cuda->kept;
+    int code = cuda_set_kept(cuda, rows);
+    if (code) return code;
+    kernel_take_rows(cuda->compute, rows, cuda->device_step, kept->row_at, kept->start, kept->users,
+                     kept->begin, kept->end, kept->rows.at);
     return cuda_told(cuda);
 }
 

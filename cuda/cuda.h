@@ -42,6 +42,7 @@ struct kept {
     const int64_t *users;
     int32_t *at, *row_at, *place, *step_first; /* see kernel_order */
     int32_t *host_first;                       /* host [steps + 1]: step_first */
+    int32_t *begin, *end;                      /* of a batch, in rows */
     struct kernel_columns columns;
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
     int64_t full, last;                              /* rows of a full batch and of the last; with room for
@@ -165,6 +166,8 @@ void cuda_draw_order(struct cuda *cuda, const struct draw *draw);
 /* Rows of a step for this rank: where they begin in its order, how many, and how many are computed. */
 void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count,
                     int64_t *computed);
+/* Makes kept rows the loaded batch, of so many rows; what is in it is taken by a kernel. */
+int cuda_set_kept(struct cuda *cuda, int64_t rows);
 void cuda_input_values(struct backend *backend, const struct draw *draw, double p);
 void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
                         real *y);

@@ -106,6 +106,7 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
     r->seen++;
+    if (r->n_parts > 0) cuda_set_kept(cuda, step->rows); /* another batch may have been loaded meanwhile */
     for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);
     if (r->n_parts > 0) return 1;
     cuda->current = r;
