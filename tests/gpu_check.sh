@@ -92,6 +92,10 @@ row "fp32 again: tables that differ" "$(cmp -s <(untimed fp32) <(untimed repeat)
 lists cpu >"$tmp/lists" # neighbours whose scores are equal but for rounding may change places
 row "share of recommendations that differ between GPU and CPU" "$(lists cuda | paste -d' ' "$tmp/lists" - |
     awk '{ n++; differ += $1 != $2 } END { print (n > 1 ? differ / n : "none") }')" 1e-3
+VAECF_GRAPHS=no train 1 issued --set device=cuda
+row "fp32 without graphs: tables that differ" "$(cmp -s <(untimed fp32) <(untimed issued) && cmp -s "$tmp/fp32/test.csv" "$tmp/issued/test.csv"; echo $?)" 0
+VAECF_KEEP=no train 1 loaded --set device=cuda
+row "fp32 with batches from the host: largest difference of a loss" "$(apart fp32 loaded)" 1e-4
 train 2 shared --set device=cuda --set comm=mpi
 row "two ranks on a GPU over MPI: largest difference of a loss" "$(apart fp32 shared)" 1e-4
 train 1 nccl --set device=cuda --set comm=nccl
