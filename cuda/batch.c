@@ -221,7 +221,10 @@ static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, s
     image->items = cut(&cutter, nonzeros * sizeof *image->items, &kept->items);
     image->by_item = cut_columns(&cutter, m->cols, csr_nonzeros(m), &kept->columns);
     size_t bytes = cutter.used;
-    cut(&cutter, n_all * sizeof *kept->at, &kept->at);
+    if (kept->n_rows < kept->n_all) {
+        cut(&cutter, n_all * sizeof *kept->at, &kept->at);
+        cut(&cutter, (n_all / KERNEL_PIECE + 1) * sizeof *kept->count, &kept->count);
+    }
     cut(&cutter, rows * sizeof *kept->row_at, &kept->row_at);
     cut(&cutter, rows * sizeof *kept->place, &kept->place);
     cut(&cutter, ((size_t)steps_of(kept) + 1) * sizeof *kept->step_first, &kept->step_first);
@@ -310,9 +313,11 @@ static void count_rows(struct cuda *cuda) {
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
     struct kept *kept = &cuda->kept;
     if (kept->is_drawn && kept->epoch == draw->epoch && kept->seed == draw->seed) return;
-    TRY(cuda, cudaMemsetAsync(kept->at, 0xff, (size_t)kept->n_all * sizeof *kept->at, cuda->compute));
+    if (kept->n_rows < kept->n_all) {
+        TRY(cuda, cudaMemsetAsync(kept->at, 0xff, (size_t)kept->n_all * sizeof *kept->at, cuda->compute));
+    }
     kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_all, kept->first, kept->n_rows, kept->batch,
-                 kept->at, kept->row_at, kept->place, kept->step_first);
+                 kept->at, kept->count, kept->row_at, kept->place, kept->step_first);
     count_rows(cuda);
     kept->is_drawn = 1;
     kept->epoch = draw->epoch;

@@ -40,9 +40,9 @@ struct kept {
     struct room memory, values, rows; /* rows: of a batch */
     const int32_t *start, *items;     /* CSR */
     const int64_t *users;
-    int32_t *at, *row_at, *place, *step_first; /* see kernel_order */
-    int32_t *host_first;                       /* host [steps + 1]: step_first */
-    int32_t *begin, *end;                      /* of a batch, in rows */
+    int32_t *at, *count, *row_at, *place, *step_first; /* see kernel_order */
+    int32_t *host_first;                               /* host [steps + 1]: step_first */
+    int32_t *begin, *end;                              /* of a batch, in rows */
     struct kernel_columns columns;
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
     int64_t full, last;                              /* rows of a full batch and of the last; with room for

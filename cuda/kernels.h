@@ -61,20 +61,23 @@ struct kernel_columns {
 
 #ifndef VAECF_SMALL_PIECES /* a test's, which has few entries and rows */
 enum {
-    KERNEL_SEGMENT = 2048 /* entries of a segment, at most */,
-    KERNEL_SLAB = 128 /* rows that are added at a time */
+    KERNEL_SEGMENT = 2048, /* entries of a segment, at most */
+    KERNEL_SLAB = 128,     /* rows that are added at a time */
+    KERNEL_PIECE = 2048    /* positions of the order that a block looks through */
 };
 #else
-enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32 };
+enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32, KERNEL_PIECE = 64 };
 #endif
 
 void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to);
 
-/* A rank's part of the epoch's order (src/order.h) of all rows, of which it has `rows` from `first` on:
- * row_at[rows] by position, place[row] in it, and step_first[]: how many of them have a position before s *
- * batch, for each step and the end. at[n] is for scratch. */
+/* A rank's part of the epoch's order (src/order.h) of all n rows, of which it has `rows` from `first` on:
+ * row_at[rows] by position and place[row] in it. Unless it has all: step_first[], how many of them have a
+ * position before s * batch, for each step s and the end; at[n], of -1, and count[], one for each
+ * KERNEL_PIECE of n, are for scratch. */
 void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
-                  int64_t batch, int32_t *at, int32_t *row_at, int32_t *place, int32_t *step_first);
+                  int64_t batch, int32_t *at, int32_t *count, int32_t *row_at, int32_t *place,
+                  int32_t *step_first);
 /* A batch of the rows row_at[step->first] ..: begin, end, users [rows], of a CSR matrix with start[]; rows
  * beyond step->rows are empty. */
 void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,

@@ -9,22 +9,39 @@ constexpr int SPARSE_THREADS = 256; /* at most, of a block that sums rows */
 
 /* ---- the rows that stay on the GPU ---- */
 
-__global__ void place_rows(uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
-                           int32_t *at) {
+/* at[position] = row and, unless NULL, place[row] = position. */
+__global__ void place_rows(uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows, int32_t *at,
+                           int32_t *place) {
     for (int64_t r = flat_first(); r < rows; r += flat_step()) {
-        at[order_at(seed, epoch, n, first + r, 1)] = (int32_t)r;
+        int64_t position = order_at(seed, epoch, n, first + r, 1);
+        at[position] = (int32_t)r;
+        if (place) place[r] = (int32_t)position;
     }
 }
 
-/* One block lays the rows in at[n] together, where others have -1. */
-__global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, int32_t *row_at, int32_t *place,
-                             int32_t *step_first) {
+/* A block has a piece of at[n], in which positions of other ranks' rows have -1: how many are this one's? */
+__global__ void count_rows(int64_t n, const int32_t *at, int32_t *count) {
+    int64_t begin = (int64_t)blockIdx.x * KERNEL_PIECE,
+            end = begin + KERNEL_PIECE < n ? begin + KERNEL_PIECE : n;
+    int mine = 0;
+    for (int64_t p = begin + threadIdx.x; p < end; p += blockDim.x) mine += at[p] >= 0;
+    mine = block_reduce(mine, add());
+    if (threadIdx.x == 0) count[blockIdx.x] = mine;
+}
+
+/* Lays the rows in the pieces of at[n] together. */
+__global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, const int32_t *count,
+                             int32_t *row_at, int32_t *place, int32_t *step_first) {
     __shared__ int warp_count[WARP];
     int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
-    int32_t before = 0; /* so many are before this piece */
-    for (int64_t begin = 0; begin < n; begin += blockDim.x) {
+    int64_t first = (int64_t)blockIdx.x * KERNEL_PIECE,
+            end = first + KERNEL_PIECE < n ? first + KERNEL_PIECE : n;
+    int32_t before = 0; /* so many are before this round */
+    for (int i = (int)threadIdx.x; i < (int)blockIdx.x; i += (int)blockDim.x) before += count[i];
+    before = block_reduce(before, add());
+    for (int64_t begin = first; begin < end; begin += blockDim.x) {
         int64_t p = begin + threadIdx.x;
-        int32_t row = p < n ? at[p] : -1, mine = before;
+        int32_t row = p < end ? at[p] : -1, mine = before;
         unsigned lanes = __ballot_sync(ALL_LANES, row >= 0);
         if (lane == 0) warp_count[warp] = __popc(lanes);
         __syncthreads();
@@ -33,14 +50,14 @@ __global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, int32_
             before += warp_count[w];
         }
         mine += __popc(lanes & ((1u << lane) - 1));
-        if (p < n && p % batch == 0) step_first[p / batch] = mine;
+        if (p < end && p % batch == 0) step_first[p / batch] = mine;
         if (row >= 0) {
             row_at[mine] = row;
             place[row] = mine;
         }
         __syncthreads(); /* before the counts are overwritten */
     }
-    if (threadIdx.x == 0) step_first[(n + batch - 1) / batch] = before;
+    if (end == n && threadIdx.x == 0) step_first[(n + batch - 1) / batch] = before;
 }
 
 __global__ void take_rows(int64_t rows, const struct kernel_step *step, const int32_t *row_at,
@@ -197,10 +214,18 @@ void start_backward(cudaStream_t stream, int h, const struct kernel_columns *col
 } // namespace
 
 void kernel_order(cudaStream_t stream, uint64_t seed, uint32_t epoch, int64_t n, int64_t first, int64_t rows,
-                  int64_t batch, int32_t *at, int32_t *row_at, int32_t *place, int32_t *step_first) {
+                  int64_t batch, int32_t *at, int32_t *count, int32_t *row_at, int32_t *place,
+                  int32_t *step_first) {
+    if (rows == n) {
+        LAUNCH(place_rows, flat_blocks(n), FLAT_THREADS, stream, seed, epoch, n, first, n, row_at, place);
+        return;
+    }
+    unsigned pieces = (unsigned)((n + KERNEL_PIECE - 1) / KERNEL_PIECE);
+    int32_t *none = nullptr;
     if (rows > 0)
-        LAUNCH(place_rows, flat_blocks(rows), FLAT_THREADS, stream, seed, epoch, n, first, rows, at);
-    LAUNCH(lay_together, 1, ROW_THREADS, stream, n, batch, at, row_at, place, step_first);
+        LAUNCH(place_rows, flat_blocks(rows), FLAT_THREADS, stream, seed, epoch, n, first, rows, at, none);
+    LAUNCH(count_rows, pieces, ROW_THREADS, stream, n, at, count);
+    LAUNCH(lay_together, pieces, ROW_THREADS, stream, n, batch, at, count, row_at, place, step_first);
 }
 
 void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_step *step,

@@ -152,8 +152,8 @@ static void run_square(struct bench *b, int which) {
 static void run_order(struct bench *b, int which) {
     struct kept *k = &b->cuda->kept;
     (void)which;
-    kernel_order(b->cuda->compute, 1, 0, k->n_all, k->first, k->n_rows, k->batch, k->at, k->row_at, k->place,
-                 k->step_first);
+    kernel_order(b->cuda->compute, 1, 0, k->n_all, k->first, k->n_rows, k->batch, k->at, k->count, k->row_at,
+                 k->place, k->step_first);
 }
 
 static void run_rows(struct bench *b, int which) {
