@@ -25,10 +25,12 @@ __device__ inline uint32_t order_key(float score) {
  * first digits: threads of a warp with the same one count as one. For whole warps. */
 __device__ inline void count_digit(int *count, uint32_t x, uint32_t known, uint32_t key, int shift,
                                    bool is_one) {
-    int digit = is_one && (x & known) == key ? (int)(x >> shift & 0xff) : BYTE;
-    unsigned peers = __match_any_sync(ALL_LANES, digit);
-    bool is_first = (peers & ((1u << threadIdx.x % WARP) - 1)) == 0;
-    if (digit < BYTE && is_first) atomicAdd(&count[digit], __popc(peers));
+    int digit = is_one && (x & known) == key ? (int)(x >> shift & 0xff) : BYTE, n = 1;
+    if (known == 0) {
+        unsigned peers = __match_any_sync(ALL_LANES, digit);
+        n = peers & ((1u << threadIdx.x % WARP) - 1) ? 0 : __popc(peers);
+    }
+    if (digit < BYTE && n > 0) atomicAdd(&count[digit], n);
 }
 
 /* The k-th largest key is found digit by digit; then those above it, and of its equals the first ones, are
