@@ -52,19 +52,22 @@ class MultVAE(torch.nn.Module):
         return (nll.sum() - logits[rows, indices].sum()) / len(counts) + 0.2 * kl.mean()
 
 
-class DenseBatches:
-    """Rows of a scipy matrix, made dense and brought to the device: as users write it."""
+def batch(matrix, users, sparse):
+    part = matrix[users]
+    if not sparse:
+        return [torch.from_numpy(part.toarray())]
+    counts = np.diff(part.indptr).astype(np.float32)
+    return [
+        torch.from_numpy(part.indices.astype(np.int64)),
+        torch.from_numpy(part.indptr[:-1].astype(np.int64)),
+        torch.from_numpy(np.repeat(np.arange(len(users)), np.diff(part.indptr))),
+        torch.from_numpy(counts),
+        torch.from_numpy(np.repeat(1 / np.sqrt(np.maximum(counts, 1)), np.diff(part.indptr)).astype(np.float32)),
+    ]
 
-    def __init__(self, matrix, device):
-        self.matrix, self.device, self.rng = matrix, device, np.random.default_rng(1)
 
-    def take(self, size):
-        users = self.rng.integers(0, self.matrix.shape[0], size)
-        return [torch.from_numpy(self.matrix[users].toarray()).to(self.device)]
-
-
-class SparseBatches:
-    """Rows of a CSR matrix that stays on the device: indices, offsets, rows, counts, weights of the non-zeros."""
+class KeptBatches:
+    """What batch gives for random users, of a CSR matrix that stays on the device."""
 
     def __init__(self, matrix, device):
         self.starts = torch.from_numpy(matrix.indptr.astype(np.int64)).to(device)
@@ -95,10 +98,11 @@ def main():
     o = p.parse_args()
 
     torch.manual_seed(1)
+    rng = np.random.default_rng(1)
     train = read(o.data, "train")
     sparse = o.variant in ("sparse", "compiled")
     device = torch.device(o.device)
-    batches = (SparseBatches if sparse else DenseBatches)(train, device)
+    kept = KeptBatches(train, device) if sparse and device.type == "cuda" else None
     model = MultVAE(train.shape[1], o.hidden, o.latent, sparse).to(device)
     loss_of = model.sparse_loss if sparse else model.dense_loss
     if o.variant.endswith("compiled"):
@@ -110,7 +114,10 @@ def main():
             torch.cuda.synchronize()
 
     def step():
-        parts = batches.take(o.batch_size)
+        if kept:
+            parts = kept.take(o.batch_size)
+        else:
+            parts = [part.to(device) for part in batch(train, rng.integers(0, train.shape[0], o.batch_size), sparse)]
         with torch.autocast(device.type, torch.bfloat16, enabled=o.precision == "bf16"):
             loss = loss_of(*parts)
         adam.zero_grad()
