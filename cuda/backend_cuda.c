@@ -468,6 +468,9 @@ static void destroy(struct backend *backend) {
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         if (events[i]) cudaEventDestroy(events[i]);
     }
+    for (int i = 0; i < CUDA_AHEAD; i++) {
+        if (cuda->ahead[i]) cudaEventDestroy(cuda->ahead[i]);
+    }
     matmul_destroy(cuda->matmul);
     for (int i = 0; i < cuda->n_blocks; i++) {
         cudaFree(cuda->block[i].at);
@@ -499,6 +502,9 @@ static int make_streams(struct cuda *cuda) {
     }
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         if (TRY(cuda, cudaEventCreateWithFlags(events[i], cudaEventDisableTiming))) return cuda->fault;
+    }
+    for (int i = 0; i < CUDA_AHEAD; i++) {
+        if (TRY(cuda, cudaEventCreateWithFlags(&cuda->ahead[i], cudaEventDisableTiming))) return cuda->fault;
     }
     return 0;
 }

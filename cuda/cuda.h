@@ -52,7 +52,7 @@ struct kept {
     int is_drawn;
 };
 
-enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4, CUDA_PARTS = 8 };
+enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4, CUDA_PARTS = 8, CUDA_AHEAD = 8 /* steps */ };
 
 /* The steps of so many rows: graphs, and after each the gradients whose sum over the ranks may begin. */
 struct recording {
@@ -96,6 +96,8 @@ struct cuda {
     struct kept kept;
     struct recording recording[CUDA_RECORDINGS], *current; /* current: of the step that is issued; or NULL */
     int is_recording;
+    cudaEvent_t ahead[CUDA_AHEAD]; /* where the last steps began: the host is no further ahead */
+    int64_t n_steps;
 
     struct kernel_step step, told, *device_step; /* what kernels are to know; what they do */
     struct room values, logits; /* the input's; a block of rows of the output layer, later their gradient */

@@ -78,7 +78,7 @@ static void end_part(struct cuda *cuda) {
     cudaGraph_t graph = NULL;
     int i = r->n_parts++;
     TRY(cuda, cudaStreamEndCapture(cuda->compute, &graph));
-    if (graph) TRY(cuda, cudaGraphInstantiate(&r->part[i].graph, graph, 0));
+    if (graph && !cuda->fault) TRY(cuda, cudaGraphInstantiate(&r->part[i].graph, graph, 0));
     if (graph) cudaGraphDestroy(graph);
     r->part[i].ready = cuda->pending;
     r->part[i].n_ready = cuda->n_pending;
@@ -94,7 +94,10 @@ void cuda_cut_recording(struct cuda *cuda) {
 
 int cuda_step_begin(struct backend *backend, struct step *step) {
     struct cuda *cuda = backend->state;
+    cudaEvent_t before = cuda->ahead[cuda->n_steps++ % CUDA_AHEAD];
     int64_t begin, count;
+    cuda_wait_for(cuda, before); /* a rank that is lost is noticed here, not when the queue is full */
+    TRY(cuda, cudaEventRecord(before, cuda->compute));
     cuda_draw_order(cuda, &step->draw);
     cuda_kept_rows(cuda, step->first, &begin, &count, &step->rows);
     cuda->step.epoch = step->draw.epoch;
@@ -106,11 +109,13 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
     r->seen++;
-    if (r->n_parts > 0) cuda_set_kept(cuda, step->rows); /* another batch may have been loaded meanwhile */
-    for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);
-    if (r->n_parts > 0) return 1;
+    if (r->n_parts > 0 && !cuda->fault) {
+        cuda_set_kept(cuda, step->rows); /* another batch may have been loaded meanwhile */
+        for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);
+        return 1;
+    }
     cuda->current = r;
-    cuda->is_recording = r->seen > 1 && is_allowed();
+    cuda->is_recording = r->seen > 1 && is_allowed() && !cuda->fault;
     if (cuda->is_recording) begin_part(cuda);
     return 0;
 }

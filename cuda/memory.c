@@ -19,6 +19,7 @@ int cuda_told(struct cuda *cuda) {
 
 int cuda_kept(struct cuda *cuda, cudaError_t status, const char *call) {
     if (status == cudaSuccess) return 0;
+    if (cuda->fault) return cuda_told(cuda); /* this one may come of it */
     int code = error_set(EX_OSERR, "GPU: %.60s: %s", call, cudaGetErrorString(status));
     cuda_keep_fault(cuda, code);
     return code;

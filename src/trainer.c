@@ -489,8 +489,8 @@ static int kept_step(struct trainer *t, const struct draw *draw, double beta, do
     struct loss none;
     if (b->step_begin(b, &step)) return 0;
     const struct csr rows = {.rows = step.rows, .cols = t->dataset.n_items};
-    int code = model_train_batch(&t->model, &rows, NULL, draw, beta, scale, &none);
-    return code ? code : b->step_end(b);
+    int code = model_train_batch(&t->model, &rows, NULL, draw, beta, scale, &none), ended = b->step_end(b);
+    return code ? code : ended;
 }
 
 /* What the ranks tell each other in every step. */

@@ -484,6 +484,8 @@ const char *cudaGetErrorString(cudaError_t status) {
         return "no kernel image is available for execution on the device";
     case cudaErrorNotReady:
         return "device not ready";
+    case cudaErrorStreamCaptureUnsupported:
+        return "operation not permitted when stream is capturing";
     default:
         return "invalid argument";
     }
