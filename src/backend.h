@@ -154,8 +154,8 @@ struct backend {
     int (*keep)(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
                 int64_t first, int64_t batch);
     /* Begins a step on kept rows. 1: it was recorded before and is on its way. 0: now come the calls of
-     * model_train_batch, whose load gets step->rows rows without indptr, then step_end. Neither waits. The
-     * sums over the ranks, guard and adam come afterwards in either case. */
+     * model_train_batch, whose load gets step->rows rows without indptr, then step_end, also after a failure.
+     * Neither waits for this step. The sums over the ranks, guard and adam come afterwards in either case. */
     int (*step_begin)(struct backend *backend, struct step *step);
     int (*step_end)(struct backend *backend);
     /* Sums of nll, kl and nll + beta kl of this rank over the steps since the last call; waits for them.
