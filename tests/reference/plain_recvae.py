@@ -32,15 +32,17 @@ WIDE_LOGVAR = 10.0
 class Encoder(nn.Module):
     """Layer i takes the outputs of all before it: the last one through its weights, all of them in the sum."""
 
-    def __init__(self, n_items, layers, hidden, out, gated, plain):
+    def __init__(self, n_items, out, o):
         super().__init__()
+        layers, hidden = o.layers, o.hidden
         first = hidden if layers else out
         self.weight = nn.Parameter(torch.empty(n_items, first).uniform_(-1, 1) / math.sqrt(n_items))
         self.bias = nn.Parameter(torch.zeros(first))
         self.inner = nn.ModuleList([nn.Linear(hidden, hidden) for _ in range(layers - 1)])
-        self.gate = nn.ModuleList([nn.Linear(hidden, hidden) for _ in range(layers if gated else 0)])
-        self.norm = nn.ModuleList([nn.Identity() if plain else nn.LayerNorm(hidden, eps=0.1) for _ in range(layers)])
-        self.plain = plain
+        self.norm = nn.ModuleList(
+            [nn.Identity() if o.no_norm else nn.LayerNorm(hidden, eps=0.1) for _ in range(layers)]
+        )
+        self.activation, self.is_dense = getattr(F, o.activation), not o.no_sum
         self.last = nn.Linear(hidden, out) if layers else None
         if not layers:
             nn.init.xavier_uniform_(self.weight)
@@ -54,9 +56,8 @@ class Encoder(nn.Module):
         outputs = []
         for i, norm in enumerate(self.norm):
             if i > 0:
-                h = self.inner[i - 1](outputs[-1]).float() + sum(outputs)
-            gate = torch.sigmoid(self.gate[i](h) if self.gate else h)
-            outputs.append(torch.tanh(h) if self.plain else norm((h * gate).float()))
+                h = self.inner[i - 1](outputs[-1]).float() + (sum(outputs) if self.is_dense else 0)
+            outputs.append(norm(self.activation(h)))
         return self.last(outputs[-1]).float() if self.last else h
 
 
@@ -64,7 +65,7 @@ class RecVAE(nn.Module):
     def __init__(self, n_items, o):
         super().__init__()
         self.is_vae = o.model == "vae"
-        self.encoder = Encoder(n_items, o.layers, o.hidden, o.latent * (2 if self.is_vae else 1), o.gated, o.plain)
+        self.encoder = Encoder(n_items, o.latent * (2 if self.is_vae else 1), o)
         self.decoder = nn.Linear(o.latent, n_items)
 
     def encode(self, rows, dropout=0.0):
@@ -180,8 +181,9 @@ def options():
     p.add_argument("--layers", type=int, default=5, help="of the encoder before the latent one")
     p.add_argument("--hidden", type=int, default=600)
     p.add_argument("--latent", type=int, default=200)
-    p.add_argument("--gated", action="store_true", help="gates with weights of their own (Kim and Suh 2019)")
-    p.add_argument("--plain", action="store_true", help="tanh instead of swish and layer norm")
+    p.add_argument("--activation", choices=["silu", "tanh", "relu"], default="silu", help="silu is swish")
+    p.add_argument("--no-norm", action="store_true", help="no layer norm")
+    p.add_argument("--no-sum", action="store_true", help="each layer takes the one before it alone")
     p.add_argument("--prior", choices=["composite", "standard"], default="composite")
     p.add_argument("--gamma", type=float, help="beta of a user = gamma times his number of items")
     p.add_argument("--beta", type=float, default=0.2, help="of all users, without --gamma")
