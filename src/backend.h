@@ -20,6 +20,7 @@
 #include "csr.h"
 #include "grid.h"
 #include "real.h"
+#include "sample.h"
 
 /* The keys of a random draw: see philox.h. */
 struct draw {
@@ -140,6 +141,11 @@ struct backend {
     int (*overflowed)(struct backend *backend);
 
     /* ---- NULL where a backend does without ---- */
+
+    /* The next output_train takes about `wanted` items alone, drawn by the key, and those of the loaded
+     * batch: a sampled softmax with logQ correction (sample.h). The rows of the others in dw, db become zero.
+     */
+    void (*sample)(struct backend *backend, const struct sample_key *key, int64_t wanted);
 
     /* Of an asynchronous backend, whose output_train and latent_backward return 0: their sums for the loaded
      * batch. Waits for these alone. 0 or EX_OSERR. */

@@ -68,6 +68,23 @@ struct cpu {
     /* operands rounded to bf16: [room] each */
     bf16 *half[HALVES];
     int64_t half_room[HALVES];
+    /* the items that the output layer computes: all, or a sample of them */
+    int64_t n_logits;
+    const struct csr *labels; /* the loaded batch's items among them */
+    int64_t sampled;          /* wanted; 0: all. The rest is for a sample: */
+    struct sample_key sample_key;
+    float *probability;         /* [n_items] of being drawn, */
+    int64_t probability_wanted; /* when so many are wanted */
+    uint64_t *drawn;            /* [words] */
+    int32_t *column;            /* [n_items] where an item is among the drawn ones */
+    struct csr own_labels;      /* with */
+    int32_t *label_items;       /* [label_room] */
+    int64_t label_room;
+    int32_t *sample; /* [n_logits] ascending */
+    real *sample_b;  /* the bias less log probability, */
+    real *sample_db;
+    real *sample_w, *sample_dw; /* [n_logits, h] */
+    int64_t sample_room, sample_numbers;
     const real *weights; /* of the output layer, that half[HALF_WEIGHTS] holds as they are now; NULL: none */
     int use_bf16;        /* asked for, and there */
     int use_fp16;        /* the same by program: operands rounded to fp16, as `real` */
@@ -199,13 +216,14 @@ static int sort_by_item(struct cpu *cpu) {
 /* Cuts the output layer's work and makes room for a piece of logits: of whole rows, or of a tile of items.
  * All item ranks of a grid have the same blocks of rows, between which they wait for each other. */
 static int prepare_output(struct cpu *cpu, int64_t rows) {
-    int64_t largest = cpu->grid ? cpu->grid->largest_count : cpu->n_items;
-    int64_t block = cpu->logits_max / largest, tile = cpu->n_items;
+    int64_t largest = cpu->n_logits;
+    if (cpu->grid) largest = cpu->sampled ? comm_max(&cpu->grid->items, largest) : cpu->grid->largest_count;
+    int64_t block = cpu->logits_max / (largest > 0 ? largest : 1), tile = cpu->n_logits;
     if (block < BLOCK_ROWS_MIN && block < rows) {
         block = rows < BLOCK_ROWS_MAX ? rows : BLOCK_ROWS_MAX;
         tile = cpu->logits_max / block / TILE_ALIGNED * TILE_ALIGNED;
         if (tile < TILE_ALIGNED) tile = TILE_ALIGNED;
-        if (tile > cpu->n_items) tile = cpu->n_items;
+        if (tile > cpu->n_logits) tile = cpu->n_logits;
     }
     if (block > BLOCK_ROWS_MAX) block = BLOCK_ROWS_MAX;
     if (block > rows) block = rows;
@@ -239,6 +257,9 @@ static int load(struct backend *backend, const struct csr *rows, const int64_t *
         cpu->values_room = nonzeros;
     }
     if (!for_training) return 0;
+    cpu->n_logits = cpu->n_items;
+    cpu->labels = rows;
+    cpu->sampled = 0;
     int code = sort_by_item(cpu);
     return code ? code : prepare_output(cpu, rows->rows);
 }
@@ -545,8 +566,8 @@ static void sum_rows_half(const bf16 *matrix, int64_t rows, int64_t cols, int ad
 /* Rows [first, first + count) of logits become gradients, in half or in place. */
 static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const real *b, real scale,
                          real smoothing, bf16 *half) {
-    const struct csr *m = cpu->rows;
-    int64_t n = cpu->n_items;
+    const struct csr *m = cpu->labels;
+    int64_t n = cpu->n_logits;
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t r = 0; r < count; r++) {
         int64_t begin = m->indptr[first + r], end = m->indptr[first + r + 1];
@@ -558,7 +579,7 @@ static void softmax_rows(struct cpu *cpu, int64_t first, int64_t count, const re
 /* One block of rows: logits, losses, gradients (of w, b added to what is there unless it is the first). */
 static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
                         const real *b, real scale, real smoothing, real *dx, real *dw, real *db) {
-    int64_t n = cpu->n_items;
+    int64_t n = cpu->n_logits;
     if (cpu->use_fp16) x = round_to_fp16(cpu, 0, x, count * h);
     if (!x) return cpu->fault;
     int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
@@ -574,7 +595,7 @@ static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, co
 static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x,
                              const real *w, const real *b, real scale, real smoothing, real *dx, real *dw,
                              real *db) {
-    int64_t n = cpu->n_items;
+    int64_t n = cpu->n_logits;
     const bf16 *x16 = rounded(cpu, HALF_A, x, count * h), *w16 = rounded_weights(cpu, w, n * h);
     bf16 *g16 = half_room(cpu, HALF_GRADIENT, count * n);
     if (!x16 || !w16 || !g16) return cpu->fault;
@@ -626,6 +647,7 @@ static void entries_in(const struct csr *m, int64_t row, struct tile tile, int64
 
 /* Adds b to a (Milakov and Gimelshein 2018). */
 static void add_sums(struct logit_sums *a, const struct logit_sums *b) {
+    if (b->largest == -INFINITY && b->sum == 0) return; /* a rank without items in a sample */
     double largest = a->largest > b->largest ? a->largest : b->largest;
     a->sum = a->sum * exp(a->largest - largest) + b->sum * exp(b->largest - largest);
     a->largest = largest;
@@ -653,9 +675,9 @@ static void add_tile(struct cpu *cpu, int64_t first, int64_t count, struct tile 
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t r = 0; r < count; r++) {
         int64_t begin, end;
-        entries_in(cpu->rows, first + r, tile, &begin, &end);
+        entries_in(cpu->labels, first + r, tile, &begin, &end);
         struct logit_sums sums = sums_of(tile.n, cpu->logits + r * tile.n, b + tile.first,
-                                         cpu->rows->indices + begin, end - begin, tile.first);
+                                         cpu->labels->indices + begin, end - begin, tile.first);
         add_sums(&cpu->sums[r], &sums);
     }
 }
@@ -671,7 +693,7 @@ static void finish_sums(struct cpu *cpu, int64_t first, int64_t count) {
     }
     for (int64_t r = 0; r < count; r++) {
         const struct logit_sums *s = &cpu->sums[r];
-        double n = (double)csr_row_size(cpu->rows, first + r);
+        double n = (double)csr_row_size(cpu->labels, first + r);
         cpu->nll[first + r] = n * (log(s->sum) + s->largest) - s->hits;
     }
 }
@@ -694,9 +716,9 @@ static void tile_gradients(struct cpu *cpu, int64_t first, int64_t count, struct
 #pragma omp parallel for schedule(dynamic, 4)
     for (int64_t r = 0; r < count; r++) {
         int64_t begin, end;
-        real weight = scale * (real)csr_row_size(cpu->rows, first + r);
-        entries_in(cpu->rows, first + r, tile, &begin, &end);
-        gradient_row(tile.n, b + tile.first, cpu->rows->indices + begin, end - begin, tile.first,
+        real weight = scale * (real)csr_row_size(cpu->labels, first + r);
+        entries_in(cpu->labels, first + r, tile, &begin, &end);
+        gradient_row(tile.n, b + tile.first, cpu->labels->indices + begin, end - begin, tile.first,
                      (real)cpu->sums[r].largest, weight / (real)cpu->sums[r].sum,
                      smoothing * weight / (real)all_items, scale * (1 - smoothing), cpu->logits + r * tile.n,
                      half ? half + r * tile.n : NULL);
@@ -724,7 +746,7 @@ static int tile_backward(struct cpu *cpu, const struct operands *o, int64_t firs
  * there, again for the gradients. */
 static int block_in_tiles(struct cpu *cpu, int64_t first, int64_t count, int h, const real *x, const real *w,
                           const real *b, real scale, real smoothing, real *dx, real *dw, real *db) {
-    int64_t n = cpu->n_items, last = (n - 1) / cpu->tile * cpu->tile;
+    int64_t n = cpu->n_logits, last = n > 0 ? (n - 1) / cpu->tile * cpu->tile : -1;
     struct operands o = {.x = x, .w = w};
     bf16 *g16 = NULL;
     if (cpu->use_bf16) {
@@ -735,6 +757,7 @@ static int block_in_tiles(struct cpu *cpu, int64_t first, int64_t count, int h, 
         o.x = round_to_fp16(cpu, 0, x, count * h);
     }
     int code = cpu->fault;
+    if (n == 0) memset(dx, 0, (size_t)(count * h) * sizeof *dx);
     for (int64_t r = 0; r < count; r++) cpu->sums[r] = (struct logit_sums){-INFINITY, 0, 0};
     for (int64_t i = 0; i <= last && !code; i += cpu->tile) {
         struct tile tile = {i, i < last ? cpu->tile : n - i};
@@ -752,14 +775,15 @@ static int block_in_tiles(struct cpu *cpu, int64_t first, int64_t count, int h, 
     return code;
 }
 
-static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
-                           const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
-    struct cpu *cpu = backend->state;
-    if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_items * h);
+/* All blocks of rows, of n_logits items. */
+static double output_rows(struct cpu *cpu, int64_t rows, int h, const real *x, const real *w, const real *b,
+                          double scale, double smoothing, real *dx, real *dw, real *db) {
+    int is_tiled = cpu->grid || cpu->tile < cpu->n_logits;
+    if (cpu->use_fp16) w = round_to_fp16(cpu, 1, w, cpu->n_logits * h);
     for (int64_t first = 0; first < rows && (!cpu->fault || cpu->grid); first += cpu->block) {
         int64_t count = rows - first < cpu->block ? rows - first : cpu->block;
-        int code = (cpu->grid || cpu->tile < cpu->n_items ? block_in_tiles
-                    : cpu->use_bf16                       ? output_block_half
+        int code = (is_tiled        ? block_in_tiles
+                    : cpu->use_bf16 ? output_block_half
                                     : output_block)(cpu, first, count, h, x + first * h, w, b, (real)scale,
                                                     (real)smoothing, dx + first * h, dw, db);
         if (code) keep_fault(cpu, code);
@@ -768,6 +792,120 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     double nll = 0;
     for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
     return nll;
+}
+
+/* ---- the same of a sample of the items ---- */
+
+static void sample(struct backend *backend, const struct sample_key *key, int64_t wanted) {
+    struct cpu *cpu = backend->state;
+    cpu->sampled = wanted;
+    cpu->sample_key = *key;
+}
+
+/* The probabilities of this rank's items. */
+static int prepare_probabilities(struct cpu *cpu) {
+    int64_t n = cpu->n_items, all = cpu->grid ? cpu->grid->n_items : n, words = words_of(n);
+    if (cpu->probability_wanted == cpu->sampled) return 0;
+    cpu->probability_wanted = 0;
+    if (make_room(&cpu->probability, n, sizeof *cpu->probability)) return EX_OSERR;
+    if (make_room(&cpu->drawn, words, sizeof *cpu->drawn)) return EX_OSERR;
+    if (make_room(&cpu->column, n, sizeof *cpu->column)) return EX_OSERR;
+    for (int64_t i = 0; i < n; i++) {
+        cpu->probability[i] = (float)sample_probability(cpu->first_item + i, cpu->sampled, all);
+    }
+    cpu->probability_wanted = cpu->sampled;
+    return 0;
+}
+
+/* Room for a sample of n_logits items, and for the labels of the batch among them. */
+static int prepare_sample(struct cpu *cpu, int h) {
+    int64_t n = cpu->n_logits, nonzeros = csr_nonzeros(cpu->rows);
+    if (n > cpu->sample_room) {
+        cpu->sample_room = 0;
+        if (make_room(&cpu->sample, n, sizeof *cpu->sample)) return EX_OSERR;
+        if (make_room(&cpu->sample_b, n, sizeof *cpu->sample_b)) return EX_OSERR;
+        if (make_room(&cpu->sample_db, n, sizeof *cpu->sample_db)) return EX_OSERR;
+        cpu->sample_room = n;
+    }
+    if (n * h > cpu->sample_numbers) {
+        cpu->sample_numbers = 0;
+        if (make_room(&cpu->sample_w, n * h, sizeof *cpu->sample_w)) return EX_OSERR;
+        if (make_room(&cpu->sample_dw, n * h, sizeof *cpu->sample_dw)) return EX_OSERR;
+        cpu->sample_numbers = n * h;
+    }
+    if (nonzeros > cpu->label_room || !cpu->label_items) {
+        cpu->label_room = 0;
+        if (make_room(&cpu->label_items, nonzeros, sizeof *cpu->label_items)) return EX_OSERR;
+        cpu->label_room = nonzeros;
+    }
+    return 0;
+}
+
+/* Draws the items, and cuts the work of the output layer for them. Collective over the item ranks. */
+static int draw_sample(struct cpu *cpu, int64_t rows, int h) {
+    int64_t words = words_of(cpu->n_items), n = 0;
+    int code = prepare_probabilities(cpu);
+    if (!code) {
+        memcpy(cpu->drawn, cpu->touched, (size_t)words * sizeof *cpu->drawn);
+        sample_draw(&cpu->sample_key, cpu->first_item, cpu->n_items, cpu->probability, cpu->drawn);
+        for (int64_t w = 0; w < words; w++) n += __builtin_popcountll(cpu->drawn[w]);
+        cpu->n_logits = n;
+        code = prepare_sample(cpu, h);
+    }
+    if (cpu->grid) code = comm_agree(&cpu->grid->items, code);
+    if (code) return code;
+    n = 0;
+    for (int64_t w = 0; w < words; w++) {
+        for (uint64_t rest = cpu->drawn[w]; rest; rest &= rest - 1) {
+            int64_t item = w * 64 + __builtin_ctzll(rest);
+            cpu->column[item] = (int32_t)n;
+            cpu->sample[n++] = (int32_t)item;
+        }
+    }
+    const struct csr *m = cpu->rows;
+    for (int64_t k = 0; k < csr_nonzeros(m); k++) cpu->label_items[k] = cpu->column[m->indices[k]];
+    cpu->own_labels = *m;
+    cpu->own_labels.indices = cpu->label_items;
+    cpu->labels = &cpu->own_labels;
+    code = prepare_output(cpu, rows);
+    return cpu->grid ? comm_agree(&cpu->grid->items, code) : code;
+}
+
+static double output_sampled(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
+                             const real *b, double scale, real *dx, real *dw, real *db) {
+    struct cpu *cpu = backend->state;
+    size_t bytes = (size_t)h * sizeof *w;
+    int code = draw_sample(cpu, rows, h);
+    if (code) {
+        keep_fault(cpu, code);
+        return 0;
+    }
+#pragma omp parallel for schedule(static)
+    for (int64_t j = 0; j < cpu->n_logits; j++) {
+        int64_t item = cpu->sample[j];
+        int is_certain = is_set(cpu->touched, item);
+        memcpy(cpu->sample_w + j * h, w + item * h, bytes);
+        cpu->sample_b[j] = b[item] - (is_certain ? 0 : (real)log((double)cpu->probability[item]));
+    }
+    cpu->weights = NULL; /* these are new ones in the same place */
+    double nll = output_rows(cpu, rows, h, x, cpu->sample_w, cpu->sample_b, scale, 0, dx, cpu->sample_dw,
+                             cpu->sample_db);
+    cpu->weights = NULL;
+    zero(backend, dw, (size_t)(cpu->n_items * h));
+    zero(backend, db, (size_t)cpu->n_items);
+#pragma omp parallel for schedule(static)
+    for (int64_t j = 0; j < cpu->n_logits; j++) {
+        memcpy(dw + (int64_t)cpu->sample[j] * h, cpu->sample_dw + j * h, bytes);
+        db[cpu->sample[j]] = cpu->sample_db[j];
+    }
+    return nll;
+}
+
+static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
+                           const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
+    struct cpu *cpu = backend->state;
+    return cpu->sampled ? output_sampled(backend, rows, h, x, w, b, scale, dx, dw, db)
+                        : output_rows(cpu, rows, h, x, w, b, scale, smoothing, dx, dw, db);
 }
 
 static void output_scores(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
@@ -1059,6 +1197,15 @@ static void destroy(struct backend *backend) {
     for (int i = 0; i < 2; i++) free(cpu->in_fp16[i]);
     free(cpu->sums);
     free(cpu->all_sums);
+    free(cpu->probability);
+    free(cpu->drawn);
+    free(cpu->column);
+    free(cpu->label_items);
+    free(cpu->sample);
+    free(cpu->sample_b);
+    free(cpu->sample_db);
+    free(cpu->sample_w);
+    free(cpu->sample_dw);
     free(cpu->nll);
     free(cpu->heap);
     free(cpu);
@@ -1106,6 +1253,7 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
         .latent_backward = latent_backward,
         .output_train = output_train,
         .output_scores = output_scores,
+        .sample = sample,
         .top_k = top_k,
         .all_reduce = all_reduce,
         .input_all_reduce = input_all_reduce,

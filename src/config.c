@@ -46,6 +46,7 @@ static const struct key keys[] = {
     {"train.epsilon", REAL, FIELD(train.epsilon), "(0, inf)", 0},
     {"train.weight_decay", REAL, FIELD(train.weight_decay), "[0, inf)", 0},
     {"train.warmup_steps", INTEGER64, FIELD(train.warmup_steps), "[0, 1e12]", 0},
+    {"train.sampled_softmax", INTEGER64, FIELD(train.sampled_softmax), "[0, 1e9]", 0},
     {"train.label_smoothing", REAL, FIELD(train.label_smoothing), "[0, 1)", 0},
     {"train.kl", SECTION, 0, NULL, 0},
     {"train.kl.cap", REAL, FIELD(train.kl.cap), "[0, inf)", 0},
@@ -444,6 +445,10 @@ static int read_set(const char *set, struct config *config) {
 static int check_together(const struct config *config, const char *name) {
     if (config->train.loss_scale != 0 && config->train.precision != PRECISION_FP16) {
         return error_set(EX_CONFIG, "%s: train.loss_scale: a number is for train.precision fp16 only", name);
+    }
+    if (config->train.sampled_softmax != 0 && config->train.label_smoothing != 0) {
+        return error_set(EX_CONFIG,
+                         "%s: train.sampled_softmax goes without train.label_smoothing: want 0 of one", name);
     }
     return 0;
 }

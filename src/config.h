@@ -40,7 +40,8 @@ struct train_config {
     double beta1, beta2, epsilon;
     double weight_decay; /* on weights, not biases; adam: added to the gradient, adamw: decoupled */
     int64_t warmup_steps;
-    double label_smoothing; /* [0, 1), see output_train in backend.h */
+    int64_t sampled_softmax; /* items of the output layer in a step, see sample.h; 0: all */
+    double label_smoothing;  /* [0, 1), see output_train in backend.h */
     struct {
         double cap;           /* largest weight of the KL term */
         int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */

@@ -281,6 +281,10 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     }
     forward(model, n, draw);
     real *dy = model->grad_a, *dx = model->grad_b;
+    if (model->sampled > 0) {
+        const struct sample_key key = {draw->seed, draw->epoch, model->sample_step};
+        b->sample(b, &key, model->sampled);
+    }
     loss->nll = b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
                                 bias(model, last), scale, model->smoothing, dy, weight_grad(model, last),
                                 bias_grad(model, last));

@@ -46,10 +46,12 @@ struct model {
     int width[MODEL_LAYERS_MAX + 1]; /* of layer l's input; [0] and [n_layers] unused: n_items */
     int n_tensors;
     struct tensor tensor[MODEL_TENSORS_MAX];
-    size_t n_params;  /* with the gaps */
-    real *params;     /* [n_params], backend memory, owned */
-    real *grads;      /* [n_params] or NULL when only scoring */
-    double smoothing; /* of the labels, see output_train in backend.h; 0 unless the trainer sets it */
+    size_t n_params;     /* with the gaps */
+    real *params;        /* [n_params], backend memory, owned */
+    real *grads;         /* [n_params] or NULL when only scoring */
+    double smoothing;    /* of the labels, see output_train in backend.h; 0 unless the trainer sets it */
+    int64_t sampled;     /* items of a sampled softmax; 0 unless the trainer sets it, with */
+    int64_t sample_step; /* which step of the epoch it is */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */

@@ -24,6 +24,7 @@ enum philox_stream {
     PHILOX_NOISE = 3,       /* latent noise:     row = user, block = dimension / 4, lane = dimension % 4 */
     PHILOX_SPLIT = 4,       /* target items:     row = user, block = item / 4, lane = item % 4 */
     PHILOX_SWEEP = 5,       /* random search:    row = run, block = parameter */
+    PHILOX_SAMPLE = 6,      /* sampled softmax:  row = step, block = item / 4, lane = item % 4 */
     PHILOX_SYNTHESIZE = 16, /* made-up data: row = user, block = draw */
 };
 

@@ -395,6 +395,10 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     if (!code) code = model_create_range(&c->model, &t->grid, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
     t->model.smoothing = t->config->train.label_smoothing;
+    t->model.sampled = is_network ? c->train.sampled_softmax : 0;
+    if (!code && t->model.sampled > 0 && !t->backend.sample) {
+        code = error_set(EX_CONFIG, "train.sampled_softmax: the CPU alone has it; want 0, or device: cpu");
+    }
     if (!code) code = metrics_init(&t->metrics, metric, t->n_metrics, t->dataset.n_items);
     code = comm_agree(t->comm, code);
     if (!code) code = choose_checkpoint(t, start, given, checkpoint);
@@ -510,6 +514,7 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     struct loss loss = {0};
     int code;
     t->optimizer.unscale = 1 / s->loss_scale;
+    t->model.sample_step = s->epoch_step;
     if (t->is_kept) {
         code = kept_step(t, &draw, beta, scale);
     } else {

@@ -23,6 +23,7 @@ static struct comm world;
 static struct grid grid;
 static struct csr whole, part, targets; /* of all items; of this rank's; in all items' numbers */
 static int64_t users[ROWS], count[ITEMS];
+static const int64_t not_sampled[2];
 
 /* ---- how things are cut ---- */
 
@@ -176,8 +177,9 @@ static void test_parameters(void **state) {
     free_pair(&p);
 }
 
-/* A batch in so much memory for logits: losses and all gradients. */
-static void compare_training(enum precision precision, int64_t logit_memory, double tolerance) {
+/* A batch in so much memory for logits, of so many sampled items: losses and all gradients. */
+static void compare_training(enum precision precision, int64_t logit_memory, const int64_t sampled[2],
+                             double tolerance) {
     const struct draw draw = {99, 3};
     const struct comm alone = {MPI_COMM_SELF, 0, 1};
     struct loss loss[2];
@@ -185,6 +187,9 @@ static void compare_training(enum precision precision, int64_t logit_memory, dou
     make_pair(precision, logit_memory, &p);
     for (int i = 0; i < 2; i++) {
         struct backend *b = &p.backend[i];
+        p.model[i].sampled = sampled[i];
+        p.model[i].sample_step = 17;
+        if (sampled[0] || sampled[1]) p.model[i].smoothing = 0;
         if (model_train_batch(&p.model[i], i ? &part : &whole, users, &draw, 0.3, 0.01, &loss[i]))
             fail_msg("%s", error_message());
         b->input_all_reduce(b, &alone, HIDDEN, p.model[i].grads);
@@ -197,19 +202,29 @@ static void compare_training(enum precision precision, int64_t logit_memory, dou
 
 static void test_training(void **state) {
     (void)state;
-    compare_training(PRECISION_FP32, 0, 2e-6);
-    compare_training(PRECISION_BF16, 0, 2e-2);
-    compare_training(PRECISION_FP16, 0, 2e-3);
+    compare_training(PRECISION_FP32, 0, not_sampled, 2e-6);
+    compare_training(PRECISION_BF16, 0, not_sampled, 2e-2);
+    compare_training(PRECISION_FP16, 0, not_sampled, 2e-3);
+}
+
+static void test_samples(void **state) {
+    (void)state;
+    const int64_t every[] = {0, 1000 * ITEMS}, some[] = {100, 100};
+    compare_training(PRECISION_FP32, 0, every, 2e-6); /* drawn with certainty: the softmax of all */
+    compare_training(PRECISION_BF16, 0, every, 2e-2);
+    compare_training(PRECISION_FP32, 0, some, 2e-6); /* the same draws for any grid */
+    compare_training(PRECISION_FP32, 4 * ROWS * 64, some, 2e-6);
+    compare_training(PRECISION_FP16, 0, some, 2e-3);
 }
 
 /* Fewer than 16 rows of all items fit: tiles of them. */
 static void test_tiles(void **state) {
     (void)state;
-    compare_training(PRECISION_FP32, 4 * ROWS * 64, 2e-6);
-    compare_training(PRECISION_FP32, 4 * ROWS * 200, 2e-6);
-    compare_training(PRECISION_FP32, 1, 2e-6);
-    compare_training(PRECISION_BF16, 4 * ROWS * 64, 2e-2);
-    compare_training(PRECISION_FP16, 4 * ROWS * 64, 2e-3);
+    compare_training(PRECISION_FP32, 4 * ROWS * 64, not_sampled, 2e-6);
+    compare_training(PRECISION_FP32, 4 * ROWS * 200, not_sampled, 2e-6);
+    compare_training(PRECISION_FP32, 1, not_sampled, 2e-6);
+    compare_training(PRECISION_BF16, 4 * ROWS * 64, not_sampled, 2e-2);
+    compare_training(PRECISION_FP16, 4 * ROWS * 64, not_sampled, 2e-3);
 }
 
 /* A gradient that is not finite on one rank alone is told on all. */
@@ -328,10 +343,9 @@ static void test_checkpoints(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_ranks),      cmocka_unit_test(test_ranges),
-        cmocka_unit_test(test_parameters), cmocka_unit_test(test_training),
-        cmocka_unit_test(test_tiles),      cmocka_unit_test(test_overflow),
-        cmocka_unit_test(test_lists),      cmocka_unit_test(test_checkpoints),
+        cmocka_unit_test(test_ranks),    cmocka_unit_test(test_ranges),  cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_training), cmocka_unit_test(test_samples), cmocka_unit_test(test_tiles),
+        cmocka_unit_test(test_overflow), cmocka_unit_test(test_lists),   cmocka_unit_test(test_checkpoints),
     };
     world = comm_start(&argc, &argv);
     for (int i = 0; i < ITEMS; i++) count[i] = 300 / (1 + i);

@@ -58,7 +58,7 @@ train 1x1 few1 --set train.batch_size=1 --set train.epochs=1
 train 2x2 few2 --set train.batch_size=1 --set train.epochs=1
 check "a row of the grid without a part in a batch" cmp <(untimed few1 1,2,5 | cut -c1-9) <(untimed few2 1,2,5 | cut -c1-9)
 timeout 100 mpirun -n 3 "${BUILD:-build}/tests/grid_test" >"$tmp/grid_test.log" 2>&1
-check "the C test on 3 ranks" [ "$? $(grep -c '^\[  PASSED  \] 8 test' "$tmp/grid_test.log")" = "0 3" ]
+check "the C test on 3 ranks" [ "$? $(grep -c '^\[  PASSED  \] 9 test' "$tmp/grid_test.log")" = "0 3" ]
 train 2x2 moved --set train.epochs=1
 train 1x4 moved --resume auto --set train.epochs=2
 train 1x1 moved --resume auto --set train.epochs=3
