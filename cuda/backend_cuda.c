@@ -45,9 +45,8 @@ static struct product product_of(const struct cuda *cuda, int transpose_a, int t
                             .k = k};
 }
 
-/* c = op(a) op(b) or c += that. */
-static void multiply(struct cuda *cuda, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
-                     const void *a, const void *b, int accumulate, float *c) {
+void cuda_multiply(struct cuda *cuda, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                   const void *a, const void *b, int accumulate, float *c) {
     struct product product = product_of(cuda, transpose_a, transpose_b, m, n, k);
     product.accumulate = accumulate;
     if (a && b) cuda_keep_fault(cuda, matmul_run(cuda->matmul, cuda->compute, &product, a, b, c));
@@ -77,7 +76,7 @@ static void multiply_add(struct cuda *cuda, int transpose_b, int64_t m, int64_t 
             return;
         }
     }
-    multiply(cuda, 0, transpose_b, m, n, k, a, b, 0, c);
+    cuda_multiply(cuda, 0, transpose_b, m, n, k, a, b, 0, c);
     kernel_activate(cuda->compute, cuda->type, m, n, bias, (int)act, c, cuda_copy_of(cuda, c));
 }
 
@@ -96,9 +95,9 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
     void *copy = cuda_copy_of(cuda, dy);
     kernel_deactivate(cuda->compute, cuda_operand_type(cuda), rows * n_out, (int)act, y, dy, copy);
     cuda_sum_rows(cuda, NUMBER_FP32, rows, n_out, n_out, dy, 0, db);
-    multiply(cuda, 1, 0, n_in, n_out, rows, cuda_operand(cuda, x), copy ? copy : dy, 0, dw);
+    cuda_multiply(cuda, 1, 0, n_in, n_out, rows, cuda_operand(cuda, x), copy ? copy : dy, 0, dw);
     if (!dx) return;
-    multiply(cuda, 0, 1, rows, n_in, n_out, copy ? copy : dy, cuda_operand(cuda, w), 0, dx);
+    cuda_multiply(cuda, 0, 1, rows, n_in, n_out, copy ? copy : dy, cuda_operand(cuda, w), 0, dx);
     cuda_is_changed(cuda, dx);
 }
 
@@ -140,7 +139,7 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
 /* Memory for a block of rows of logits of so many bytes each: for as many rows as there is room for. Returns
  * their number; 0 and a fault if there is none even for one. */
 static int64_t prepare_output(struct cuda *cuda, int64_t rows, size_t row_bytes) {
-    int64_t block = (int64_t)(LOGITS_MAX / row_bytes);
+    int64_t block = (int64_t)(cuda->logits_max / row_bytes);
     if (block > rows) block = rows;
     if (block < 1) block = 1;
     if (block <= cuda->logits_rows) return block;
@@ -155,15 +154,14 @@ static int64_t prepare_output(struct cuda *cuda, int64_t rows, size_t row_bytes)
     return 0;
 }
 
-/* logits[rows, stride] = x w^T + b, in the type of the operands. */
-static void compute_logits(struct cuda *cuda, int64_t rows, int64_t stride, int h, const void *x,
-                           const void *w, const real *b, void *logits) {
+void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t stride, int h, const void *x,
+                         const void *w, const real *b, void *logits) {
     struct product product = product_of(cuda, 0, 1, rows, stride, h);
     const void *bias = cuda_operand(cuda, b); /* of the type of the result */
     product.result = product.type;
     if (!bias || multiply_with(cuda, product, EPILOGUE_BIAS, x, w, bias, logits) == 0) return;
     cuda_keep_fault(cuda, matmul_run(cuda->matmul, cuda->compute, &product, x, w, logits));
-    kernel_add_bias(cuda->compute, product.type, rows, cuda->n_items, stride, b, logits);
+    kernel_add_bias(cuda->compute, product.type, rows, n, stride, b, logits);
 }
 
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
@@ -172,27 +170,29 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     enum number type = cuda->type;
     int64_t n = cuda->n_items, stride = backend_whole_rows(n);
     size_t size = type == NUMBER_FP32 ? sizeof(float) : 2;
-    int64_t block = prepare_output(cuda, rows, (size_t)stride * size);
+    int is_tiled = cuda_wants_tiles(cuda, rows, (size_t)stride * size);
+    int64_t block = is_tiled ? rows : prepare_output(cuda, rows, (size_t)stride * size);
     const void *w_operand = cuda_operand(cuda, w);
     const char *x_operand = cuda_operand(cuda, x);
     void *logits = cuda->logits.at;
-    if (cuda->fault) return 0;
+    if (cuda->fault && !cuda->grid) return 0;
     cuda->step.scale = (float)scale;
     cuda_tell(cuda);
     TRY(cuda, cudaMemsetAsync(cuda->sums, 0, 2 * sizeof *cuda->sums, cuda->compute));
-    for (int64_t first = 0; first < rows; first += block) {
+    if (is_tiled) cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
+    for (int64_t first = 0; first < rows && !is_tiled; first += block) {
         int64_t count = rows - first < block ? rows - first : block;
         const void *from = x_operand + (size_t)(first * h) * size;
         struct kernel_rows part = cuda->batch;
         part.rows = count;
         part.begin += first;
         part.end += first;
-        compute_logits(cuda, count, stride, h, from, w_operand, b, logits);
+        cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
         kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
                        (double *)cuda->nll.at + first);
         cuda_sum_rows(cuda, type, count, n, stride, logits, first > 0, db);
-        multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
-        multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
+        cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
+        cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
     }
     cuda_is_changed(cuda, dx);
     sum_losses(cuda, rows, 0);
@@ -283,23 +283,23 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
         TRY(cuda, cudaMemcpyAsync(top, device_top, n * sizeof *top, cudaMemcpyDeviceToHost, cuda->compute));
         TRY(cuda, cudaMemcpyAsync(host_scores, device_scores, n * sizeof *host_scores, cudaMemcpyDeviceToHost,
                                   cuda->compute));
-        if (targets && first_hit) best_ranks(cuda, rows, scores, targets, first_hit);
+        if (targets && first_hit && !cuda->grid) best_ranks(cuda, rows, scores, targets, first_hit);
         if (cuda_wait_all(cuda) == 0) cuda_keep_fault(cuda, sort_rows(rows, k, top, host_scores));
     }
+    if (cuda->grid) cuda_merge_ranges(cuda, rows, scores, k, targets, top, host_scores, first_hit);
     if (!top_scores) free(host_scores);
 }
 
 /* ---- over the ranks ---- */
 
-/* Over MPI: through pinned memory, a piece at a time. */
-static void sum_over_mpi(struct cuda *cuda, float *values, size_t n) {
+void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values, size_t n) {
     float *stage = cuda_room(cuda, &cuda->stage, STAGE * sizeof *stage);
-    if (!stage) comm_abort(cuda->comm, cuda->fault); /* the others wait for our part */
+    if (!stage) comm_abort(comm, cuda->fault); /* the others wait for our part */
     for (size_t i = 0; i < n; i += STAGE) {
         size_t count = n - i < STAGE ? n - i : STAGE, bytes = count * sizeof *stage;
         TRY(cuda, cudaMemcpyAsync(stage, values + i, bytes, cudaMemcpyDeviceToHost, cuda->compute));
         cuda_wait_all(cuda);
-        comm_sum_real(cuda->comm, stage, count);
+        comm_sum_real(comm, stage, count);
         TRY(cuda, cudaMemcpyAsync(values + i, stage, bytes, cudaMemcpyHostToDevice, cuda->compute));
         cuda_wait_all(cuda);
     }
@@ -332,7 +332,7 @@ static void sum(struct cuda *cuda, float *values, size_t n) {
         begin_sum(cuda, values, n);
         end_sums(cuda);
     } else {
-        sum_over_mpi(cuda, values, n);
+        cuda_sum_over_mpi(cuda, cuda->comm, values, n);
     }
 }
 
@@ -357,7 +357,7 @@ static void gradient_ready(struct backend *backend, real *values, size_t n) {
 static void all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
     struct cuda *cuda = backend->state;
     if (!cuda->nccl) {
-        if (comm->size > 1) sum_over_mpi(cuda, values, n);
+        if (comm->size > 1) cuda_sum_over_mpi(cuda, comm, values, n);
         return;
     }
     cuda_begin_pending(cuda);
@@ -402,6 +402,7 @@ static void guard(struct backend *backend, const real *g, size_t n) {
     struct cuda *cuda = backend->state;
     TRY(cuda, cudaMemsetAsync(cuda->overflow, 0, sizeof *cuda->overflow, cuda->compute));
     kernel_guard(cuda->compute, (int64_t)n, g, cuda->overflow);
+    if (cuda->grid) cuda_agree_overflow(cuda);
     TRY(cuda, cudaMemcpyAsync(cuda->host_overflow, cuda->overflow, sizeof *cuda->overflow,
                               cudaMemcpyDeviceToHost, cuda->compute));
     TRY(cuda, cudaEventRecord(cuda->guarded, cuda->compute));
@@ -439,6 +440,7 @@ static void destroy(struct backend *backend) {
     struct cuda *cuda = backend->state;
     if (!cuda) return;
     nccl_stop(cuda->nccl, cuda->fault != 0); /* first: it may be what the device waits for */
+    nccl_stop(cuda->items_nccl, cuda->fault != 0);
     cuda_forget_recordings(cuda);
     struct room *rooms[] = {&cuda->values,
                             &cuda->kept.memory,
@@ -447,6 +449,8 @@ static void destroy(struct backend *backend) {
                             &cuda->logits,
                             &cuda->nll,
                             &cuda->partials,
+                            &cuda->logit_sums,
+                            &cuda->zeros,
                             &cuda->top,
                             &cuda->top_scores,
                             &cuda->targets,
@@ -625,7 +629,9 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     cuda->type = types[o->precision];
     cuda->use_tf32 = o->precision == PRECISION_TF32;
     cuda->compute_sum = o->comm_type == COMM_COMPUTE;
-    cuda->comm = o->comm;
+    cuda->grid = o->grid && o->grid->items.size > 1 ? o->grid : NULL;
+    cuda->comm = cuda->grid ? &o->grid->data : o->comm;
+    cuda->logits_max = o->logit_memory ? (size_t)o->logit_memory : LOGITS_MAX;
     cuda->slot[0].host.is_host = cuda->slot[1].host.is_host = cuda->gathered_items_host.is_host =
         cuda->stage.is_host = 1;
     cuda->touched = calloc(words, sizeof *cuda->touched);
@@ -645,15 +651,15 @@ static void describe(const struct backend_options *o, struct backend *backend) {
     static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct cuda *cuda = backend->state;
     char matmul[64], nccl[64];
-    int driver = 0;
+    int driver = 0, is_nccl = cuda->nccl || cuda->items_nccl;
     size_t used = strlen(backend->describe);
     cudaDriverGetVersion(&driver);
     matmul_describe(matmul, sizeof matmul);
     nccl_describe(nccl, sizeof nccl);
     snprintf(backend->describe + used, sizeof backend->describe - used,
              ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
-             driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision], cuda->nccl ? ", " : "",
-             cuda->nccl ? nccl : "");
+             driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision], is_nccl ? ", " : "",
+             is_nccl ? nccl : "");
 }
 
 int backend_cuda_create(const struct backend_options *options, struct backend *backend) {
@@ -696,12 +702,15 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
     if (code) return code;
     code = set_up(options, backend);
     if (options->comm) code = comm_agree(options->comm, code);
+    struct cuda *cuda = backend->state;
     int use_nccl = options->comm && options->comm_kind != COMM_MPI &&
-                   (options->comm->size > 1 || options->comm_kind == COMM_NCCL) &&
                    (options->comm_kind == COMM_NCCL || nccl_is_there());
-    if (!code && use_nccl) code = nccl_start(options->comm, &((struct cuda *)backend->state)->nccl);
+    if (!code && use_nccl && (cuda->comm->size > 1 || (options->comm_kind == COMM_NCCL && !cuda->grid))) {
+        code = nccl_start(cuda->comm, &cuda->nccl);
+    }
+    if (!code && use_nccl && cuda->grid) code = nccl_start(&cuda->grid->items, &cuda->items_nccl);
+    if (options->comm && cuda && cuda->grid) code = comm_agree(options->comm, code);
     if (code) {
-        struct cuda *cuda = backend->state;
         if (cuda) destroy(backend);
         *backend = (struct backend){0};
         return code;

@@ -122,10 +122,13 @@ static size_t pack(struct cuda *cuda, struct slot *slot, const struct csr *m, co
     int64_t *host_users = cut(&cutter, rows * sizeof *host_users, &batch->users);
     int32_t *start = cut(&cutter, (rows + 1) * sizeof *start, &batch->begin);
     int32_t *items = cut(&cutter, nonzeros * sizeof *items, &batch->items);
+    int32_t *whole = cut(&cutter, m->whole ? rows * sizeof *whole : 0, &batch->whole);
     struct by_item by_item = cut_columns(&cutter, n, counted, &cuda->columns);
     if (!is_filled) return cutter.used;
     batch->end = batch->begin + 1;
     for (size_t r = 0; r <= rows; r++) start[r] = (int32_t)m->indptr[r];
+    if (!m->whole) batch->whole = NULL;
+    for (size_t r = 0; r < rows && m->whole; r++) whole[r] = (int32_t)m->whole[r];
     if (users) memcpy(host_users, users, rows * sizeof *users);
     if (nonzeros) memcpy(items, m->indices, nonzeros * sizeof *items);
     if (cuda->is_training) {
@@ -143,7 +146,8 @@ int cuda_set_kept(struct cuda *cuda, int64_t rows) {
     if (!users) return cuda_told(cuda);
     kept->begin = (int32_t *)(users + n);
     kept->end = kept->begin + n;
-    cuda->batch = (struct kernel_rows){rows, kept->begin, kept->end, kept->items, users};
+    cuda->batch = (struct kernel_rows){
+        .rows = rows, .begin = kept->begin, .end = kept->end, .items = kept->items, .users = users};
     cuda->columns = kept->columns;
     cuda->n_partials = kept->n_partials;
     cuda->value = kept->values.at;
@@ -170,6 +174,7 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
     cuda->at = (cuda->at + 1) % CUDA_SLOTS;
     struct slot *slot = &cuda->slot[cuda->at];
     cuda->batch.rows = rows->rows;
+    cuda->batch.first_item = cuda->grid ? (int32_t)cuda->grid->first : 0;
     cuda->nonzeros = csr_nonzeros(rows);
     cuda->is_training = for_training;
     if (cuda->nonzeros > INT32_MAX - KERNEL_SEGMENT) {
@@ -270,7 +275,7 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
     kept->full = kept->last = 0;
     size_t all, is_free = 0, total = 0, bytes = lay_out_kept(kept, rows, NULL, &image, &all);
     TRY(cuda, cudaMemGetInfo(&is_free, &total));
-    if (!is_keeping() || nonzeros > INT32_MAX - KERNEL_SEGMENT || n_all > INT32_MAX ||
+    if (!is_keeping() || cuda->grid || nonzeros > INT32_MAX - KERNEL_SEGMENT || n_all > INT32_MAX ||
         n_all > KEPT_STEPS * batch || all + (size_t)nonzeros * sizeof(float) > is_free / 2) {
         return EX_UNAVAILABLE;
     }
@@ -350,6 +355,10 @@ void cuda_input_forward(struct backend *backend, const real *w, const real *b, i
     struct cuda *cuda = backend->state;
     const void *operand = cuda_operand(cuda, w);
     void *copy = cuda_copy_of(cuda, y);
+    if (cuda->grid) {
+        cuda_input_of_ranges(cuda, operand, b, h, act, y, copy);
+        return;
+    }
     if (!operand) return;
     kernel_input_forward(cuda->compute, cuda_operand_type(cuda), h, &cuda->batch, cuda->value, operand, b,
                          (int)act, y, copy);

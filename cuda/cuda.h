@@ -1,5 +1,6 @@
 /* The state of the CUDA backend, which its files share: memory.c faults and memory, batch.c the rows of a
- * batch and the sparse layer, graph.c steps that are recorded and replayed, backend_cuda.c the rest.
+ * batch and the sparse layer, graph.c steps that are recorded and replayed, range.c the item ranks of a grid
+ * and tiles of items, backend_cuda.c the rest.
  *
  * One stream computes; a second one brings batches to the GPU, a third one sums over the ranks. The host runs
  * ahead: a function puts work on a stream and returns. */
@@ -72,9 +73,12 @@ struct cuda {
     int64_t n_items;
     enum number type; /* of operands in training */
     int use_tf32;
-    int compute_sum; /* gradients travel in that type */
-    const struct comm *comm;
-    struct nccl *nccl; /* NULL: sums go over MPI */
+    int compute_sum;         /* gradients travel in that type */
+    size_t logits_max;       /* bytes */
+    const struct grid *grid; /* with several item ranks; NULL: these are all items */
+    const struct comm *comm; /* the ranks with the same items */
+    struct nccl *nccl;       /* NULL: sums go over MPI */
+    struct nccl *items_nccl; /* the same of the item ranks */
     cudaStream_t compute, copy, exchange;
     struct matmul *matmul;
     struct block *block;
@@ -105,6 +109,7 @@ struct cuda {
     int logits_is_short;  /* there was no memory for more */
     struct room nll;      /* [rows] double: a loss of each row */
     struct room partials; /* of sums over rows */
+    struct room logit_sums, zeros;
     struct room top, top_scores, targets, rank;
     struct room exchange16, gathered, gathered_items, gathered_items_host, stage;
     double *sums, *totals, *host_sums; /* nll, kl: device; over steps; pinned */
@@ -182,6 +187,35 @@ int64_t cuda_words(int64_t n_items);
 /* sums[cols] of a matrix that has fp32 numbers, or what `type` says. */
 void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,
                    const void *matrix, int is_added, float *sums);
+
+/* ---- the parts of backend_cuda.c that range.c calls ---- */
+
+/* c = op(a) op(b) or c += that, of operands. */
+void cuda_multiply(struct cuda *cuda, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
+                   const void *a, const void *b, int accumulate, float *c);
+/* logits[rows, stride] = x w^T + b in the type of the operands, of n items. */
+void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t stride, int h, const void *x,
+                         const void *w, const real *b, void *logits);
+/* Sums over ranks, through pinned memory, a piece at a time. */
+void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values, size_t n);
+
+/* ---- ranges and tiles of items ---- */
+
+/* The sum over the item ranks, in place, on the compute stream. A fault ends the job: the others wait. */
+void cuda_sum_items(struct cuda *cuda, float *values, size_t n);
+/* An overflow on one of them is one on all. */
+void cuda_agree_overflow(struct cuda *cuda);
+/* y = act(the sum over the item ranks of x w, + b). */
+void cuda_input_of_ranges(struct cuda *cuda, const void *w, const real *b, int h, enum activation act,
+                          real *y, void *copy);
+/* Is the output layer to be computed so, with rows of logits of so many bytes? */
+int cuda_wants_tiles(const struct cuda *cuda, int64_t rows, size_t row_bytes);
+/* The gradients, and nll of each row, of cuda->step.scale. */
+void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x, const real *w, const real *b,
+                          double smoothing, real *dx, real *dw, real *db);
+/* Lists of this range in host memory become those of all; first_hit too. */
+void cuda_merge_ranges(struct cuda *cuda, int64_t rows, const real *scores, int k, const struct csr *targets,
+                       int32_t *top, real *top_scores, int64_t *first_hit);
 
 /* ---- steps ---- */
 

@@ -38,11 +38,20 @@ struct kernel_adam {
     float coupled, decoupled;                  /* weight decay in the gradient, or of the weight itself */
 };
 
-/* The rows of a batch: row r has items[begin[r]] .. items[end[r] - 1]; of CSR end is begin + 1. */
+/* The rows of a batch: row r has items[begin[r]] .. items[end[r] - 1]; of CSR end is begin + 1. Of a range of
+ * the catalogue (src/grid.h) items are counted from first_item, and whole[r] is how many the row has in all.
+ */
 struct kernel_rows {
     int64_t rows;
     const int32_t *begin, *end, *items;
     const int64_t *users;
+    const int32_t *whole; /* NULL: these are all */
+    int32_t first_item;
+};
+
+/* What a row's softmax needs of logits that have gone by: see struct logit_sums in src/backend_cpu.c. */
+struct kernel_sums {
+    float largest, sum, hits;
 };
 
 /* A piece of an item's entries, begin .. end - 1: their sum is the item's gradient (to < 0) or row `to` of
@@ -134,6 +143,18 @@ void kernel_softmax(cudaStream_t stream, enum number type, int64_t n, int64_t st
                     const struct kernel_rows *rows, const struct kernel_step *step, float smoothing,
                     void *logits, double *nll);
 
+/* The same in tiles: the columns first .. first + n - 1, of this rank's items, are in logits[rows, stride].
+ * First the sums of no logits; then each tile's are added; then those of the parts, all[parts, rows], become
+ * one, and nll; then each tile's logits become gradients. */
+void kernel_no_sums(cudaStream_t stream, int64_t n, struct kernel_sums *sums);
+void kernel_tile_sums(cudaStream_t stream, enum number type, int64_t n, int64_t stride, int64_t first,
+                      const struct kernel_rows *rows, const void *logits, struct kernel_sums *sums);
+void kernel_finish_sums(cudaStream_t stream, int parts, const struct kernel_rows *rows,
+                        const struct kernel_sums *all, struct kernel_sums *sums, double *nll);
+void kernel_tile_gradients(cudaStream_t stream, enum number type, int64_t n, int64_t stride, int64_t first,
+                           int64_t all_items, const struct kernel_rows *rows, const struct kernel_step *step,
+                           float smoothing, const struct kernel_sums *sums, void *logits);
+
 /* scores of the batch's items become -infinity. */
 void kernel_mask(cudaStream_t stream, int64_t n, const struct kernel_rows *rows, float *scores);
 /* The k best of each row, ties to the lower index, in the order of their indices: top[rows, k] and
@@ -143,6 +164,14 @@ void kernel_top_k(cudaStream_t stream, int64_t rows, int64_t n, int64_t k, const
 /* rank[rows]: the 1-based rank of the best target in the whole row; 0: none. */
 void kernel_best_rank(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
                       const int32_t *targets, const float *scores, int64_t *rank);
+
+/* The best of each row's targets, and its score; -1: there is none. */
+void kernel_best_target(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
+                        const int32_t *targets, const float *scores, int32_t *best, float *best_scores);
+/* How many items of the row, counted from `first`, come before the best target, which may be another rank's.
+ */
+void kernel_count_ahead(cudaStream_t stream, int64_t rows, int64_t n, const float *scores,
+                        const int32_t *best, const float *best_scores, int64_t first, int64_t *ahead);
 
 /* buffer[i] = row item[i] of matrix[., h], and back. */
 void kernel_gather_rows(cudaStream_t stream, int64_t n, int h, const int32_t *item, const float *matrix,

@@ -27,10 +27,11 @@ int cuda_kept(struct cuda *cuda, cudaError_t status, const char *call) {
 
 int cuda_wait_for(struct cuda *cuda, cudaEvent_t event) {
     if (cuda->fault) return cuda_told(cuda);
-    if (!cuda->nccl) {
+    struct nccl *nccl = cuda->nccl ? cuda->nccl : cuda->items_nccl;
+    if (!nccl) {
         TRY(cuda, cudaEventSynchronize(event));
     } else {
-        cuda_keep_fault(cuda, nccl_wait(cuda->nccl, event));
+        cuda_keep_fault(cuda, nccl_wait(nccl, event));
     }
     TRY(cuda, cudaGetLastError()); /* of starting kernels */
     return cuda_told(cuda);

@@ -76,11 +76,11 @@ __global__ void input_values(struct kernel_rows rows, const struct kernel_step *
                              float *values) {
     int64_t r = blockIdx.x;
     int begin = rows.begin[r], end = rows.end[r];
-    float value = (float)(1 / sqrt((double)(end - begin)));
+    float value = (float)(1 / sqrt((double)(rows.whole ? rows.whole[r] : end - begin)));
     for (int k = begin + (int)threadIdx.x; k < end; k += (int)blockDim.x) {
         float kept = value;
         if (p > 0) {
-            int item = rows.items[k];
+            int item = rows.first_item + rows.items[k];
             struct philox_block block =
                 philox(seed, PHILOX_DROPOUT, step->epoch, (uint64_t)rows.users[r], (uint32_t)(item / 4));
             kept = philox_uniform(block.lane[item % 4]) >= p ? value / (1 - p) : 0;

@@ -46,10 +46,6 @@ int backend_create(const struct backend_options *options, struct backend *backen
         if (options->comm) missing = comm_max(options->comm, missing);
         device = missing ? DEVICE_CPU : DEVICE_CUDA;
     }
-    if (device == DEVICE_CUDA && options->grid && options->grid->items.size > 1) {
-        return error_set(EX_CONFIG, "parallel.item: %d: not on GPUs yet; want 1, or device: cpu",
-                         options->grid->items.size);
-    }
     return device == DEVICE_CUDA ? backend_cuda_create(&chosen, backend)
                                  : backend_cpu_create_with(options, backend);
 }

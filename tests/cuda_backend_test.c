@@ -38,7 +38,8 @@ struct pair {
     int64_t *users;
 };
 
-static uint64_t counter; /* of the random numbers */
+static uint64_t counter;     /* of the random numbers */
+static int64_t logit_memory; /* of the CUDA backend */
 
 static float uniform(void) {
     struct philox_block block = philox(77, PHILOX_SWEEP, 0, counter++, 0);
@@ -56,8 +57,11 @@ static int there_is_a_gpu(void) {
 }
 
 static int create_precision(struct pair *p, const struct shape *s, enum precision precision) {
-    const struct backend_options options = {
-        .n_items = s->items, .device = DEVICE_CUDA, .precision = precision, .comm_kind = COMM_MPI};
+    const struct backend_options options = {.n_items = s->items,
+                                            .logit_memory = logit_memory,
+                                            .device = DEVICE_CUDA,
+                                            .precision = precision,
+                                            .comm_kind = COMM_MPI};
     memset(p, 0, sizeof *p);
     if (!there_is_a_gpu()) return 0;
     if (backend_create(&options, &p->backend[1])) fail_msg("%s", error_message());
@@ -308,6 +312,15 @@ static void test_output_layer(void **state) {
     (void)state;
     for (int i = 0; i < SHAPES; i++) output(&shapes[i], 0.5);
     output(&shapes[3], 50); /* logits far apart: exponentials that vanish */
+}
+
+/* In tiles of 64 items, the least. */
+static void test_output_in_tiles(void **state) {
+    (void)state;
+    logit_memory = 1;
+    for (int i = 0; i < SHAPES; i++) output(&shapes[i], 0.5);
+    output(&shapes[3], 50);
+    logit_memory = 0;
 }
 
 /* ---- ranking ---- */
@@ -680,11 +693,11 @@ static void test_many_batches(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sparse_layer), cmocka_unit_test(test_dense_layers),
-        cmocka_unit_test(test_latent_layer), cmocka_unit_test(test_output_layer),
-        cmocka_unit_test(test_ranking),      cmocka_unit_test(test_update),
-        cmocka_unit_test(test_network),      cmocka_unit_test(test_kept_steps),
-        cmocka_unit_test(test_many_batches),
+        cmocka_unit_test(test_sparse_layer),    cmocka_unit_test(test_dense_layers),
+        cmocka_unit_test(test_latent_layer),    cmocka_unit_test(test_output_layer),
+        cmocka_unit_test(test_output_in_tiles), cmocka_unit_test(test_ranking),
+        cmocka_unit_test(test_update),          cmocka_unit_test(test_network),
+        cmocka_unit_test(test_kept_steps),      cmocka_unit_test(test_many_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

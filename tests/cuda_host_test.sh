@@ -76,6 +76,8 @@ with VAECF_KEEP=no train 1 loaded
 check "with batches from the host" agree 1e-4 gpu loaded
 # with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
 if [ "$build" != build ]; then
+    train 4 grid --set train.epochs=1 --set train.precision=fp16 --set parallel.item=2
+    check "a grid of 2 x 2 with NCCL" [ -s "$tmp/grid/test.csv" ]
     train 2 nccl2 --set train.epochs=1 --set train.precision=fp16
     check "2 ranks with NCCL" [ -s "$tmp/nccl2/test.csv" ]
     VAECF_HOST_GPUS=1 train 2 mpi2 --set comm=mpi --set train.epochs=1 --set train.precision=bf16
@@ -124,6 +126,19 @@ train 2 compute --set train.precision=bf16 --set comm_type=compute
 check "gradients that travel in bf16" agree 5e-3 bf16 compute 1,2,5,6,8
 train 2 scaled --set train.precision=fp16 --set comm_type=compute
 check "gradients that travel in fp16, scaled" agree 5e-3 fp16 scaled 1,2,5,6,8
+# grids of data x item ranks
+train 2 grid12 --set parallel.item=2
+train 4 grid22 --set parallel.item=2
+VAECF_HOST_GPUS=1 train 3 grid13 --set comm=mpi --set parallel.item=3
+for grid in grid12 grid22 grid13; do
+    check "$grid agrees with one GPU" agree 1e-4 gpu $grid
+    check "and tests alike" cmp <(short "$tmp/gpu/test.csv") <(short "$tmp/$grid/test.csv")
+done
+train 2 grid16 --set train.precision=bf16 --set parallel.item=2
+check "a grid in bf16" agree 5e-3 bf16 grid16 1,2,5,6,8
+train 1 skips --set train.precision=fp16 --set train.loss_scale=3e7
+train 2 gridskips --set train.precision=fp16 --set train.loss_scale=3e7 --set parallel.item=2
+check "fp16 on a grid: the same steps are skipped" [ "$(untimed skips 2,11)" = "$(untimed gridskips 2,11)" ]
 # a batch of fewer users than ranks: one of them has nothing in it
 train 1 few1 --set train.batch_size=2 --set train.epochs=1
 train 3 few3 --set train.batch_size=2 --set train.epochs=1

@@ -54,7 +54,9 @@ ncclResult_t ncclGetVersion(int *version) {
 }
 
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id) {
-    snprintf(id->internal, sizeof id->internal, "the ranks of MPI's world");
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    snprintf(id->internal, sizeof id->internal, "those who know rank %d of MPI's world", rank);
     return ncclSuccess;
 }
 
@@ -69,14 +71,14 @@ const char *ncclGetLastError(ncclComm_t) {
 
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int size, ncclUniqueId id, int rank,
                                     ncclConfig_t *config) {
-    int world;
-    MPI_Comm_size(MPI_COMM_WORLD, &world);
-    if (config->blocking != 0 || world != size || strcmp(id.internal, "the ranks of MPI's world") != 0) {
+    int first, ranks; /* all of MPI's world start one at the same time */
+    if (config->blocking != 0 || sscanf(id.internal, "those who know rank %d", &first) != 1) {
         return ncclInvalidArgument;
     }
     *comm = new ncclComm{MPI_COMM_NULL, rank, 0, 0, false, false, nullptr};
-    MPI_Comm_dup(MPI_COMM_WORLD, &(*comm)->mpi);
-    return ncclInProgress;
+    MPI_Comm_split(MPI_COMM_WORLD, first, rank, &(*comm)->mpi);
+    MPI_Comm_size((*comm)->mpi, &ranks);
+    return ranks == size ? ncclInProgress : ncclInvalidArgument;
 }
 
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *result) {
