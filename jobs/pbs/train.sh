@@ -4,6 +4,7 @@
 #   export VAECF_ARGS='jobs/configs/ml-20m.yaml --set train.epochs=50'
 #   qsub -v VAECF_ARGS jobs/pbs/train.sh
 #   qsub -v VAECF_ARGS -l select=4:ncpus=32:mpiprocs=4:ngpus=4 -l walltime=12:00:00 jobs/pbs/train.sh
+# A catalogue of millions: VAECF_ARGS="CONFIG.yaml --set parallel.item=8" (see README).
 #
 # mpiprocs is the ranks of a chunk, and ncpus / mpiprocs the threads of each. From another directory than the project's,
 # from where paths in VAECF_ARGS count: qsub -v VAECF_ARGS,VAECF_HOME=/the/project /the/project/jobs/pbs/train.sh. PBS

@@ -3,6 +3,7 @@
 #
 #   sbatch jobs/slurm/train.sh [CONFIG.yaml] [--set KEY=VALUE]...
 #   sbatch --nodes=4 --gpus-per-node=4 --ntasks-per-node=4 jobs/slurm/train.sh jobs/configs/ml-20m.yaml
+#   sbatch --ntasks-per-node=8 jobs/slurm/train.sh CONFIG.yaml --set parallel.item=8    # a catalogue of millions: see README
 #
 # Submit it from any directory: paths count from there. What is below can be given otherwise to sbatch, as above, with
 # --partition and --account as your site wants. Modules loaded in the shell that calls sbatch are loaded in the job.
