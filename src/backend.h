@@ -51,6 +51,24 @@ static inline int64_t backend_whole_rows(int64_t n_items) {
     return (n_items + 15) / 16 * 16;
 }
 
+/* Cuts the output layer's logits, of which there is memory for so many numbers, where the longest row of a
+ * rank has `longest` and this rank's n: returns the rows of a block, and in *tile the items of a piece of
+ * them. A block is of whole rows, or, if that were fewer than `least`, of up to `most` rows in tiles. All
+ * item ranks get the same blocks, between which they wait for each other. */
+static inline int64_t backend_cut_logits(int64_t numbers, int64_t longest, int64_t n, int64_t rows,
+                                         int64_t least, int64_t most, int64_t *tile) {
+    enum { ALIGNED = 64 /* items */ };
+    int64_t block = numbers / (longest > 0 ? longest : 1);
+    *tile = n;
+    if (block < least && block < rows) {
+        block = rows < most ? rows : most;
+        *tile = numbers / block / ALIGNED * ALIGNED;
+        if (*tile < ALIGNED) *tile = ALIGNED;
+        if (*tile > n) *tile = n;
+    }
+    return block < rows ? block : rows;
+}
+
 struct backend {
     const char *name;         /* "cpu", "cuda" */
     char describe[256];       /* one line: GEMM library, threads, instruction set */

@@ -22,7 +22,6 @@ enum {
     LOGITS_MAX = 1 << 24,   /* numbers of a block of rows in the output layer */
     BLOCK_ROWS_MIN = 16,    /* a block of fewer rows is cut into tiles of items instead */
     BLOCK_ROWS_MAX = 1024,  /* at most */
-    TILE_ALIGNED = 64,      /* items */
     EXCHANGE_MAX = 1 << 22, /* numbers of one piece of the input layer's all-reduce */
     HUGE_PAGE = 1 << 21,    /* bytes */
     COLUMNS = 512,          /* of a matrix, that a thread sums at a time */
@@ -213,20 +212,13 @@ static int sort_by_item(struct cpu *cpu) {
     return 0;
 }
 
-/* Cuts the output layer's work and makes room for a piece of logits: of whole rows, or of a tile of items.
- * All item ranks of a grid have the same blocks of rows, between which they wait for each other. */
+/* Cuts the output layer's work and makes room for a piece of logits. */
 static int prepare_output(struct cpu *cpu, int64_t rows) {
     int64_t largest = cpu->n_logits;
     if (cpu->grid) largest = cpu->sampled ? comm_max(&cpu->grid->items, largest) : cpu->grid->largest_count;
-    int64_t block = cpu->logits_max / (largest > 0 ? largest : 1), tile = cpu->n_logits;
-    if (block < BLOCK_ROWS_MIN && block < rows) {
-        block = rows < BLOCK_ROWS_MAX ? rows : BLOCK_ROWS_MAX;
-        tile = cpu->logits_max / block / TILE_ALIGNED * TILE_ALIGNED;
-        if (tile < TILE_ALIGNED) tile = TILE_ALIGNED;
-        if (tile > cpu->n_logits) tile = cpu->n_logits;
-    }
+    int64_t tile, block = backend_cut_logits(cpu->logits_max, largest, cpu->n_logits, rows, BLOCK_ROWS_MIN,
+                                             BLOCK_ROWS_MAX, &tile);
     if (block > BLOCK_ROWS_MAX) block = BLOCK_ROWS_MAX;
-    if (block > rows) block = rows;
     cpu->block = block;
     cpu->tile = tile;
     if (rows > cpu->rows_room) {
@@ -852,7 +844,7 @@ static int draw_sample(struct cpu *cpu, int64_t rows, int h) {
         cpu->n_logits = n;
         code = prepare_sample(cpu, h);
     }
-    if (cpu->grid) code = comm_agree(&cpu->grid->items, code);
+    code = grid_agree(cpu->grid, code);
     if (code) return code;
     n = 0;
     for (int64_t w = 0; w < words; w++) {
@@ -867,8 +859,7 @@ static int draw_sample(struct cpu *cpu, int64_t rows, int h) {
     cpu->own_labels = *m;
     cpu->own_labels.indices = cpu->label_items;
     cpu->labels = &cpu->own_labels;
-    code = prepare_output(cpu, rows);
-    return cpu->grid ? comm_agree(&cpu->grid->items, code) : code;
+    return grid_agree(cpu->grid, prepare_output(cpu, rows));
 }
 
 static double output_sampled(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
@@ -1030,7 +1021,7 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
         code = make_room(&cpu->heap, room, sizeof *cpu->heap);
         if (!code) cpu->heap_room = room;
     }
-    if (cpu->grid) code = comm_agree(&cpu->grid->items, code);
+    code = grid_agree(cpu->grid, code);
     if (!code) {
         if (n_top) top_scores = own_scores + n_best;
         if (!targets) first_hit = NULL;

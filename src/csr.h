@@ -26,6 +26,17 @@ static inline int64_t csr_row_size(const struct csr *m, int64_t r) {
     return m->whole ? m->whole[r] : m->indptr[r + 1] - m->indptr[r];
 }
 
+/* Rows [first, first + count) of a matrix, whose entries it borrows, with row starts of their own in
+ * indptr[count + 1]. Not to be freed. */
+static inline struct csr csr_slice(const struct csr *m, int64_t first, int64_t count, int64_t *indptr) {
+    for (int64_t r = 0; r <= count; r++) indptr[r] = m->indptr[first + r] - m->indptr[first];
+    return (struct csr){.rows = count,
+                        .cols = m->cols,
+                        .indptr = indptr,
+                        .indices = m->indices + m->indptr[first],
+                        .whole = m->whole ? m->whole + first : NULL};
+}
+
 /* Frees what the matrix owns and leaves it empty; harmless on a zeroed struct. */
 static inline void csr_free(struct csr *m) {
     free(m->indptr);

@@ -160,11 +160,8 @@ static void print_popular(const struct recommender *r, const struct catalogue *c
 static int print_user(const struct recommender *r, const struct catalogue *c, const struct users *u,
                       int64_t row) {
     int columns = terminal_width(), code = 0;
-    int64_t indptr[2] = {0, u->matrix.indptr[row + 1] - u->matrix.indptr[row]};
-    struct csr one = {.rows = 1,
-                      .cols = u->matrix.cols,
-                      .indptr = indptr,
-                      .indices = u->matrix.indices + u->matrix.indptr[row]};
+    int64_t indptr[2];
+    struct csr one = csr_slice(&u->matrix, row, 1, indptr);
     int32_t *top = malloc((size_t)r->k * sizeof *top);
     float *scores = malloc((size_t)r->k * 2 * sizeof *scores);
     if (!top || !scores) code = error_memory("a list", (unsigned long long)r->k * 12);

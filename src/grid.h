@@ -29,6 +29,11 @@ struct grid {
     int64_t *start;        /* [items.size + 1] where the ranges begin; owned */
 };
 
+/* comm_agree over the item ranks that compute together; of no grid the code itself. */
+static inline int grid_agree(const struct grid *grid, int code) {
+    return grid ? comm_agree(&grid->items, code) : code;
+}
+
 /* Makes the grid of `data` x `item` ranks out of all; data 0: as many as there are. Collective. EX_CONFIG
  * with a message if their number is another one. */
 int grid_create(const struct comm *world, int64_t data, int64_t item, struct grid *grid);

@@ -167,9 +167,7 @@ static int measure(const struct recommender *r, const struct csr *m, int64_t row
     t->calls = -2; /* the first two warm up */
     t->mean = 0;
     while (t->calls < CALLS_MIN || (t->calls < CALLS_MAX && now() - start < SECONDS)) {
-        for (int64_t i = 0; i <= rows; i++) indptr[i] = m->indptr[first + i] - m->indptr[first];
-        struct csr batch = {
-            .rows = rows, .cols = m->cols, .indptr = indptr, .indices = m->indices + m->indptr[first]};
+        struct csr batch = csr_slice(m, first, rows, indptr);
         double before = now();
         sink += read_memory(memory + at / sizeof *memory, bytes < MEMORY ? bytes : MEMORY);
         double between = now();

@@ -105,11 +105,6 @@ int64_t model_all_parameters(const struct model *model) {
     return n;
 }
 
-/* Have all item ranks that compute together come so far? Before they wait for each other. */
-static int agree(const struct model *m, int code) {
-    return m->grid ? comm_agree(&m->grid->items, code) : code;
-}
-
 static void free_workspace(struct model *m) {
     struct backend *b = m->backend;
     for (int l = 0; l < MODEL_LAYERS_MAX; l++) {
@@ -272,7 +267,7 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     *loss = (struct loss){0};
     int code = b->load(b, rows, users, 1);
     if (!code) code = reserve(model, n);
-    code = agree(model, code);
+    code = grid_agree(model->grid, code);
     if (code) return code;
     if (n == 0) { /* a rank without a part in this batch */
         b->zero(b, model->grads, model->n_params);
@@ -330,7 +325,7 @@ int model_score(struct model *model, const struct csr *rows, real *scores) {
     int last = model->n_layers - 1;
     int code = b->load(b, rows, NULL, 0);
     if (!code) code = reserve(model, rows->rows);
-    code = agree(model, code);
+    code = grid_agree(model->grid, code);
     if (code || rows->rows == 0) return code;
     if (!model_is_network(&model->config)) {
         score_baseline(model, rows->rows, scores);

@@ -157,9 +157,7 @@ int ranker_top_k(struct ranker *r, const struct csr *m, int k, int flags, int32_
     int code = 0;
     for (int64_t first = 0; first < m->rows && !code; first += r->piece) {
         int64_t rows = m->rows - first < r->piece ? m->rows - first : r->piece;
-        for (int64_t i = 0; i <= rows; i++) r->starts[i] = m->indptr[first + i] - m->indptr[first];
-        struct csr piece = {
-            .rows = rows, .cols = m->cols, .indptr = r->starts, .indices = m->indices + m->indptr[first]};
+        struct csr piece = csr_slice(m, first, rows, r->starts);
         code = rank_piece(r, &piece, k, flags, top + first * k, scores ? scores + first * k : NULL);
     }
     return code;

@@ -28,16 +28,6 @@ int ranking_metrics_init(struct metrics *metrics, int64_t n_items) {
     return metrics_init(metrics, wanted, n, n_items);
 }
 
-/* Rows [first, first + count) of a matrix, with row starts of their own in indptr[count + 1]. */
-static struct csr slice(const struct csr *m, int64_t first, int64_t count, int64_t *indptr) {
-    for (int64_t r = 0; r <= count; r++) indptr[r] = m->indptr[first + r] - m->indptr[first];
-    return (struct csr){.rows = count,
-                        .cols = m->cols,
-                        .indptr = indptr,
-                        .indices = m->indices + m->indptr[first],
-                        .whole = m->whole ? m->whole + first : NULL};
-}
-
 int ranking_evaluate(struct model *model, const struct csr *input, const struct csr *target,
                      struct metrics *metrics) {
     struct backend *b = model->backend;
@@ -55,16 +45,17 @@ int ranking_evaluate(struct model *model, const struct csr *input, const struct 
     if (!scores || !top || !first_hit || !starts) {
         code = error_memory("the ranking of a batch", n * (size_t)model->n_items * sizeof *scores);
     }
-    if (grid) code = comm_agree(&grid->items, code);
+    code = grid_agree(grid, code);
     for (int64_t first = 0; first < input->rows && !code; first += batch) {
         int64_t rows = input->rows - first < batch ? input->rows - first : batch;
-        struct csr x = slice(input, first, rows, starts), t = slice(target, first, rows, starts + n + 1);
+        struct csr x = csr_slice(input, first, rows, starts),
+                   t = csr_slice(target, first, rows, starts + n + 1);
         code = model_score(model, &x, scores);
-        if (grid) code = comm_agree(&grid->items, code);
+        code = grid_agree(grid, code);
         if (code) break;
         b->top_k(b, rows, scores, k, &t, top, NULL, first_hit);
         code = b->check(b);
-        if (grid) code = comm_agree(&grid->items, code);
+        code = grid_agree(grid, code);
         for (int64_t r = 0; r < rows && is_adding && !code; r++) {
             int64_t n_targets = t.indptr[r + 1] - t.indptr[r];
             if (n_targets > 0) {

@@ -270,13 +270,7 @@ cleanup:
 }
 
 void sampler_batch(struct sampler *s, int64_t step, struct csr *rows, const int64_t **users) {
-    int64_t first = s->step_first[step], count = s->step_first[step + 1] - first,
-            begin = s->rows.indptr[first];
-    for (int64_t r = 0; r <= count; r++) s->indptr[r] = s->rows.indptr[first + r] - begin;
-    *rows = (struct csr){.rows = count,
-                         .cols = s->rows.cols,
-                         .indptr = s->indptr,
-                         .indices = s->rows.indices + begin,
-                         .whole = s->rows.whole ? s->rows.whole + first : NULL};
+    int64_t first = s->step_first[step], count = s->step_first[step + 1] - first;
+    *rows = csr_slice(&s->rows, first, count, s->indptr);
     *users = s->users + first;
 }
