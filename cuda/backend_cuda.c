@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "candidate.h"
 #include "error.h"
 
 enum {
@@ -183,10 +184,7 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     for (int64_t first = 0; first < rows && !is_tiled; first += block) {
         int64_t count = rows - first < block ? rows - first : block;
         const void *from = x_operand + (size_t)(first * h) * size;
-        struct kernel_rows part = cuda->batch;
-        part.rows = count;
-        part.begin += first;
-        part.end += first;
+        struct kernel_rows part = cuda_part_of(&cuda->batch, first, count);
         cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
         kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
                        (double *)cuda->nll.at + first);
@@ -218,15 +216,9 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
 
 /* ---- ranking ---- */
 
-struct candidate {
-    float score;
-    int32_t item;
-};
-
 static int by_rank(const void *a, const void *b) {
     const struct candidate *x = a, *y = b;
-    if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    return x->item < 0 || (y->item >= 0 && x->item > y->item) ? 1 : -1;
+    return candidate_is_behind(*x, *y) - candidate_is_behind(*y, *x);
 }
 
 /* The GPU has chosen each row's best ones; here they get their order. */
@@ -250,23 +242,56 @@ static int sort_rows(int64_t rows, int k, int32_t *top, real *scores) {
     return is_short ? error_memory("a ranking", (size_t)k * sizeof(struct candidate)) : 0;
 }
 
-static void best_ranks(struct cuda *cuda, int64_t rows, const real *scores, const struct csr *targets,
-                       int64_t *first_hit) {
-    int64_t n = csr_nonzeros(targets);
-    size_t starts = (size_t)(rows + 1) * sizeof(int32_t), bytes = starts + (size_t)n * sizeof(int32_t);
-    int32_t *host = malloc(bytes), *device = cuda_room(cuda, &cuda->targets, bytes);
-    int64_t *rank = cuda_room(cuda, &cuda->rank, (size_t)rows * sizeof *rank);
-    if (!host) cuda_keep_fault(cuda, error_memory("the targets", bytes));
-    if (host && device && rank) {
-        for (int64_t r = 0; r <= rows; r++) host[r] = (int32_t)targets->indptr[r];
-        if (n) memcpy(host + rows + 1, targets->indices, (size_t)n * sizeof *host);
-        TRY(cuda, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
-        kernel_best_rank(cuda->compute, rows, cuda->n_items, device, device + rows + 1, scores, rank);
-        TRY(cuda, cudaMemcpyAsync(first_hit, rank, (size_t)rows * sizeof *rank, cudaMemcpyDeviceToHost,
-                                  cuda->compute));
-        cuda_wait_all(cuda);
+/* The targets of this rank's items, counted from its first one, as starts[rows + 1] and items: in host and on
+ * the device. */
+static void copy_targets(struct cuda *cuda, int64_t rows, const struct csr *targets, int32_t *host,
+                         int32_t *device) {
+    int32_t n = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        host[r] = n;
+        for (int64_t k = targets->indptr[r]; k < targets->indptr[r + 1]; k++) {
+            int64_t item = targets->indices[k] - cuda->batch.first_item;
+            if (item >= 0 && item < cuda->n_items) host[rows + 1 + n++] = (int32_t)item;
+        }
     }
+    host[rows] = n;
+    TRY(cuda, cudaMemcpyAsync(device, host, (size_t)(rows + 1 + n) * sizeof *host, cudaMemcpyHostToDevice,
+                              cuda->compute));
+}
+
+/* first_hit of each row: the best target, of all ranges on a grid, and how many items come before it. */
+static int rank_targets(struct cuda *cuda, int64_t rows, const real *scores, const struct csr *targets,
+                        int64_t *first_hit) {
+    const struct grid *grid = cuda->grid;
+    size_t n = (size_t)rows, bytes = n * (sizeof(float) + sizeof(int32_t)), counts = n * sizeof *first_hit;
+    size_t entries = n + 1 + (size_t)csr_nonzeros(targets), copied = entries * sizeof(int32_t);
+    int32_t *host_targets = malloc(copied), *device_targets = cuda_room(cuda, &cuda->targets, copied);
+    int64_t *ahead = cuda_room(cuda, &cuda->rank, counts + bytes);
+    float *host = calloc(2 * n + 1, sizeof *host), *device_scores = (float *)(ahead + n);
+    int32_t *best = (int32_t *)(host + n), *device_best = (int32_t *)(device_scores + n);
+    if (!host || !host_targets) cuda_keep_fault(cuda, error_memory("the targets", copied + bytes));
+    int code = grid_agree(grid, cuda_told(cuda));
+    if (code) goto cleanup;
+    copy_targets(cuda, rows, targets, host_targets, device_targets);
+    kernel_best_target(cuda->compute, rows, cuda->n_items, device_targets, device_targets + rows + 1, scores,
+                       device_best, device_scores);
+    TRY(cuda, cudaMemcpyAsync(host, device_scores, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    if (grid) {
+        cuda_wait_all(cuda);
+        code = grid_merge(grid, rows, 1, best, host);
+        if (code) goto cleanup;
+        TRY(cuda, cudaMemcpyAsync(device_scores, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
+    }
+    kernel_count_ahead(cuda->compute, rows, cuda->n_items, scores, device_best, device_scores,
+                       cuda->batch.first_item, ahead);
+    TRY(cuda, cudaMemcpyAsync(first_hit, ahead, counts, cudaMemcpyDeviceToHost, cuda->compute));
+    cuda_wait_all(cuda);
+    if (grid) comm_sum_int(&grid->items, first_hit, n);
+    for (int64_t r = 0; r < rows; r++) first_hit[r] += best[r] >= 0;
+cleanup:
+    free(host_targets);
     free(host);
+    return code;
 }
 
 static void top_k(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
@@ -283,10 +308,12 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
         TRY(cuda, cudaMemcpyAsync(top, device_top, n * sizeof *top, cudaMemcpyDeviceToHost, cuda->compute));
         TRY(cuda, cudaMemcpyAsync(host_scores, device_scores, n * sizeof *host_scores, cudaMemcpyDeviceToHost,
                                   cuda->compute));
-        if (targets && first_hit && !cuda->grid) best_ranks(cuda, rows, scores, targets, first_hit);
         if (cuda_wait_all(cuda) == 0) cuda_keep_fault(cuda, sort_rows(rows, k, top, host_scores));
     }
-    if (cuda->grid) cuda_merge_ranges(cuda, rows, scores, k, targets, top, host_scores, first_hit);
+    int code = grid_agree(cuda->grid, cuda_told(cuda));
+    if (!code && cuda->grid) code = grid_merge(cuda->grid, rows, k, top, host_scores);
+    if (!code && targets && first_hit) code = rank_targets(cuda, rows, scores, targets, first_hit);
+    cuda_keep_fault(cuda, code);
     if (!top_scores) free(host_scores);
 }
 
@@ -602,7 +629,7 @@ static int check_sharing(const struct comm *comm, int device) {
     if (!code && cudaGetDeviceProperties(&gpu, device)) code = error_set(EX_OSERR, "GPU %d is gone", device);
     code = comm_agree(comm, code);
     if (!code) {
-        MPI_Allgather(&gpu.uuid, (int)size, MPI_BYTE, all, (int)size, MPI_BYTE, comm->mpi);
+        comm_all_gather(comm, &gpu.uuid, size, all);
         int sharing = 0;
         for (int r = 0; r < comm->size; r++) sharing += memcmp(all + (size_t)r * size, &gpu.uuid, size) == 0;
         if (sharing > 1) {

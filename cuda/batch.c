@@ -257,11 +257,6 @@ static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *user
     return code;
 }
 
-static int is_keeping(void) {
-    const char *text = getenv("VAECF_KEEP");
-    return !text || strcmp(text, "no") != 0;
-}
-
 int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
               int64_t first, int64_t batch) {
     struct cuda *cuda = backend->state;
@@ -275,8 +270,9 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
     kept->full = kept->last = 0;
     size_t all, is_free = 0, total = 0, bytes = lay_out_kept(kept, rows, NULL, &image, &all);
     TRY(cuda, cudaMemGetInfo(&is_free, &total));
-    if (!is_keeping() || cuda->grid || nonzeros > INT32_MAX - KERNEL_SEGMENT || n_all > INT32_MAX ||
-        n_all > KEPT_STEPS * batch || all + (size_t)nonzeros * sizeof(float) > is_free / 2) {
+    if (!cuda_is_allowed("VAECF_KEEP") || cuda->grid || nonzeros > INT32_MAX - KERNEL_SEGMENT ||
+        n_all > INT32_MAX || n_all > KEPT_STEPS * batch ||
+        all + (size_t)nonzeros * sizeof(float) > is_free / 2) {
         return EX_UNAVAILABLE;
     }
     free(kept->host_first);

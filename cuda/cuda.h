@@ -125,6 +125,9 @@ struct cuda {
     char fault_message[512];
 };
 
+/* Unless the environment's variable says no. */
+int cuda_is_allowed(const char *variable);
+
 /* ---- faults and memory ---- */
 
 void cuda_keep_fault(struct cuda *cuda, int code);
@@ -168,6 +171,15 @@ void cuda_is_changed(struct cuda *cuda, const float *x);
 int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training);
 int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *users, int64_t n_all,
               int64_t first, int64_t batch);
+/* The rows first .. first + rows - 1 of a batch, in the output layer, which asks for no users. */
+static inline struct kernel_rows cuda_part_of(const struct kernel_rows *batch, int64_t first, int64_t rows) {
+    struct kernel_rows part = *batch;
+    part.rows = rows;
+    part.begin += first;
+    part.end += first;
+    if (part.whole) part.whole += first;
+    return part;
+}
 /* The order of this epoch, if it is not drawn yet. */
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw);
 /* Rows of a step for this rank: where they begin in its order, how many, and how many are computed. */
@@ -213,9 +225,6 @@ int cuda_wants_tiles(const struct cuda *cuda, int64_t rows, size_t row_bytes);
 /* The gradients, and nll of each row, of cuda->step.scale. */
 void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x, const real *w, const real *b,
                           double smoothing, real *dx, real *dw, real *db);
-/* Lists of this range in host memory become those of all; first_hit too. */
-void cuda_merge_ranges(struct cuda *cuda, int64_t rows, const real *scores, int k, const struct csr *targets,
-                       int32_t *top, real *top_scores, int64_t *first_hit);
 
 /* ---- steps ---- */
 

@@ -155,6 +155,23 @@ template <typename T, typename Op> __device__ T block_reduce(T value, Op op) {
     return value;
 }
 
+/* How many threads of the block before this one say yes, and in *count how many do in all; every thread of it
+ * has to come here. What was written to shared memory before is seen after. */
+__device__ inline int block_place(bool is_yes, int *count) {
+    __shared__ int warp_count[WARP];
+    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP, before = 0;
+    unsigned lanes = __ballot_sync(ALL_LANES, is_yes);
+    __syncthreads(); /* the last use's counts are read */
+    if (lane == 0) warp_count[warp] = __popc(lanes);
+    __syncthreads();
+    *count = 0;
+    for (int w = 0; w < (int)blockDim.x / WARP; w++) {
+        if (w < warp) before += warp_count[w];
+        *count += warp_count[w];
+    }
+    return before + __popc(lanes & ((1u << lane) - 1));
+}
+
 /* May a block of the kernel have so many bytes of shared memory? */
 inline bool may_share(const void *kernel, size_t bytes) {
     if (bytes > SHARED_MAX) return false;

@@ -55,8 +55,8 @@ static struct recording *recording_of(struct cuda *cuda, const struct step *step
     return found;
 }
 
-static int is_allowed(void) {
-    const char *text = getenv("VAECF_GRAPHS");
+int cuda_is_allowed(const char *variable) {
+    const char *text = getenv(variable);
     return !text || strcmp(text, "no") != 0;
 }
 
@@ -115,7 +115,7 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
         return 1;
     }
     cuda->current = r;
-    cuda->is_recording = r->seen > 1 && is_allowed() && !cuda->fault;
+    cuda->is_recording = r->seen > 1 && cuda_is_allowed("VAECF_GRAPHS") && !cuda->fault;
     if (cuda->is_recording) begin_part(cuda);
     return 0;
 }

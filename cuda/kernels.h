@@ -3,8 +3,8 @@
  * Pointers are device memory; matrices are row-major. What a kernel computes is told in src/backend.h at the
  * function of the same name. No kernel adds floating-point numbers with atomics: every sum has an order that
  * depends on the data alone, so the same input gives the same bits. `copy` (unless NULL) gets what is
- * written, rounded to `type`. sparse.cu, softmax.cu and kernels.cu compile for the GPU by nvcc and, for
- * tests, for the host by a C++ compiler against tests/cuda_host. */
+ * written, rounded to `type`. The files *.cu here compile for the GPU by nvcc and, for tests, for the host by
+ * a C++ compiler against tests/cuda_host. */
 #ifndef VAECF_KERNELS_H
 #define VAECF_KERNELS_H
 
@@ -161,10 +161,6 @@ void kernel_mask(cudaStream_t stream, int64_t n, const struct kernel_rows *rows,
  * top_scores[rows, k]; -1 and -infinity after the end of a short list. -infinity and NaN are left out. */
 void kernel_top_k(cudaStream_t stream, int64_t rows, int64_t n, int64_t k, const float *scores, int32_t *top,
                   float *top_scores);
-/* rank[rows]: the 1-based rank of the best target in the whole row; 0: none. */
-void kernel_best_rank(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
-                      const int32_t *targets, const float *scores, int64_t *rank);
-
 /* The best of each row's targets, and its score; -1: there is none. */
 void kernel_best_target(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
                         const int32_t *targets, const float *scores, int32_t *best, float *best_scores);

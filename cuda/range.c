@@ -1,17 +1,11 @@
 /* What a rank does with a range of the items, together with the other item ranks of its row of the grid; and
  * the output layer in tiles of items, where whole rows of logits are too long. See cuda.h. */
-#include <math.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "cuda.h"
 #include "error.h"
 
 enum {
-    ROWS_MIN =
-        64, /* a block of fewer rows is cut into tiles of items instead: a tile reads the weights once */
-    ROWS_MAX = 4096,
-    TILE_ALIGNED = 64 /* items */
+    ROWS_MIN = 64, /* a block of fewer rows is cut into tiles of items: a tile reads the weights once */
+    ROWS_MAX = 4096
 };
 
 void cuda_sum_items(struct cuda *cuda, float *values, size_t n) {
@@ -38,20 +32,6 @@ void cuda_agree_overflow(struct cuda *cuda) {
 int cuda_wants_tiles(const struct cuda *cuda, int64_t rows, size_t row_bytes) {
     int64_t block = (int64_t)(cuda->logits_max / row_bytes);
     return cuda->grid || (block < ROWS_MIN && block < rows);
-}
-
-/* Rows of a block, the same on all item ranks, and items of a tile. */
-static int64_t cut_output(const struct cuda *cuda, int64_t rows, size_t size, int64_t *tile) {
-    int64_t numbers = (int64_t)(cuda->logits_max / size);
-    int64_t block = numbers / backend_whole_rows(cuda->grid ? cuda->grid->largest_count : cuda->n_items);
-    *tile = cuda->n_items;
-    if (block < ROWS_MIN && block < rows) {
-        block = rows < ROWS_MAX ? rows : ROWS_MAX;
-        *tile = numbers / block / TILE_ALIGNED * TILE_ALIGNED;
-        if (*tile < TILE_ALIGNED) *tile = TILE_ALIGNED;
-        if (*tile > cuda->n_items) *tile = cuda->n_items;
-    }
-    return block < rows ? block : rows;
 }
 
 /* The output layer's work. */
@@ -103,12 +83,8 @@ static void finish_sums(struct cuda *cuda, const struct output *o, const struct 
 static void block_in_tiles(struct cuda *cuda, const struct output *o, int64_t first_row, int64_t rows) {
     enum number type = cuda->type;
     int64_t last = (cuda->n_items - 1) / o->tile * o->tile, stride;
-    struct kernel_rows part = cuda->batch;
+    struct kernel_rows part = cuda_part_of(&cuda->batch, first_row, rows);
     const char *x = o->x + (size_t)(first_row * o->h) * o->size;
-    part.rows = rows;
-    part.begin += first_row;
-    part.end += first_row;
-    if (part.whole) part.whole += first_row;
     kernel_no_sums(cuda->compute, rows, o->sums);
     for (int64_t i = 0; i <= last; i += o->tile) {
         int64_t n = tile_size(cuda, o, i, &stride);
@@ -133,7 +109,9 @@ void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x,
     size_t size = cuda->type == NUMBER_FP32 ? sizeof(float) : 2;
     struct output o = {
         .h = h, .size = size, .b = b, .smoothing = (float)smoothing, .dx = dx, .dw = dw, .db = db};
-    int64_t block = cut_output(cuda, rows, size, &o.tile);
+    int64_t longest = backend_whole_rows(cuda->grid ? cuda->grid->largest_count : cuda->n_items);
+    int64_t block = backend_cut_logits((int64_t)(cuda->logits_max / size), longest, cuda->n_items, rows,
+                                       ROWS_MIN, ROWS_MAX, &o.tile);
     size_t parts = cuda->grid ? (size_t)cuda->grid->items.size : 0;
     o.x = cuda_operand(cuda, x);
     o.w = cuda_operand(cuda, w);
@@ -159,66 +137,4 @@ void cuda_input_of_ranges(struct cuda *cuda, const void *w, const real *b, int h
     }
     cuda_sum_items(cuda, y, (size_t)(cuda->batch.rows * h));
     kernel_activate(cuda->compute, cuda->type, cuda->batch.rows, h, b, (int)act, y, copy);
-}
-
-/* ---- ranking ---- */
-
-/* The targets of this range, counted from its first item, on the device. */
-static int32_t *own_targets(struct cuda *cuda, int64_t rows, const struct csr *targets) {
-    size_t bytes = (size_t)(rows + 1 + csr_nonzeros(targets)) * sizeof(int32_t);
-    int32_t *host = malloc(bytes), *device = cuda_room(cuda, &cuda->targets, bytes), n = 0;
-    if (!host) cuda_keep_fault(cuda, error_memory("the targets", bytes));
-    for (int64_t r = 0; r < rows && host; r++) {
-        host[r] = n;
-        for (int64_t k = targets->indptr[r]; k < targets->indptr[r + 1]; k++) {
-            int64_t item = targets->indices[k] - cuda->grid->first;
-            if (item >= 0 && item < cuda->n_items) host[rows + 1 + n++] = (int32_t)item;
-        }
-    }
-    if (host && device) {
-        host[rows] = n;
-        TRY(cuda, cudaMemcpyAsync(device, host, (size_t)(rows + 1 + n) * sizeof *host, cudaMemcpyHostToDevice,
-                                  cuda->compute));
-        cuda_wait_all(cuda);
-    }
-    free(host);
-    return device;
-}
-
-/* Ranks of the best targets of all ranges. */
-static int merge_targets(struct cuda *cuda, int64_t rows, const real *scores, const struct csr *targets,
-                         int64_t *first_hit) {
-    const struct comm *items = &cuda->grid->items;
-    size_t n = (size_t)rows, bytes = n * (sizeof(float) + sizeof(int32_t)), counts = n * sizeof *first_hit;
-    int32_t *device_targets = own_targets(cuda, rows, targets);
-    int64_t *ahead = cuda_room(cuda, &cuda->rank, counts + bytes);
-    float *host = malloc(bytes + 1), *device_scores = (float *)(ahead + n);
-    int32_t *best = (int32_t *)(host + n), *device_best = (int32_t *)(device_scores + n);
-    if (!host) cuda_keep_fault(cuda, error_memory("a ranking", bytes));
-    int code = comm_agree(items, cuda_told(cuda));
-    if (code) goto cleanup;
-    kernel_best_target(cuda->compute, rows, cuda->n_items, device_targets, device_targets + rows + 1, scores,
-                       device_best, device_scores);
-    TRY(cuda, cudaMemcpyAsync(host, device_scores, bytes, cudaMemcpyDeviceToHost, cuda->compute));
-    cuda_wait_all(cuda);
-    code = grid_merge(cuda->grid, rows, 1, best, host);
-    if (code) goto cleanup;
-    TRY(cuda, cudaMemcpyAsync(device_scores, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
-    kernel_count_ahead(cuda->compute, rows, cuda->n_items, scores, device_best, device_scores,
-                       cuda->grid->first, ahead);
-    TRY(cuda, cudaMemcpyAsync(first_hit, ahead, counts, cudaMemcpyDeviceToHost, cuda->compute));
-    cuda_wait_all(cuda);
-    comm_sum_int(items, first_hit, n);
-    for (int64_t r = 0; r < rows; r++) first_hit[r] += best[r] >= 0;
-cleanup:
-    free(host);
-    return code;
-}
-
-void cuda_merge_ranges(struct cuda *cuda, int64_t rows, const real *scores, int k, const struct csr *targets,
-                       int32_t *top, real *top_scores, int64_t *first_hit) {
-    int code = comm_agree(&cuda->grid->items, cuda_told(cuda));
-    if (!code) code = grid_merge(cuda->grid, rows, k, top, top_scores);
-    if (!code && targets && first_hit) code = merge_targets(cuda, rows, scores, targets, first_hit);
-    cuda_keep_fault(cuda, code);
 }

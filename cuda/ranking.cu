@@ -110,25 +110,38 @@ __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-/* Key and index in one number, larger for what comes earlier in the ranking. */
-__device__ inline uint64_t place_of(uint32_t key, int64_t item) {
-    return key ? (uint64_t)key << 32 | (0xffffffffu - (uint32_t)item) : 0;
+/* Does item i of score x come before item j of score y? */
+__device__ inline bool is_ahead(float x, int64_t i, float y, int64_t j) {
+    return x > y || (x == y && i < j);
 }
 
-__global__ void best_rank(int64_t n, const int32_t *start, const int32_t *targets, const float *scores,
-                          int64_t *rank) {
-    int64_t r = blockIdx.x;
-    const float *row = scores + r * n;
-    unsigned long long best = 0;
-    for (int k = start[r] + (int)threadIdx.x; k < start[r + 1]; k += (int)blockDim.x) {
-        unsigned long long place = place_of(order_key(row[targets[k]]), targets[k]);
-        best = place > best ? place : best;
+/* A thread a row: it has few targets. */
+__global__ void best_target(int64_t rows, int64_t n, const int32_t *start, const int32_t *targets,
+                            const float *scores, int32_t *best, float *best_scores) {
+    for (int64_t r = flat_first(); r < rows; r += flat_step()) {
+        int32_t item = -1;
+        float score = -INFINITY;
+        for (int k = start[r]; k < start[r + 1]; k++) {
+            float x = scores[r * n + targets[k]];
+            if (!(x > -INFINITY) || (item >= 0 && !is_ahead(x, targets[k], score, item))) continue;
+            item = targets[k];
+            score = x;
+        }
+        best[r] = item;
+        best_scores[r] = score;
     }
-    best = block_reduce(best, larger());
-    unsigned long long ahead = 0;
-    for (int64_t i = threadIdx.x; i < n; i += blockDim.x) ahead += place_of(order_key(row[i]), i) > best;
-    ahead = block_reduce(ahead, add());
-    if (threadIdx.x == 0) rank[r] = best ? (int64_t)ahead + 1 : 0;
+}
+
+/* A block a row. */
+__global__ void count_ahead(int64_t n, const float *scores, const int32_t *best, const float *best_scores,
+                            int64_t first, int64_t *ahead) {
+    int64_t r = blockIdx.x;
+    unsigned long long count = 0;
+    for (int64_t i = threadIdx.x; i < n && best[r] >= 0; i += blockDim.x) {
+        count += is_ahead(scores[r * n + i], i + first, best_scores[r], best[r]);
+    }
+    count = block_reduce(count, add());
+    if (threadIdx.x == 0) ahead[r] = (int64_t)count;
 }
 
 } // namespace
@@ -150,8 +163,15 @@ void kernel_top_k(cudaStream_t stream, int64_t rows, int64_t n, int64_t k, const
     }
 }
 
-void kernel_best_rank(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
-                      const int32_t *targets, const float *scores, int64_t *rank) {
+void kernel_best_target(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
+                        const int32_t *targets, const float *scores, int32_t *best, float *best_scores) {
     if (rows == 0) return;
-    LAUNCH(best_rank, (unsigned)rows, ROW_THREADS, stream, n, start, targets, scores, rank);
+    LAUNCH(best_target, flat_blocks(rows), FLAT_THREADS, stream, rows, n, start, targets, scores, best,
+           best_scores);
+}
+
+void kernel_count_ahead(cudaStream_t stream, int64_t rows, int64_t n, const float *scores,
+                        const int32_t *best, const float *best_scores, int64_t first, int64_t *ahead) {
+    if (rows == 0) return;
+    LAUNCH(count_ahead, (unsigned)rows, ROW_THREADS, stream, n, scores, best, best_scores, first, ahead);
 }

@@ -32,8 +32,6 @@ __global__ void count_rows(int64_t n, const int32_t *at, int32_t *count) {
 /* Lays the rows in the pieces of at[n] together. */
 __global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, const int32_t *count,
                              int32_t *row_at, int32_t *place, int32_t *step_first) {
-    __shared__ int warp_count[WARP];
-    int lane = (int)threadIdx.x % WARP, warp = (int)threadIdx.x / WARP;
     int64_t first = (int64_t)blockIdx.x * KERNEL_PIECE,
             end = first + KERNEL_PIECE < n ? first + KERNEL_PIECE : n;
     int32_t before = 0; /* so many are before this round */
@@ -41,21 +39,14 @@ __global__ void lay_together(int64_t n, int64_t batch, const int32_t *at, const 
     before = block_reduce(before, add());
     for (int64_t begin = first; begin < end; begin += blockDim.x) {
         int64_t p = begin + threadIdx.x;
-        int32_t row = p < end ? at[p] : -1, mine = before;
-        unsigned lanes = __ballot_sync(ALL_LANES, row >= 0);
-        if (lane == 0) warp_count[warp] = __popc(lanes);
-        __syncthreads();
-        for (int w = 0; w < (int)blockDim.x / WARP; w++) {
-            if (w < warp) mine += warp_count[w];
-            before += warp_count[w];
-        }
-        mine += __popc(lanes & ((1u << lane) - 1));
+        int32_t row = p < end ? at[p] : -1;
+        int count_here, mine = before + block_place(row >= 0, &count_here);
+        before += count_here;
         if (p < end && p % batch == 0) step_first[p / batch] = mine;
         if (row >= 0) {
             row_at[mine] = row;
             place[row] = mine;
         }
-        __syncthreads(); /* before the counts are overwritten */
     }
     if (end == n && threadIdx.x == 0) step_first[(n + batch - 1) / batch] = before;
 }
@@ -100,21 +91,12 @@ struct entry {
 /* A block's entries, of which those that are not zero lie together, in their order. */
 struct list {
     struct entry of[SPARSE_THREADS];
-    int warp_count[SPARSE_THREADS / WARP];
 };
 
 /* Fills the list with one entry of each thread; returns how many there are. For the whole block. */
 __device__ int fill(struct list *list, struct entry mine) {
-    int warp = (int)threadIdx.x / WARP, lane = (int)threadIdx.x % WARP, before = 0, count = 0;
-    unsigned lanes = __ballot_sync(ALL_LANES, mine.value != 0);
-    __syncthreads(); /* the last use's entries are read */
-    if (lane == 0) list->warp_count[warp] = __popc(lanes);
-    __syncthreads();
-    for (int w = 0; w < (int)blockDim.x / WARP; w++) {
-        if (w < warp) before += list->warp_count[w];
-        count += list->warp_count[w];
-    }
-    if (mine.value != 0) list->of[before + __popc(lanes & ((1u << lane) - 1))] = mine;
+    int count, at = block_place(mine.value != 0, &count); /* then the last use's entries are read */
+    if (mine.value != 0) list->of[at] = mine;
     __syncthreads();
     return count;
 }

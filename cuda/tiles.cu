@@ -83,42 +83,6 @@ __global__ void __launch_bounds__(ROW_THREADS)
     }
 }
 
-/* ---- ranking ---- */
-
-/* Does item i of score x come before item j of score y? */
-__device__ inline bool is_ahead(float x, int64_t i, float y, int64_t j) {
-    return x > y || (x == y && i < j);
-}
-
-/* A thread a row: it has few targets. */
-__global__ void best_target(int64_t rows, int64_t n, const int32_t *start, const int32_t *targets,
-                            const float *scores, int32_t *best, float *best_scores) {
-    for (int64_t r = flat_first(); r < rows; r += flat_step()) {
-        int32_t item = -1;
-        float score = -INFINITY;
-        for (int k = start[r]; k < start[r + 1]; k++) {
-            float x = scores[r * n + targets[k]];
-            if (!(x > -INFINITY) || (item >= 0 && !is_ahead(x, targets[k], score, item))) continue;
-            item = targets[k];
-            score = x;
-        }
-        best[r] = item;
-        best_scores[r] = score;
-    }
-}
-
-/* A block a row. */
-__global__ void count_ahead(int64_t n, const float *scores, const int32_t *best, const float *best_scores,
-                            int64_t first, int64_t *ahead) {
-    int64_t r = blockIdx.x;
-    unsigned long long count = 0;
-    for (int64_t i = threadIdx.x; i < n && best[r] >= 0; i += blockDim.x) {
-        count += is_ahead(scores[r * n + i], i + first, best_scores[r], best[r]);
-    }
-    count = block_reduce(count, add());
-    if (threadIdx.x == 0) ahead[r] = (int64_t)count;
-}
-
 } // namespace
 
 void kernel_no_sums(cudaStream_t stream, int64_t n, struct kernel_sums *sums) {
@@ -142,17 +106,4 @@ void kernel_tile_gradients(cudaStream_t stream, enum number type, int64_t n, int
                            float smoothing, const struct kernel_sums *sums, void *logits) {
     FOR_NUMBER(type, LAUNCH((tile_gradients<T>), (unsigned)rows->rows, ROW_THREADS, stream, n, stride, first,
                             all_items, *rows, step, smoothing, sums, static_cast<T *>(logits)));
-}
-
-void kernel_best_target(cudaStream_t stream, int64_t rows, int64_t n, const int32_t *start,
-                        const int32_t *targets, const float *scores, int32_t *best, float *best_scores) {
-    if (rows == 0) return;
-    LAUNCH(best_target, flat_blocks(rows), FLAT_THREADS, stream, rows, n, start, targets, scores, best,
-           best_scores);
-}
-
-void kernel_count_ahead(cudaStream_t stream, int64_t rows, int64_t n, const float *scores,
-                        const int32_t *best, const float *best_scores, int64_t first, int64_t *ahead) {
-    if (rows == 0) return;
-    LAUNCH(count_ahead, (unsigned)rows, ROW_THREADS, stream, n, scores, best, best_scores, first, ahead);
 }

@@ -52,20 +52,6 @@ template <typename T> T __shfl_xor_sync(unsigned, T value, int mask) {
     return value;
 }
 
-static inline unsigned __ballot_sync(unsigned, int predicate) {
-    const cuda_host_slots *slots = cuda_host_exchange(&predicate, sizeof predicate);
-    unsigned ballot = 0;
-    for (int lane = 0; lane < 32; lane++) {
-        int of_lane;
-        memcpy(&of_lane, (*slots)[lane], sizeof of_lane);
-        ballot |= (unsigned)(of_lane != 0) << lane;
-    }
-    return ballot;
-}
-
-static inline float power_of_two(float x) {
-    return exp2f(x);
-}
 static inline unsigned __match_any_sync(unsigned, int value) {
     const cuda_host_slots *slots = cuda_host_exchange(&value, sizeof value);
     unsigned peers = 0;
@@ -76,7 +62,14 @@ static inline unsigned __match_any_sync(unsigned, int value) {
     }
     return peers;
 }
+static inline unsigned __ballot_sync(unsigned lanes, int predicate) {
+    unsigned alike = __match_any_sync(lanes, predicate != 0);
+    return predicate ? alike : ~alike;
+}
 
+static inline float power_of_two(float x) {
+    return exp2f(x);
+}
 static inline int __popc(unsigned x) {
     return __builtin_popcount(x);
 }
