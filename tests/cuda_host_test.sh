@@ -17,20 +17,27 @@ check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
 export OMP_NUM_THREADS=1
 
 # ---- every function ----
+# functions NAME [VARIABLE=VALUE]...: side by side with others, as they take minutes with sanitizers
 functions() {
-    local name=$1
+    local name=$1 log
     shift
-    if env "$@" "$host/cuda_backend_test" >"$tmp/functions.log" 2>&1; then
-        ok "$name: $(grep -c '^\[       OK' "$tmp/functions.log") cases"
+    log=$(mktemp -p "$tmp")
+    if env "$@" "$host/cuda_backend_test" >"$log" 2>&1; then
+        ok "$name: $(grep -c '^\[       OK' "$log") cases"
     else
-        not_ok "$name: $(grep -E 'ERROR|fail|barrier|Sanitizer|runtime error' "$tmp/functions.log" | head -n 5)"
+        not_ok "$name: $(grep -E 'ERROR|fail|barrier|Sanitizer|runtime error' "$log" | head -n 5)"
+        return 1
     fi
 }
-functions "functions"
-if [ "$build" = build ]; then # the sanitizers take minutes for each
-    functions "functions, threads and blocks in the reverse order" VAECF_HOST_ORDER=reverse
-    functions "functions, without epilogues" VAECF_HOST_NO_EPILOGUE=1
+functions "functions" &
+running=($!)
+functions "functions, threads and blocks in the reverse order" VAECF_HOST_ORDER=reverse &
+running+=($!)
+if [ "$build" = build ]; then
+    functions "functions, without epilogues" VAECF_HOST_NO_EPILOGUE=1 &
+    running+=($!)
 fi
+for pid in "${running[@]}"; do wait "$pid" || failed=1; done
 
 # ---- whole runs ----
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"
