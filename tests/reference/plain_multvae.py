@@ -72,6 +72,38 @@ def metrics(model, x, target):
     return sums / users
 
 
+def read_all(path):
+    """Training users; input and target of the validation and of the test users."""
+    validation, test = ((read(path, f"{split}/input"), read(path, f"{split}/target")) for split in ("validation", "test"))
+    return read(path, "train"), validation, test
+
+
+def choose_epoch(model, train_epoch, validation, test, epochs, patience):
+    """Calls train_epoch, whose result is printed, until validation NDCG@100 has not risen for `patience` epochs. The last
+    epoch, the best one, its value, and the test users' metrics by its weights."""
+    best, best_epoch, best_weights = -1, 0, None
+    for epoch in range(1, epochs + 1):
+        text = train_epoch()
+        value = metrics(model, *validation)[0]
+        print(f"epoch {epoch}  {text}  ndcg@100 {value:.5f}", flush=True)
+        if value > best:
+            best, best_epoch, best_weights = value, epoch, copy.deepcopy(model.state_dict())
+        if epoch - best_epoch >= patience:
+            break
+    model.load_state_dict(best_weights)
+    return epoch, best_epoch, best, metrics(model, *test)
+
+
+def add_row(path, names, what, best, tested, start):
+    """A row of a CSV file: what[], of these names, the metrics, and the seconds since the start."""
+    is_new = not os.path.exists(path)
+    with open(path, "a") as f:
+        if is_new:
+            f.write(f"{names},validation_ndcg@100,test_ndcg@100,test_recall@20,test_recall@50,seconds\n")
+        values = [f"{value:.6f}" for value in (best, *tested)]
+        f.write(",".join([*map(str, what), *values, f"{time.time() - start:.1f}"]) + "\n")
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--data", required=True)
@@ -89,13 +121,13 @@ def main():
     o = p.parse_args()
 
     torch.manual_seed(o.seed)
-    train = read(o.data, "train")
-    validation = read(o.data, "validation/input"), read(o.data, "validation/target")
-    test = read(o.data, "test/input"), read(o.data, "test/target")
+    train, validation, test = read_all(o.data)
     model = MultVAE(train.shape[1], o.hidden, o.latent, o.dropout)
     adam = torch.optim.Adam(model.parameters(), o.learning_rate)
-    best, best_epoch, best_weights, step, start = -1, 0, None, 0, time.time()
-    for epoch in range(1, o.epochs + 1):
+    step, start = 0, time.time()
+
+    def train_epoch():
+        nonlocal step
         model.train()
         order = torch.randperm(train.shape[0]).numpy()
         for first in range(0, len(order), o.batch_size):
@@ -107,20 +139,10 @@ def main():
             loss.backward()
             adam.step()
             step += 1
-        value = metrics(model, *validation)[0]
-        print(f"epoch {epoch}  loss {loss.item():.4f}  ndcg@100 {value:.5f}", flush=True)
-        if value > best:
-            best, best_epoch, best_weights = value, epoch, copy.deepcopy(model.state_dict())
-        if epoch - best_epoch >= o.patience:
-            break
-    model.load_state_dict(best_weights)
-    ndcg, recall20, recall50 = metrics(model, *test)
-    is_new = not os.path.exists(o.output)
-    with open(o.output, "a") as f:
-        if is_new:
-            f.write("seed,epochs,best_epoch,validation_ndcg@100,test_ndcg@100,test_recall@20,test_recall@50,seconds\n")
-        f.write(f"{o.seed},{epoch},{best_epoch},{best:.6f},{ndcg:.6f},{recall20:.6f},{recall50:.6f},")
-        f.write(f"{time.time() - start:.1f}\n")
+        return f"loss {loss.item():.4f}"
+
+    epoch, best_epoch, best, tested = choose_epoch(model, train_epoch, validation, test, o.epochs, o.patience)
+    add_row(o.output, "seed,epochs,best_epoch", (o.seed, epoch, best_epoch), best, tested, start)
 
 
 if __name__ == "__main__":

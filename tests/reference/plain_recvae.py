@@ -11,9 +11,7 @@ Made with torch 2.15.0 (CPU), numpy 2.4.6, h5py 3.16.0, scipy 1.17.1.
 """
 
 import argparse
-import copy
 import math
-import os
 import shlex
 import sys
 import time
@@ -22,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
-from plain_multvae import metrics, read
+from plain_multvae import add_row, choose_epoch, read_all
 from torch import nn
 
 PRIOR = {"standard normal": 3 / 20, "old posterior": 3 / 4, "wide normal": 1 / 10}  # the paper's mixture
@@ -204,29 +202,18 @@ def options():
 def main():
     o = options()
     torch.manual_seed(o.seed)
-    train = read(o.data, "train")
-    validation = read(o.data, "validation/input"), read(o.data, "validation/target")
-    test = read(o.data, "test/input"), read(o.data, "test/target")
+    train, validation, test = read_all(o.data)
     model = RecVAE(train.shape[1], o)
     training = Training(model, train, o)
-    best, best_epoch, best_weights, start = -1, 0, None, time.time()
-    for epoch in range(1, o.epochs + 1):
+    start = time.time()
+
+    def train_epoch():
         with torch.autocast("cpu", torch.bfloat16, enabled=o.bf16, cache_enabled=False):
             training.epoch()
-        value = metrics(model, *validation)[0]
-        print(f"epoch {epoch}  {time.process_time():.0f} s of CPU  ndcg@100 {value:.5f}", flush=True)
-        if value > best:
-            best, best_epoch, best_weights = value, epoch, copy.deepcopy(model.state_dict())
-        if epoch - best_epoch >= o.patience:
-            break
-    model.load_state_dict(best_weights)
-    ndcg, recall20, recall50 = metrics(model, *test)
-    is_new = not os.path.exists(o.output)
-    with open(o.output, "a") as f:
-        if is_new:
-            f.write("options,seed,best_epoch,validation_ndcg@100,test_ndcg@100,test_recall@20,test_recall@50,seconds\n")
-        f.write(f"{shlex.join(sys.argv[1:])},{o.seed},{best_epoch},{best:.6f},{ndcg:.6f},{recall20:.6f},{recall50:.6f},")
-        f.write(f"{time.time() - start:.1f}\n")
+        return f"{time.process_time():.0f} s of CPU"
+
+    _, best_epoch, best, tested = choose_epoch(model, train_epoch, validation, test, o.epochs, o.patience)
+    add_row(o.output, "options,seed,best_epoch", (shlex.join(sys.argv[1:]), o.seed, best_epoch), best, tested, start)
 
 
 if __name__ == "__main__":
