@@ -9,6 +9,7 @@
 #include "config.h"
 #include "error.h"
 #include "program.h"
+#include "signals.h"
 #include "trainer.h"
 
 static const char program[] = "vaecf-train";
@@ -105,8 +106,8 @@ int main(int argc, char **argv) {
     struct options o = {.sets = calloc((size_t)argc + 1, sizeof *o.sets)};
     struct config config;
     struct comm comm;
-    trainer_catch_signals();
-    int code = o.sets ? parse(argc, argv, &o) : error_memory("the options", (unsigned long long)argc);
+    int code = o.sets ? signals_catch() : error_memory("the options", (unsigned long long)argc);
+    if (!code) code = parse(argc, argv, &o);
     if (!code && (o.help || o.version)) {
         if (o.help) fputs(help, stdout);
         if (o.version) program_version(program);

@@ -5,7 +5,6 @@
 #include "trainer.h"
 
 #include <math.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -27,6 +26,7 @@
 #include "ranking.h"
 #include "report.h"
 #include "sampler.h"
+#include "signals.h"
 
 enum {
     PATH_SIZE = CONFIG_PATH_MAX + 64,
@@ -55,20 +55,6 @@ struct trainer {
     int64_t first_epoch;          /* that this process began */
     double first_done;            /* and how much of it was done before */
 };
-
-static volatile sig_atomic_t stop_signal;
-
-static void on_signal(int number) {
-    stop_signal = number;
-}
-
-void trainer_catch_signals(void) {
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = SA_RESTART};
-    const int signals[] = {SIGTERM, SIGUSR1, SIGINT};
-    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) sigaction(signals[i], &action, NULL);
-    signal(SIGXFSZ, SIG_IGN); /* a file larger than the limit is an error of writing like others */
-    signal(SIGPIPE, SIG_IGN); /* so is a terminal that is gone, and not worth a run */
-}
 
 static double now(void) {
     struct timespec t;
@@ -525,7 +511,7 @@ static int train_step(struct trainer *t, int *stop, int *due) {
         [SUM_NLL] = is_counting ? loss.nll : 0,
         [SUM_KL] = is_counting ? loss.kl : 0,
         [SUM_FAILED] = code != 0,
-        [SUM_STOP] = stop_signal != 0,
+        [SUM_STOP] = signals_came(),
         [SUM_SAVE] = t->comm->rank == 0 && minutes > 0 && begin - t->saved >= 60 * minutes,
         [SUM_SHOW] = is_line_due(t),
     };
@@ -563,7 +549,7 @@ static int evaluate(struct trainer *t, const struct csr *input, const struct csr
         x.indptr += first;
         y.indptr += first;
         if (x.whole) x.whole += first;
-        int64_t stop = comm_max(&t->grid.items, stop_signal != 0);
+        int64_t stop = comm_max(&t->grid.items, signals_came());
         code = stop ? stopped(t) : ranking_evaluate(&t->model, &x, &y, metrics);
     }
     return code;
@@ -769,7 +755,7 @@ static int is_done_before(const struct trainer *t) {
 
 /* Did a signal come to any rank? For places outside of steps. Collective. */
 static int is_told_to_stop(const struct trainer *t) {
-    int64_t stop = stop_signal != 0;
+    int64_t stop = signals_came();
     comm_sum_int(t->comm, &stop, 1);
     return stop > 0;
 }

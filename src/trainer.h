@@ -13,13 +13,9 @@ enum trainer_start {
 };
 
 /* Collective: trains as the configuration says. Returns on every rank the same: 0, EX_STOPPED after a signal
- * and a checkpoint, or the code of what went wrong, with the message of the rank where it did. */
+ * to any of them (see signals.h) and a checkpoint, or the code of what went wrong, with the message of the
+ * rank where it did. */
 int trainer_run(const struct config *config, enum trainer_start start, const char *checkpoint,
                 const struct comm *comm);
-
-/* From now on SIGTERM, SIGUSR1 and SIGINT, to any of the ranks, end trainer_run with a checkpoint: after the
- * step under way, in the middle of a validation (which the resumed run begins again), or before the first
- * step. */
-void trainer_catch_signals(void);
 
 #endif
