@@ -23,10 +23,10 @@ has_torch=no
 has_bf16=no
 "$build/tests/bench/products" 64 8 8 8 bf16 > /dev/null 2>&1 && has_bf16=yes
 
-# data NAME USERS ITEMS INTERACTIONS [HELD_OUT]: a synthetic set of that shape
+# data NAME USERS ITEMS INTERACTIONS [HELD_OUT] [OPTION...]: a synthetic set of that shape
 data() {
     [ ! -d "$work/$1" ] || return 0
-    "$bin/vaecf-synthesize" --users "$2" --items "$3" --interactions "$4" --output "$work/$1.csv" 2> /dev/null
+    "$bin/vaecf-synthesize" --users "$2" --items "$3" --interactions "$4" "${@:6}" --output "$work/$1.csv" 2> /dev/null
     "$bin/vaecf-preprocess" --input "$work/$1.csv" --output "$work/$1" --heldout-users "${5:-500}" > /dev/null 2>&1
     rm "$work/$1.csv"
 }
@@ -49,6 +49,9 @@ torch() { # DATA BATCH PRECISION VARIANT
         --steps "$(($2 > 1000 ? 1 : 5))" 2> "$work/torch.log" || echo ,
 }
 
+# the items that someone has, in the last run
+items_in_log() { sed -n 's/^data .* users, \([0-9]*\) items.*/\1/p' "$work/log"; }
+
 ratio() { awk -v a="$1" -v b="$2" 'BEGIN {if (b > 0) printf "%.2f", a / b}'; }
 
 csv=$out/train.csv
@@ -68,7 +71,7 @@ for shape in $shapes; do
             epochs=2
             [ "$shape" != ml-1m ] || epochs=10
             ours=$(train "$shape" 600 200 $batch $precision $epochs)
-            items=$(sed -n 's/^data .* users, \([0-9]*\) items.*/\1/p' "$work/log") # that someone has
+            items=$(items_in_log)
             ceiling=$(for _ in 1 2; do "$build/tests/bench/products" "$items" 600 200 $batch $precision; done |
                 cut -d, -f3 | sort -n | tail -n 1)
             dense=$(torch "$shape" $batch $precision dense)
@@ -132,12 +135,13 @@ csv=$out/growth.csv
 echo "series,users,items,batch,users_per_second,microseconds_per_user_per_1000_items,megabytes" > "$csv"
 printf '\n%-8s %9s %7s %6s %9s %22s %7s\n' series users items batch users/s 'us/user/1000 items' MB
 growth() {
-    local ours per
-    data "g-$2-$3" "$2" "$3" $(($2 * 40))
+    local ours per items
+    data "g-$2-$3" "$2" "$3" $(($2 * 40)) 500 --exponent 0 # so that nearly all items have users
     ours=$(train "g-$2-$3" 200 64 "$4" fp32 2)
-    per=$(awk -v s="${ours%,*}" -v i="$3" 'BEGIN {printf "%.3f", 1e6 / s / (i / 1000)}')
-    printf '%-8s %9s %7s %6s %9s %22s %7s\n' "$1" "$2" "$3" "$4" "${ours%,*}" "$per" "${ours#*,}"
-    echo "$1,$2,$3,$4,${ours%,*},$per,${ours#*,}" >> "$csv"
+    items=$(items_in_log)
+    per=$(awk -v s="${ours%,*}" -v i="$items" 'BEGIN {printf "%.3f", 1e6 / s / (i / 1000)}')
+    printf '%-8s %9s %7s %6s %9s %22s %7s\n' "$1" "$2" "$items" "$4" "${ours%,*}" "$per" "${ours#*,}"
+    echo "$1,$2,$items,$4,${ours%,*},$per,${ours#*,}" >> "$csv"
 }
 for items in 5000 20000 80000 200000; do growth items 10000 $items 500; done
 rm -rf "$work"/g-*
@@ -145,3 +149,7 @@ for batch in 100 500 2000 10000; do growth batch 20000 20000 $batch; done
 rm -rf "$work"/g-*
 for users in 10000 100000 1000000; do growth users $users 5000 500; rm -rf "$work"/g-*; done
 echo "written: $csv"
+if command -v gnuplot > /dev/null; then
+    gnuplot -e "csv='$csv'; out='$out/growth.svg'" tests/bench/growth.gp
+    echo "written: $out/growth.svg"
+fi
