@@ -33,6 +33,7 @@ options() {
     ml-1m/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=700" ;;
     debian/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=30" ;;
     gowalla/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=200" ;;
+    gowalla/dae) echo "--config jobs/configs/$1.yaml --set model.type=dae --set train.optimizer=adamw --set train.weight_decay=0.01 --set train.epochs=28" ;;
     */dae) echo "--config jobs/configs/$1.yaml --set model.type=dae --set train.optimizer=adamw --set train.weight_decay=0.01" ;;
     */vae) echo "--config jobs/configs/$1.yaml" ;;
     */network | */best) echo "--config jobs/configs/$1-$2.yaml" ;;
