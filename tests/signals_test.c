@@ -56,7 +56,8 @@ static void harm_no_product(void **state) {
 
 static void are_noticed(void **state) {
     (void)state;
-    for (int i = 0; i < 1000 && !signals_came(); i++) usleep(1000); /* the thread that takes them may be slow */
+    for (int i = 0; i < 1000 && !signals_came(); i++)
+        usleep(1000); /* the thread that takes them may be slow */
     assert_true(signals_came());
 }
 
