@@ -24,14 +24,14 @@ prepare() {
     esac
 }
 
-# options DATA MODEL: what vaecf-train gets; found on validation users alone. Not searched for yet: l2 of debian and gowalla,
+# options DATA MODEL: what vaecf-train gets; found on validation users alone. Not searched for yet: l2 of gowalla's ease,
 # and the weight decay of dae.
 options() {
     case $1/$2 in
     */popularity) echo "--config jobs/configs/$1.yaml --set model.type=popularity" ;;
     ml-100k/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=300" ;;
     ml-1m/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=700" ;;
-    debian/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=30" ;;
+    debian/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=10" ;;
     gowalla/ease) echo "--config jobs/configs/$1.yaml --set model.type=ease --set model.l2=200" ;;
     gowalla/dae) echo "--config jobs/configs/$1.yaml --set model.type=dae --set train.optimizer=adamw --set train.weight_decay=0.01 --set train.epochs=28" ;;
     */dae) echo "--config jobs/configs/$1.yaml --set model.type=dae --set train.optimizer=adamw --set train.weight_decay=0.01" ;;
