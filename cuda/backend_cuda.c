@@ -95,10 +95,24 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
     struct cuda *cuda = backend->state;
     void *copy = cuda_copy_of(cuda, dy);
     kernel_deactivate(cuda->compute, cuda_operand_type(cuda), rows * n_out, (int)act, y, dy, copy);
-    cuda_sum_rows(cuda, NUMBER_FP32, rows, n_out, n_out, dy, 0, db);
-    cuda_multiply(cuda, 1, 0, n_in, n_out, rows, cuda_operand(cuda, x), copy ? copy : dy, 0, dw);
+    if (dw) {
+        cuda_sum_rows(cuda, NUMBER_FP32, rows, n_out, n_out, dy, 0, db);
+        cuda_multiply(cuda, 1, 0, n_in, n_out, rows, cuda_operand(cuda, x), copy ? copy : dy, 0, dw);
+    }
     if (!dx) return;
     cuda_multiply(cuda, 0, 1, rows, n_in, n_out, copy ? copy : dy, cuda_operand(cuda, w), 0, dx);
+    cuda_is_changed(cuda, dx);
+}
+
+static void normalize(struct backend *backend, int64_t rows, int n, const real *y, real *x) {
+    struct cuda *cuda = backend->state;
+    kernel_normalize(cuda->compute, cuda->type, rows, n, y, x, cuda_copy_of(cuda, x));
+}
+
+static void normalize_backward(struct backend *backend, int64_t rows, int n, const real *y, const real *x,
+                               real *dx) {
+    struct cuda *cuda = backend->state;
+    kernel_normalize_backward(cuda->compute, rows, n, y, x, dx);
     cuda_is_changed(cuda, dx);
 }
 
@@ -119,18 +133,25 @@ static void latent_forward(struct backend *backend, int64_t rows, int n, const s
 static void sum_losses(struct cuda *cuda, int64_t rows, int which) {
     kernel_total(cuda->compute, rows, cuda->nll.at, cuda->sums + which);
     if (cuda->current) return; /* step_losses asks */
-    TRY(cuda, cudaMemcpyAsync(cuda->host_sums, cuda->sums, 2 * sizeof *cuda->sums, cudaMemcpyDeviceToHost,
+    TRY(cuda, cudaMemcpyAsync(cuda->host_sums, cuda->sums, 3 * sizeof *cuda->sums, cudaMemcpyDeviceToHost,
                               cuda->compute));
     TRY(cuda, cudaEventRecord(cuda->summed, cuda->compute));
 }
 
-static double latent_backward(struct backend *backend, int64_t rows, int n, double beta, double scale,
-                              const real *stats, const real *noise, const real *dz, real *dstats) {
+static double latent_backward(struct backend *backend, int64_t rows, int n, double beta, double gamma,
+                              double scale, const real *stats, const real *noise, const real *dz,
+                              real *dstats, double *penalty) {
     struct cuda *cuda = backend->state;
+    double *kl = cuda->nll.at, *own = kl + rows;
+    *penalty = 0;
+    cuda->step.scale = (float)scale;
     cuda->step.kl_weight = (float)(beta * scale);
+    cuda->step.gamma = gamma;
     cuda_tell(cuda);
-    kernel_latent_backward(cuda->compute, rows, n, cuda->device_step, stats, noise, dz, dstats, cuda->nll.at);
+    kernel_latent_backward(cuda->compute, &cuda->batch, n, cuda->device_step, stats, noise, dz, dstats, kl,
+                           own);
     cuda_is_changed(cuda, dstats);
+    if (gamma > 0) kernel_total(cuda->compute, rows, own, cuda->sums + 2);
     sum_losses(cuda, rows, 1);
     return 0;
 }
@@ -179,7 +200,7 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     if (cuda->fault && !cuda->grid) return 0;
     cuda->step.scale = (float)scale;
     cuda_tell(cuda);
-    TRY(cuda, cudaMemsetAsync(cuda->sums, 0, 2 * sizeof *cuda->sums, cuda->compute));
+    TRY(cuda, cudaMemsetAsync(cuda->sums, 0, 3 * sizeof *cuda->sums, cuda->compute));
     if (is_tiled) cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
     for (int64_t first = 0; first < rows && !is_tiled; first += block) {
         int64_t count = rows - first < block ? rows - first : block;
@@ -188,22 +209,25 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
         cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
         kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
                        (double *)cuda->nll.at + first);
-        cuda_sum_rows(cuda, type, count, n, stride, logits, first > 0, db);
-        cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
-        cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
+        if (dw) {
+            cuda_sum_rows(cuda, type, count, n, stride, logits, first > 0, db);
+            cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
+        }
+        if (dx) cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
     }
-    cuda_is_changed(cuda, dx);
+    if (dx) cuda_is_changed(cuda, dx);
     sum_losses(cuda, rows, 0);
     return 0;
 }
 
-static int losses(struct backend *backend, double *nll, double *kl) {
+static int losses(struct backend *backend, double *nll, double *kl, double *penalty) {
     struct cuda *cuda = backend->state;
-    *nll = *kl = 0;
+    *nll = *kl = *penalty = 0;
     if (cuda->current) return cuda_told(cuda); /* step_losses has them */
     int code = cuda_wait_for(cuda, cuda->summed);
     *nll = code ? 0 : cuda->host_sums[0];
     *kl = code ? 0 : cuda->host_sums[1];
+    *penalty = code ? 0 : cuda->host_sums[2];
     return code;
 }
 
@@ -543,7 +567,7 @@ static int make_streams(struct cuda *cuda) {
 /* The few numbers that have a place of their own on the device, and in pinned memory. */
 static int make_small(struct cuda *cuda) {
     struct small {
-        double sums[2], totals[3];
+        double sums[3], totals[3];
         struct kernel_step step;
         int overflow;
     } * device, *host;
@@ -706,6 +730,8 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
         .input_backward = cuda_input_backward,
         .dense_forward = dense_forward,
         .dense_backward = dense_backward,
+        .normalize = normalize,
+        .normalize_backward = normalize_backward,
         .latent_forward = latent_forward,
         .latent_backward = latent_backward,
         .output_train = output_train,

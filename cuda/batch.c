@@ -152,7 +152,7 @@ int cuda_set_kept(struct cuda *cuda, int64_t rows) {
     cuda->n_partials = kept->n_partials;
     cuda->value = kept->values.at;
     cuda->is_training = 1;
-    cuda_room(cuda, &cuda->nll, n * sizeof(double));
+    cuda_room(cuda, &cuda->nll, 2 * n * sizeof(double));
     return cuda_told(cuda);
 }
 
@@ -199,7 +199,7 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
     TRY(cuda, cudaEventRecord(slot->copied, cuda->copy));
     TRY(cuda, cudaStreamWaitEvent(cuda->compute, slot->copied, 0));
     cuda->value = cuda_room(cuda, &cuda->values, (size_t)cuda->nonzeros * sizeof(float));
-    if (for_training) cuda_room(cuda, &cuda->nll, (size_t)rows->rows * sizeof(double));
+    if (for_training) cuda_room(cuda, &cuda->nll, 2 * (size_t)rows->rows * sizeof(double));
     return cuda_told(cuda);
 }
 

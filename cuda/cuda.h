@@ -55,10 +55,12 @@ struct kept {
 
 enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4, CUDA_PARTS = 8, CUDA_AHEAD = 8 /* steps */ };
 
-/* The steps of so many rows: graphs, and after each the gradients whose sum over the ranks may begin. */
+/* The steps of so many rows in a turn: graphs, and after each the gradients whose sum over the ranks may
+ * begin. */
 struct recording {
     int64_t rows;
     uint64_t seed;
+    int turn;
     int seen;       /* steps */
     int64_t memory; /* cuda.memory when it was recorded: its addresses are good */
     int n_parts;    /* 0: not recorded yet */
@@ -107,12 +109,12 @@ struct cuda {
     struct room values, logits; /* the input's; a block of rows of the output layer, later their gradient */
     int64_t logits_rows;
     int logits_is_short;  /* there was no memory for more */
-    struct room nll;      /* [rows] double: a loss of each row */
+    struct room nll;      /* [2 rows] double: a loss of each row, and its penalty */
     struct room partials; /* of sums over rows */
     struct room logit_sums, zeros;
     struct room top, top_scores, targets, rank;
     struct room exchange16, gathered, gathered_items, gathered_items_host, stage;
-    double *sums, *totals, *host_sums; /* nll, kl: device; over steps; pinned */
+    double *sums, *totals, *host_sums; /* nll, kl, penalty: device; over steps; pinned */
     int *overflow, *host_overflow;
     void *small, *host_small; /* all these are in them */
     cudaEvent_t summed, guarded, ready, reduced, finished;

@@ -43,7 +43,7 @@ static struct recording *recording_of(struct cuda *cuda, const struct step *step
     struct recording *found = &cuda->recording[0];
     for (int i = 0; i < CUDA_RECORDINGS; i++) {
         struct recording *r = &cuda->recording[i];
-        if (r->seen && r->rows == step->rows && r->seed == step->draw.seed) {
+        if (r->seen && r->rows == step->rows && r->seed == step->draw.seed && r->turn == step->turn) {
             if (r->memory == cuda->memory) return r;
             found = r; /* its addresses are no longer good */
             break;
@@ -51,7 +51,8 @@ static struct recording *recording_of(struct cuda *cuda, const struct step *step
         if (r->seen < found->seen) found = r;
     }
     forget(found);
-    *found = (struct recording){.rows = step->rows, .seed = step->draw.seed, .memory = cuda->memory};
+    *found = (struct recording){
+        .rows = step->rows, .seed = step->draw.seed, .turn = step->turn, .memory = cuda->memory};
     return found;
 }
 
@@ -106,6 +107,7 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     cuda->step.scale = (float)step->scale;
     cuda->step.kl_weight = (float)(step->beta * step->scale);
     cuda->step.beta = step->beta;
+    cuda->step.gamma = step->gamma;
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
     r->seen++;

@@ -1,4 +1,5 @@
 /* Layers and the update; see kernels.h. */
+#include "../src/layer_norm.h"
 #include "../src/philox.h"
 #include "device.cuh"
 
@@ -139,10 +140,12 @@ __global__ void latent_forward(int n, int is_drawn, const struct kernel_step *st
     }
 }
 
-__global__ void latent_backward(int n, const struct kernel_step *step, const float *stats, const float *noise,
-                                const float *dz, float *dstats, double *kl) {
+__global__ void latent_backward(int n, const int32_t *begin, const int32_t *end, const int32_t *whole,
+                                const struct kernel_step *step, const float *stats, const float *noise,
+                                const float *dz, float *dstats, double *kl, double *penalty) {
     int64_t r = blockIdx.x;
-    float weight = step->kl_weight;
+    double own = step->gamma * (double)(whole ? whole[r] : end[r] - begin[r]);
+    float weight = step->gamma > 0 ? (float)(own * (double)step->scale) : step->kl_weight;
     const float *mu = stats + r * 2 * n, *logvar = mu + n, *eps = noise + r * n, *from = dz + r * n;
     float *dmu = dstats + r * 2 * n, *dlogvar = dmu + n;
     double sum = 0;
@@ -158,7 +161,45 @@ __global__ void latent_backward(int n, const struct kernel_step *step, const flo
         sum += (double)(mu[j] * mu[j] + variance - logvar[j] - 1);
     }
     sum = block_reduce(sum, add());
-    if (threadIdx.x == 0) kl[r] = sum / 2;
+    if (threadIdx.x == 0) {
+        kl[r] = sum / 2;
+        penalty[r] = own * (sum / 2);
+    }
+}
+
+/* ---- layer normalisation: a block a row ---- */
+
+/* As layer_norm_factor in src/layer_norm.h. */
+__device__ inline float normalizing_factor(int n, const float *y, float *mean) {
+    float sum = 0, squares = 0;
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) sum += y[j];
+    *mean = block_reduce(sum, add()) / (float)n;
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) squares += (y[j] - *mean) * (y[j] - *mean);
+    return 1 / sqrtf(block_reduce(squares, add()) / (float)n + (float)LAYER_NORM_EPSILON);
+}
+
+template <typename T> __global__ void normalize(int n, const float *y, float *x, T *copy) {
+    int64_t at = (int64_t)blockIdx.x * n;
+    float mean, factor = normalizing_factor(n, y + at, &mean);
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        float value = (y[at + j] - mean) * factor;
+        x[at + j] = value;
+        if (copy) store(copy + at + j, value);
+    }
+}
+
+__global__ void normalize_backward(int n, const float *y, const float *x, float *dx) {
+    int64_t at = (int64_t)blockIdx.x * n;
+    float mean, factor = normalizing_factor(n, y + at, &mean), sum = 0, along = 0;
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        sum += dx[at + j];
+        along += dx[at + j] * x[at + j];
+    }
+    sum = block_reduce(sum, add()) / (float)n;
+    along = block_reduce(along, add()) / (float)n;
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        dx[at + j] = factor * (dx[at + j] - sum - along * x[at + j]);
+    }
 }
 
 } // namespace
@@ -224,11 +265,25 @@ void kernel_latent_forward(cudaStream_t stream, enum number type, int64_t rows, 
                             seed, users, stats, noise, z, static_cast<T *>(copy)));
 }
 
-void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, const struct kernel_step *step,
-                            const float *stats, const float *noise, const float *dz, float *dstats,
-                            double *kl) {
+void kernel_latent_backward(cudaStream_t stream, const struct kernel_rows *rows, int n,
+                            const struct kernel_step *step, const float *stats, const float *noise,
+                            const float *dz, float *dstats, double *kl, double *penalty) {
+    if (rows->rows == 0) return;
+    LAUNCH(latent_backward, (unsigned)rows->rows, LATENT_THREADS, stream, n, rows->begin, rows->end,
+           rows->whole, step, stats, noise, dz, dstats, kl, penalty);
+}
+
+void kernel_normalize(cudaStream_t stream, enum number type, int64_t rows, int n, const float *y, float *x,
+                      void *copy) {
     if (rows == 0) return;
-    LAUNCH(latent_backward, (unsigned)rows, LATENT_THREADS, stream, n, step, stats, noise, dz, dstats, kl);
+    FOR_NUMBER(type, LAUNCH((normalize<T>), (unsigned)rows, LATENT_THREADS, stream, n, y, x,
+                            static_cast<T *>(copy)));
+}
+
+void kernel_normalize_backward(cudaStream_t stream, int64_t rows, int n, const float *y, const float *x,
+                               float *dx) {
+    if (rows == 0) return;
+    LAUNCH(normalize_backward, (unsigned)rows, LATENT_THREADS, stream, n, y, x, dx);
 }
 
 void kernel_gather_rows(cudaStream_t stream, int64_t n, int h, const int32_t *item, const float *matrix,

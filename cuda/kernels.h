@@ -30,6 +30,7 @@ struct kernel_step {
                                                    sqrt(correction2); unscale: of the gradient */
     float unused;                               /* no gap: it is compared byte by byte */
     double beta;
+    double gamma; /* > 0: the weight of KL is not beta but gamma times the row's items */
 };
 
 /* Adam's constants. */
@@ -122,7 +123,7 @@ void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_
                      const void *matrix, int add, float *partial, float *sums);
 /* sum[0] = the sum of values[n]. */
 void kernel_total(cudaStream_t stream, int64_t n, const double *values, double *sum);
-/* totals[3] += (nll, kl, nll + beta kl), of sums[2] = (nll, kl). */
+/* totals[3] += (nll, kl, nll + beta kl, or nll + penalty with gamma), of sums[3] = (nll, kl, penalty). */
 void kernel_add_losses(cudaStream_t stream, const struct kernel_step *step, const double *sums,
                        double *totals);
 
@@ -130,10 +131,16 @@ void kernel_add_losses(cudaStream_t stream, const struct kernel_step *step, cons
 void kernel_latent_forward(cudaStream_t stream, enum number type, int64_t rows, int n, int is_drawn,
                            const struct kernel_step *step, uint64_t seed, const int64_t *users,
                            const float *stats, float *noise, float *z, void *copy);
-/* kl[rows] */
-void kernel_latent_backward(cudaStream_t stream, int64_t rows, int n, const struct kernel_step *step,
-                            const float *stats, const float *noise, const float *dz, float *dstats,
-                            double *kl);
+/* kl[rows], and penalty[rows]: its weight with gamma times it */
+void kernel_latent_backward(cudaStream_t stream, const struct kernel_rows *rows, int n,
+                            const struct kernel_step *step, const float *stats, const float *noise,
+                            const float *dz, float *dstats, double *kl, double *penalty);
+
+/* x = y normalised, and dx, the gradient at x, becomes that at y: see src/layer_norm.h. */
+void kernel_normalize(cudaStream_t stream, enum number type, int64_t rows, int n, const float *y, float *x,
+                      void *copy);
+void kernel_normalize_backward(cudaStream_t stream, int64_t rows, int n, const float *y, const float *x,
+                               float *dx);
 
 /* Softmax, likelihood and its gradient in one: nll[rows] of logits[rows, stride] of type `type`, in the place
  * of which comes the gradient, times step->scale, of smoothed labels (see output_train in backend.h); columns

@@ -97,8 +97,11 @@ static void block_in_tiles(struct cuda *cuda, const struct output *o, int64_t fi
         if (i < last) tile_logits(cuda, o, first_row, rows, i);
         kernel_tile_gradients(cuda->compute, type, n, stride, i, all, &part, cuda->device_step, o->smoothing,
                               o->sums, o->logits);
-        cuda_sum_rows(cuda, type, rows, n, stride, o->logits, first_row > 0, o->db + i);
-        cuda_multiply(cuda, 1, 0, stride, o->h, rows, o->logits, x, first_row > 0, o->dw + i * o->h);
+        if (o->dw) {
+            cuda_sum_rows(cuda, type, rows, n, stride, o->logits, first_row > 0, o->db + i);
+            cuda_multiply(cuda, 1, 0, stride, o->h, rows, o->logits, x, first_row > 0, o->dw + i * o->h);
+        }
+        if (!o->dx) continue;
         cuda_multiply(cuda, 0, 0, rows, o->h, stride, o->logits, o->w + (size_t)(i * o->h) * o->size,
                       i < last, o->dx + first_row * o->h);
     }
@@ -122,7 +125,7 @@ void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x,
     for (int64_t first = 0; first < rows && !cuda->fault; first += block) {
         block_in_tiles(cuda, &o, first, rows - first < block ? rows - first : block);
     }
-    if (cuda->grid) cuda_sum_items(cuda, dx, (size_t)(rows * h));
+    if (cuda->grid && dx) cuda_sum_items(cuda, dx, (size_t)(rows * h));
 }
 
 /* ---- the input layer ---- */

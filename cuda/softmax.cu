@@ -152,7 +152,7 @@ void start_sum(cudaStream_t stream, int64_t rows, int64_t cols, int64_t stride, 
 __global__ void add_losses(const struct kernel_step *step, const double *sums, double *totals) {
     totals[0] += sums[0];
     totals[1] += sums[1];
-    totals[2] += sums[0] + step->beta * sums[1];
+    totals[2] += sums[0] + (step->gamma > 0 ? sums[2] : step->beta * sums[1]);
 }
 
 /* One block. */

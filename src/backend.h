@@ -41,7 +41,8 @@ struct adam_step {
 struct step {
     struct draw draw;
     int64_t first; /* the batch is at the positions from here on of the epoch's order (see sampler_row_at) */
-    double beta, scale;
+    double beta, gamma, scale;
+    int turn;     /* enum turn of model.h; 0 all layers: steps of one turn make the same calls */
     int64_t rows; /* set by step_begin: of the batch that load gets, this rank's part and maybe empty rows */
 };
 
@@ -108,27 +109,37 @@ struct backend {
     /* y[B, n_out] = act(x w + b); x[B, n_in], w[n_in, n_out]. */
     void (*dense_forward)(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                           const real *w, const real *b, enum activation act, real *y);
-    /* dw, db set; dx[B, n_in] set unless NULL; dy overwritten by the gradient before the activation. */
+    /* dw, db set unless NULL; dx[B, n_in] set unless NULL; dy overwritten by the gradient before the
+     * activation. */
     void (*dense_backward)(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
                            real *db);
+
+    /* x[B, n] = the rows of y normalised, as layer_norm.h says; and dx, the gradient at x, becomes that at y.
+     */
+    void (*normalize)(struct backend *backend, int64_t rows, int n, const real *y, real *x);
+    void (*normalize_backward)(struct backend *backend, int64_t rows, int n, const real *y, const real *x,
+                               real *dx);
 
     /* z[B, n] = mu + eps * exp(logvar / 2), stats[B, 2n] = (mu, logvar); draw NULL: z = mu. eps is kept in
      * noise[B, n]. */
     void (*latent_forward)(struct backend *backend, int64_t rows, int n, const struct draw *draw,
                            const real *stats, real *noise, real *z);
     /* dstats from dz and from scale * beta * KL; returns the sum over rows of
-     * KL = 1/2 sum(mu^2 + exp(logvar) - logvar - 1) (Kingma and Welling 2014, appendix B), unscaled. */
-    double (*latent_backward)(struct backend *backend, int64_t rows, int n, double beta, double scale,
-                              const real *stats, const real *noise, const real *dz, real *dstats);
+     * KL = 1/2 sum(mu^2 + exp(logvar) - logvar - 1) (Kingma and Welling 2014, appendix B), unscaled. With
+     * gamma > 0 the weight is not beta but gamma times the items of the row's user (Shenbin et al. 2020), and
+     * *penalty the sum of weight * KL; else 0. */
+    double (*latent_backward)(struct backend *backend, int64_t rows, int n, double beta, double gamma,
+                              double scale, const real *stats, const real *noise, const real *dz,
+                              real *dstats, double *penalty);
 
     /* The output layer and the multinomial likelihood (Liang et al. 2018, eq. 2) in one: logits = x w^T + b
      * with x[B, h], w[I, h], b[I]; returns the sum over users of nll = -sum over their items of log
-     * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set; they
-     * are of smoothed labels if smoothing > 0: (1 - smoothing) of each of a user's n items and smoothing n /
-     * I of every item (Szegedy et al. 2016), the nll is not. w, b, dw and db go on: see
-     * backend_whole_rows. The backend goes through the rows in blocks, and where these are few through the
-     * items in tiles, so that logits take no more than logit_memory. */
+     * softmax(logits), unscaled; gradients of scale * that sum: dx[B, h], dw[I, h], db[I], all set but for
+     * dx, or dw and db, that are NULL; they are of smoothed labels if smoothing > 0: (1 - smoothing) of each
+     * of a user's n items and smoothing n / I of every item (Szegedy et al. 2016), the nll is not. w, b, dw
+     * and db go on: see backend_whole_rows. The backend goes through the rows in blocks, and where these are
+     * few through the items in tiles, so that logits take no more than logit_memory. */
     double (*output_train)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, double smoothing, real *dx, real *dw, real *db);
     /* scores[B, I] = x w^T + b. */
@@ -167,7 +178,7 @@ struct backend {
 
     /* Of an asynchronous backend, whose output_train and latent_backward return 0: their sums for the loaded
      * batch. Waits for these alone. 0 or EX_OSERR. */
-    int (*losses)(struct backend *backend, double *nll, double *kl);
+    int (*losses)(struct backend *backend, double *nll, double *kl, double *penalty);
     /* These gradients are final: their sum over the ranks may begin. Every rank calls it for the same ones in
      * the same order. */
     void (*gradient_ready)(struct backend *backend, real *values, size_t n);
@@ -182,8 +193,8 @@ struct backend {
      * Neither waits for this step. The sums over the ranks, guard and adam come afterwards in either case. */
     int (*step_begin)(struct backend *backend, struct step *step);
     int (*step_end)(struct backend *backend);
-    /* Sums of nll, kl and nll + beta kl of this rank over the steps since the last call; waits for them.
-     * EX_OSERR. */
+    /* Sums of nll, kl and nll + beta kl, or nll + penalty, of this rank over the steps since the last call;
+     * waits for them. EX_OSERR. */
     int (*step_losses)(struct backend *backend, double sums[3]);
 };
 

@@ -15,6 +15,7 @@
 #include "fp16.h"
 #include "gemm.h"
 #include "grid.h"
+#include "layer_norm.h"
 #include "philox.h"
 #include "vector.h"
 
@@ -455,9 +456,24 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
                            real *db) {
     struct cpu *cpu = backend->state;
     deactivate(act, rows * n_out, y, dy);
-    sum_rows(dy, rows, n_out, 0, db);
-    product(cpu, 1, 0, n_in, n_out, rows, x, dy, dw);
+    if (dw) {
+        sum_rows(dy, rows, n_out, 0, db);
+        product(cpu, 1, 0, n_in, n_out, rows, x, dy, dw);
+    }
     if (dx) product(cpu, 0, 1, rows, n_in, n_out, dy, w, dx);
+}
+
+static void normalize(struct backend *backend, int64_t rows, int n, const real *y, real *x) {
+    (void)backend;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) layer_norm_row(n, y + r * n, x + r * n);
+}
+
+static void normalize_backward(struct backend *backend, int64_t rows, int n, const real *y, const real *x,
+                               real *dx) {
+    (void)backend;
+#pragma omp parallel for schedule(static)
+    for (int64_t r = 0; r < rows; r++) layer_norm_row_backward(n, y + r * n, x + r * n, dx + r * n);
 }
 
 /* ---- the latent layer ---- */
@@ -484,14 +500,15 @@ static void latent_forward(struct backend *backend, int64_t rows, int n, const s
     }
 }
 
-static double latent_backward(struct backend *backend, int64_t rows, int n, double beta, double scale,
-                              const real *stats, const real *noise, const real *dz, real *dstats) {
+static double latent_backward(struct backend *backend, int64_t rows, int n, double beta, double gamma,
+                              double scale, const real *stats, const real *noise, const real *dz,
+                              real *dstats, double *penalty) {
     struct cpu *cpu = backend->state;
-    real weight = (real)(beta * scale);
 #pragma omp parallel for schedule(static)
     for (int64_t r = 0; r < rows; r++) {
         const real *mu = stats + r * 2 * n, *logvar = mu + n, *eps = noise + r * n, *from = dz + r * n;
         real *dmu = dstats + r * 2 * n, *dlogvar = dmu + n, sum = 0;
+        real weight = (real)((gamma > 0 ? gamma * (double)csr_row_size(cpu->rows, r) : beta) * scale);
 #pragma omp simd reduction(+ : sum)
         for (int j = 0; j < n; j++) {
             real deviation = vector_exp(logvar[j] / 2), variance = deviation * deviation;
@@ -502,7 +519,11 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
         cpu->nll[r] = sum / 2;
     }
     double kl = 0;
-    for (int64_t r = 0; r < rows; r++) kl += cpu->nll[r];
+    *penalty = 0;
+    for (int64_t r = 0; r < rows; r++) {
+        kl += cpu->nll[r];
+        *penalty += gamma * (double)csr_row_size(cpu->rows, r) * cpu->nll[r];
+    }
     return kl;
 }
 
@@ -577,10 +598,10 @@ static int output_block(struct cpu *cpu, int64_t first, int64_t count, int h, co
     int code = gemm(0, 1, count, n, h, x, w, 0, cpu->logits);
     if (code) return code;
     softmax_rows(cpu, first, count, b, scale, smoothing, NULL);
-    sum_rows(cpu->logits, count, n, first > 0, db);
+    if (dw) sum_rows(cpu->logits, count, n, first > 0, db);
     if (cpu->use_fp16) round_all(count * n, cpu->logits, cpu->logits);
-    code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
-    return code ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
+    if (dw) code = gemm(1, 0, n, h, count, cpu->logits, x, first > 0, dw);
+    return code || !dx ? code : gemm(0, 0, count, h, n, cpu->logits, w, 0, dx);
 }
 
 /* The same with rounded operands. */
@@ -594,9 +615,9 @@ static int output_block_half(struct cpu *cpu, int64_t first, int64_t count, int 
     int code = gemm_bf16(0, 1, count, n, h, x16, w16, 0, cpu->logits);
     if (code) return code;
     softmax_rows(cpu, first, count, b, scale, smoothing, g16);
-    sum_rows_half(g16, count, n, first > 0, db);
-    code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
-    return code ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
+    if (dw) sum_rows_half(g16, count, n, first > 0, db);
+    if (dw) code = gemm_bf16(1, 0, n, h, count, g16, x16, first > 0, dw);
+    return code || !dx ? code : gemm_bf16(0, 0, count, h, n, g16, w16, 0, dx);
 }
 
 /* ---- the same in tiles of items, and over the item ranks of a grid ---- */
@@ -717,21 +738,22 @@ static void tile_gradients(struct cpu *cpu, int64_t first, int64_t count, struct
     }
 }
 
-/* What a tile's gradients add to dx, dw and db. */
+/* What a tile's gradients add to dx, dw and db, if these are wanted. */
 static int tile_backward(struct cpu *cpu, const struct operands *o, int64_t first, int64_t count, int h,
                          struct tile tile, const bf16 *g16, int add_dx, real *dx, real *dw, real *db) {
-    dw += tile.first * h;
-    db += tile.first;
+    int code = 0;
+    real *tile_dw = dw ? dw + tile.first * h : NULL, *tile_db = dw ? db + tile.first : NULL;
     if (g16) {
-        sum_rows_half(g16, count, tile.n, first > 0, db);
-        int code = gemm_bf16(1, 0, tile.n, h, count, g16, o->x16, first > 0, dw);
-        return code ? code
-                    : gemm_bf16(0, 0, count, h, tile.n, g16, o->w16 + tile.first * h, (real)add_dx, dx);
+        if (dw) sum_rows_half(g16, count, tile.n, first > 0, tile_db);
+        if (dw) code = gemm_bf16(1, 0, tile.n, h, count, g16, o->x16, first > 0, tile_dw);
+        if (code || !dx) return code;
+        return gemm_bf16(0, 0, count, h, tile.n, g16, o->w16 + tile.first * h, (real)add_dx, dx);
     }
-    sum_rows(cpu->logits, count, tile.n, first > 0, db);
+    if (dw) sum_rows(cpu->logits, count, tile.n, first > 0, tile_db);
     if (cpu->use_fp16) round_all(count * tile.n, cpu->logits, cpu->logits);
-    int code = gemm(1, 0, tile.n, h, count, cpu->logits, o->x, first > 0, dw);
-    return code ? code : gemm(0, 0, count, h, tile.n, cpu->logits, o->w + tile.first * h, (real)add_dx, dx);
+    if (dw) code = gemm(1, 0, tile.n, h, count, cpu->logits, o->x, first > 0, tile_dw);
+    if (code || !dx) return code;
+    return gemm(0, 0, count, h, tile.n, cpu->logits, o->w + tile.first * h, (real)add_dx, dx);
 }
 
 /* One block of rows. Its logits are computed once for the sums and, but for the last tile's, which are still
@@ -749,7 +771,7 @@ static int block_in_tiles(struct cpu *cpu, int64_t first, int64_t count, int h, 
         o.x = round_to_fp16(cpu, 0, x, count * h);
     }
     int code = cpu->fault;
-    if (n == 0) memset(dx, 0, (size_t)(count * h) * sizeof *dx);
+    if (n == 0 && dx) memset(dx, 0, (size_t)(count * h) * sizeof *dx);
     for (int64_t r = 0; r < count; r++) cpu->sums[r] = (struct logit_sums){-INFINITY, 0, 0};
     for (int64_t i = 0; i <= last && !code; i += cpu->tile) {
         struct tile tile = {i, i < last ? cpu->tile : n - i};
@@ -777,10 +799,10 @@ static double output_rows(struct cpu *cpu, int64_t rows, int h, const real *x, c
         int code = (is_tiled        ? block_in_tiles
                     : cpu->use_bf16 ? output_block_half
                                     : output_block)(cpu, first, count, h, x + first * h, w, b, (real)scale,
-                                                    (real)smoothing, dx + first * h, dw, db);
+                                                    (real)smoothing, dx ? dx + first * h : NULL, dw, db);
         if (code) keep_fault(cpu, code);
     }
-    if (cpu->grid) comm_sum_real(&cpu->grid->items, dx, (size_t)(rows * h));
+    if (cpu->grid && dx) comm_sum_real(&cpu->grid->items, dx, (size_t)(rows * h));
     double nll = 0;
     for (int64_t r = 0; r < rows; r++) nll += cpu->nll[r];
     return nll;
@@ -879,9 +901,10 @@ static double output_sampled(struct backend *backend, int64_t rows, int h, const
         cpu->sample_b[j] = b[item] - (is_certain ? 0 : (real)log((double)cpu->probability[item]));
     }
     cpu->weights = NULL; /* these are new ones in the same place */
-    double nll = output_rows(cpu, rows, h, x, cpu->sample_w, cpu->sample_b, scale, 0, dx, cpu->sample_dw,
-                             cpu->sample_db);
+    double nll = output_rows(cpu, rows, h, x, cpu->sample_w, cpu->sample_b, scale, 0, dx,
+                             dw ? cpu->sample_dw : NULL, cpu->sample_db);
     cpu->weights = NULL;
+    if (!dw) return nll;
     zero(backend, dw, (size_t)(cpu->n_items * h));
     zero(backend, db, (size_t)cpu->n_items);
 #pragma omp parallel for schedule(static)
@@ -1240,6 +1263,8 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
         .input_backward = input_backward,
         .dense_forward = dense_forward,
         .dense_backward = dense_backward,
+        .normalize = normalize,
+        .normalize_backward = normalize_backward,
         .latent_forward = latent_forward,
         .latent_backward = latent_backward,
         .output_train = output_train,

@@ -36,6 +36,7 @@ static const struct {
         {"epoch", offsetof(struct train_state, epoch)},
         {"epoch_step", offsetof(struct train_state, epoch_step)},
         {"step", offsetof(struct train_state, step)},
+        {"encoder_steps", offsetof(struct train_state, encoder_steps)},
         {"good_steps", offsetof(struct train_state, good_steps)},
         {"best_epoch", offsetof(struct train_state, best_epoch)},
         {"bad_rounds", offsetof(struct train_state, bad_rounds)},
@@ -76,6 +77,9 @@ static int read_state(hid_t file, const char *path, struct train_state *state) {
     char *base = (char *)state;
     for (int i = 0; i < INT_FIELDS; i++) {
         int64_t value = 0;
+        if (int_fields[i].at == offsetof(struct train_state, encoder_steps) &&
+            H5Aexists_by_name(file, "/state", int_fields[i].name, H5P_DEFAULT) == 0)
+            continue; /* of a version without turns */
         int code = h5_get_int(file, "/state", int_fields[i].name, &value);
         if (code) return code;
         if (value < 0 || value > COUNT_MAX) {

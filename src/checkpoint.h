@@ -21,12 +21,13 @@
 
 /* Everything besides weights and moments that decides the future. */
 struct train_state {
-    int64_t epoch;      /* finished epochs */
-    int64_t epoch_step; /* finished steps of the epoch under way */
-    int64_t step;       /* finished steps in all */
-    double loss_scale;  /* 1 unless fp16 */
-    int64_t good_steps; /* since the loss scale last changed */
-    double best_value;  /* of the validation metric so far; NAN: none yet */
+    int64_t epoch;         /* finished epochs */
+    int64_t epoch_step;    /* finished steps of the epoch under way */
+    int64_t step;          /* finished steps in all */
+    int64_t encoder_steps; /* of these, in turns of the encoder */
+    double loss_scale;     /* 1 unless fp16 */
+    int64_t good_steps;    /* since the loss scale last changed */
+    double best_value;     /* of the validation metric so far; NAN: none yet */
     int64_t best_epoch;
     int64_t bad_rounds; /* validations since then */
     /* sums of the epoch under way */

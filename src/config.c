@@ -30,6 +30,8 @@ static const struct key keys[] = {
     {"model.hidden", WIDTHS, 0, "[1, 1000000]", 0},
     {"model.latent", INTEGER, FIELD(model.latent), "[1, 1000000]", 0},
     {"model.activation", WORD, FIELD(model.activation), "tanh, relu, sigmoid", ACTIVATION_TANH},
+    {"model.layer_norm", WORD, FIELD(model.layer_norm), "no, yes", 0},
+    {"model.decoder", WORD, FIELD(model.decoder), "mirror, linear", DECODER_MIRROR},
     {"model.dropout", REAL, FIELD(model.dropout), "[0, 1)", 0},
     {"model.l2", REAL, FIELD(model.l2), "(0, inf)", 0},
     {"model.user_power", REAL, FIELD(model.user_power), "[0, 1]", 0},
@@ -51,6 +53,8 @@ static const struct key keys[] = {
     {"train.kl", SECTION, 0, NULL, 0},
     {"train.kl.cap", REAL, FIELD(train.kl.cap), "[0, inf)", 0},
     {"train.kl.anneal_steps", INTEGER64, FIELD(train.kl.anneal_steps), "[0, 1e12]", 0},
+    {"train.kl.gamma", REAL, FIELD(train.kl.gamma), "[0, inf)", 0},
+    {"train.turns", INTEGER64, FIELD(train.turns), "[0, 1e6]", 0},
     {"train.precision", WORD, FIELD(train.precision), "fp32, tf32, bf16, fp16", PRECISION_FP32},
     {"train.loss_scale", LOSS_SCALE, FIELD(train.loss_scale), "(0, 1e9]", 0},
     {"train.logit_memory", INTEGER64, FIELD(train.logit_memory), "[0, 1e6]", 0},
@@ -449,6 +453,19 @@ static int check_together(const struct config *config, const char *name) {
     if (config->train.sampled_softmax != 0 && config->train.label_smoothing != 0) {
         return error_set(EX_CONFIG,
                          "%s: train.sampled_softmax goes without train.label_smoothing: want 0 of one", name);
+    }
+    if (config->train.kl.gamma != 0 && config->model.type != MODEL_VAE) {
+        return error_set(EX_CONFIG, "%s: train.kl.gamma is for model.type vae only: want 0", name);
+    }
+    int is_network = config->model.type == MODEL_VAE || config->model.type == MODEL_DAE;
+    if (config->train.turns != 0 && !is_network) {
+        return error_set(EX_CONFIG, "%s: train.turns: ease and popularity take no steps; want 0", name);
+    }
+    if (config->model.layer_norm && is_network && config->model.n_hidden == 0) {
+        return error_set(EX_CONFIG,
+                         "%s: model.layer_norm: there is no hidden layer; want no, or a width in "
+                         "model.hidden",
+                         name);
     }
     return 0;
 }

@@ -14,6 +14,7 @@ enum { CONFIG_PATH_MAX = 1024, CONFIG_LAYERS_MAX = 16, CONFIG_TEXT_MAX = 8192 };
 
 enum model_type { MODEL_VAE, MODEL_DAE, MODEL_EASE, MODEL_POPULARITY };
 enum activation { ACTIVATION_NONE, ACTIVATION_TANH, ACTIVATION_RELU, ACTIVATION_SIGMOID };
+enum decoder { DECODER_MIRROR, DECODER_LINEAR };
 enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
@@ -23,9 +24,11 @@ enum comm_type { COMM_FP32, COMM_COMPUTE };
 struct model_config {
     int type;                      /* enum model_type */
     int n_hidden;                  /* may be 0: items - latent - items */
-    int hidden[CONFIG_LAYERS_MAX]; /* encoder widths from the input on; the decoder mirrors them */
+    int hidden[CONFIG_LAYERS_MAX]; /* encoder widths from the input on */
     int latent;
     int activation; /* enum activation, of the hidden layers; not "none" in YAML */
+    int layer_norm; /* of the encoder's hidden layers, after the activation; see layer_norm.h */
+    int decoder;    /* enum decoder: the encoder's widths mirrored, or none: from latent to items */
     double dropout; /* of the input, [0, 1) */
     double l2;      /* of ease: lambda, added to the diagonal of X'X; the rest of it: see baseline.h */
     double user_power, item_power, popularity_power;
@@ -45,7 +48,9 @@ struct train_config {
     struct {
         double cap;           /* largest weight of the KL term */
         int64_t anneal_steps; /* beta rises linearly to cap over so many steps; 0: at once */
+        double gamma;         /* > 0: instead, the weight of a user with n items is gamma n */
     } kl;
+    int64_t turns;        /* 0: none; N: N epochs of the encoder alone, then one of the decoder, and again */
     int precision;        /* enum precision */
     double loss_scale;    /* 0: dynamic */
     int64_t logit_memory; /* MB of a rank for logits; 0: as the backend thinks */

@@ -28,7 +28,8 @@ static const char help[] =
     "apply; the first and the last weight have a row an item), item_id (bytes), item_count (training "
     "users),\n"
     "(of ease: items/0/weight, of both ease and popularity items/0/bias),\n"
-    "and scalars: type (vae, dae, ease, popularity), activation, latent, config (the training's YAML), "
+    "and scalars: type (vae, dae, ease, popularity), activation, layer_norm (0, 1), latent, config (the "
+    "training's YAML), "
     "format_version.\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
 
@@ -110,6 +111,7 @@ static int write_npz(const char *path, const struct config *config, const struct
     if (!code) code = npz_add(npz, "item_count", NPZ_INT64, items->n, 0, 0, items->count);
     if (!code) code = add_text(npz, "type", types[config->model.type]);
     if (!code) code = add_text(npz, "activation", activations[config->model.activation]);
+    if (!code) code = add_int(npz, "layer_norm", config->model.layer_norm);
     if (!code) code = add_int(npz, "latent", config->model.latent);
     if (!code) code = add_text(npz, "config", text);
     if (!code) code = add_int(npz, "format_version", 1);

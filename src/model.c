@@ -48,10 +48,10 @@ static void lay_out(struct model *m) {
         return;
     }
     m->n_encoder = c->n_hidden + 1;
-    m->n_layers = 2 * m->n_encoder;
+    m->n_layers = c->decoder == DECODER_LINEAR ? m->n_encoder + 1 : 2 * m->n_encoder;
     for (int i = 0; i < c->n_hidden; i++) {
         m->width[i + 1] = c->hidden[i];
-        m->width[m->n_layers - 1 - i] = c->hidden[i];
+        if (c->decoder == DECODER_MIRROR) m->width[m->n_layers - 1 - i] = c->hidden[i];
     }
     m->width[m->n_encoder] = c->latent;
     for (int l = 0; l < m->n_layers; l++) {
@@ -109,7 +109,8 @@ static void free_workspace(struct model *m) {
     struct backend *b = m->backend;
     for (int l = 0; l < MODEL_LAYERS_MAX; l++) {
         if (m->out[l]) b->release(b, m->out[l]);
-        m->out[l] = NULL;
+        if (m->norm[l]) b->release(b, m->norm[l]);
+        m->out[l] = m->norm[l] = NULL;
     }
     real **others[] = {&m->noise, &m->z, &m->grad_a, &m->grad_b};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
@@ -127,6 +128,11 @@ void model_free(struct model *model) {
     *model = (struct model){0};
 }
 
+/* Is the output of layer l normalised? */
+static int is_normalized(const struct model *m, int l) {
+    return m->config.layer_norm && l < m->n_encoder - 1;
+}
+
 /* Workspace for so many rows. */
 static int reserve(struct model *m, int64_t rows) {
     struct backend *b = m->backend;
@@ -136,7 +142,8 @@ static int reserve(struct model *m, int64_t rows) {
     int widest = 0, complete = 1;
     for (int l = 0; l < m->n_layers - 1; l++) {
         m->out[l] = b->alloc(b, n * (size_t)out_width(m, l));
-        complete = complete && m->out[l];
+        if (is_normalized(m, l)) m->norm[l] = b->alloc(b, n * (size_t)out_width(m, l));
+        complete = complete && m->out[l] && (m->norm[l] || !is_normalized(m, l));
         if (out_width(m, l) > widest) widest = out_width(m, l);
     }
     if (m->config.type == MODEL_VAE) {
@@ -232,13 +239,13 @@ static enum activation activation_of(const struct model *m, int l) {
 
 /* What layer l >= 1 takes in. */
 static const real *input_of(const struct model *m, int l) {
-    return is_stats(m, l - 1) ? m->z : m->out[l - 1];
+    return is_stats(m, l - 1) ? m->z : is_normalized(m, l - 1) ? m->norm[l - 1] : m->out[l - 1];
 }
 
 /* All layers but the last, for the loaded batch. */
 static void forward(struct model *m, int64_t rows, const struct draw *draw) {
     struct backend *b = m->backend;
-    b->input_values(b, draw, m->config.dropout);
+    b->input_values(b, draw, m->turn == TURN_DECODER ? 0 : m->config.dropout);
     for (int l = 0; l < m->n_layers - 1; l++) {
         if (l == 0) {
             b->input_forward(b, weight(m, 0), bias(m, 0), out_width(m, 0), activation_of(m, 0), m->out[0]);
@@ -246,6 +253,7 @@ static void forward(struct model *m, int64_t rows, const struct draw *draw) {
             b->dense_forward(b, rows, m->width[l], out_width(m, l), input_of(m, l), weight(m, l), bias(m, l),
                              activation_of(m, l), m->out[l]);
         }
+        if (is_normalized(m, l)) b->normalize(b, rows, out_width(m, l), m->out[l], m->norm[l]);
         if (is_stats(m, l)) b->latent_forward(b, rows, m->config.latent, draw, m->out[l], m->noise, m->z);
     }
 }
@@ -259,11 +267,24 @@ static void tell_ready(struct model *m, int l) {
     }
 }
 
+void model_learning(const struct model *model, int *first, int *end) {
+    *first = model->turn == TURN_DECODER ? model->n_encoder : 0;
+    *end = model->turn == TURN_ENCODER ? model->n_encoder : model->n_layers;
+}
+
+void model_learning_range(const struct model *model, size_t *begin, size_t *n) {
+    int first, end;
+    model_learning(model, &first, &end);
+    *begin = model->tensor[2 * first].offset;
+    *n = (end < model->n_layers ? model->tensor[2 * end].offset : model->n_params) - *begin;
+}
+
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss) {
     struct backend *b = model->backend;
     int64_t n = rows->rows;
-    int last = model->n_layers - 1;
+    int last = model->n_layers - 1, first, end;
+    model_learning(model, &first, &end);
     *loss = (struct loss){0};
     int code = b->load(b, rows, users, 1);
     if (!code) code = reserve(model, n);
@@ -271,7 +292,7 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     if (code) return code;
     if (n == 0) { /* a rank without a part in this batch */
         b->zero(b, model->grads, model->n_params);
-        for (int l = last; l >= 0; l--) tell_ready(model, l);
+        for (int l = end - 1; l >= first; l--) tell_ready(model, l);
         return b->check(b);
     }
     forward(model, n, draw);
@@ -281,31 +302,36 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
         b->sample(b, &key, model->sampled);
     }
     loss->nll = b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
-                                bias(model, last), scale, model->smoothing, dy, weight_grad(model, last),
-                                bias_grad(model, last));
-    tell_ready(model, last);
-    for (int l = last - 1; l >= 0; l--) {
+                                bias(model, last), scale, model->smoothing, first < last ? dy : NULL,
+                                last < end ? weight_grad(model, last) : NULL,
+                                last < end ? bias_grad(model, last) : NULL);
+    if (last < end) tell_ready(model, last);
+    for (int l = last - 1; l >= first; l--) {
         real *swap = dy;
+        int is_learning = l < end;
         if (is_stats(model, l)) {
-            loss->kl = b->latent_backward(b, n, model->config.latent, beta, scale, model->out[l],
-                                          model->noise, dy, dx);
+            loss->kl = b->latent_backward(b, n, model->config.latent, beta, model->gamma, scale,
+                                          model->out[l], model->noise, dy, dx, &loss->penalty);
             dy = dx;
             dx = swap;
             swap = dy;
         }
+        if (is_normalized(model, l))
+            b->normalize_backward(b, n, out_width(model, l), model->out[l], model->norm[l], dy);
         if (l == 0) {
             b->input_backward(b, out_width(model, 0), activation_of(model, 0), model->out[0], dy,
                               weight_grad(model, 0), bias_grad(model, 0));
         } else {
             b->dense_backward(b, n, model->width[l], out_width(model, l), input_of(model, l),
-                              weight(model, l), model->out[l], activation_of(model, l), dy, dx,
-                              weight_grad(model, l), bias_grad(model, l));
+                              weight(model, l), model->out[l], activation_of(model, l), dy,
+                              l > first ? dx : NULL, is_learning ? weight_grad(model, l) : NULL,
+                              is_learning ? bias_grad(model, l) : NULL);
             dy = dx;
             dx = swap;
         }
-        tell_ready(model, l);
+        if (is_learning) tell_ready(model, l);
     }
-    return b->losses ? b->losses(b, &loss->nll, &loss->kl) : b->check(b);
+    return b->losses ? b->losses(b, &loss->nll, &loss->kl, &loss->penalty) : b->check(b);
 }
 
 /* ease is the input layer alone. popularity is a layer whose input is zero. */

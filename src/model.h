@@ -3,7 +3,9 @@
  *
  *   x (L2-normalised, dropped out) -> encoder hidden layers -> latent -> decoder hidden layers -> logits
  * VAE: the encoder's last layer gives mu and log variance without activation, z is drawn (training) or mu
- * (scoring). DAE: the latent layer has the activation too. The decoder mirrors the encoder's widths.
+ * (scoring). DAE: the latent layer has the activation too. The decoder mirrors the encoder's widths, or is
+ * linear: one layer from latent to logits. With layer_norm the output of each hidden layer of the encoder is
+ * normalised (layer_norm.h) on its way to the next one.
  *
  * All parameters are one block of memory (gradients and Adam's moments likewise), cut into tensors: the first
  * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. Each begins at a
@@ -36,6 +38,10 @@ struct tensor {
     int is_range; /* rows (of a bias: columns) are items */
 };
 
+/* Which half a batch is for. The encoder alone learns with dropout, the decoder alone without, and from a
+ * latent layer that is drawn all the same (Shenbin et al. 2020). */
+enum turn { TURN_BOTH, TURN_ENCODER, TURN_DECODER };
+
 struct model {
     struct model_config config;
     int64_t n_items;         /* this rank's */
@@ -50,13 +56,16 @@ struct model {
     real *params;        /* [n_params], backend memory, owned */
     real *grads;         /* [n_params] or NULL when only scoring */
     double smoothing;    /* of the labels, see output_train in backend.h; 0 unless the trainer sets it */
+    double gamma;        /* of the KL term, see latent_backward in backend.h; likewise */
+    enum turn turn;      /* likewise */
     int64_t sampled;     /* items of a sampled softmax; 0 unless the trainer sets it, with */
     int64_t sample_step; /* which step of the epoch it is */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
-    real *out[MODEL_LAYERS_MAX]; /* layer l's output [capacity, width of it]; NULL for the last */
-    real *noise, *z;             /* [capacity, latent] (VAE); popularity: z[capacity] is zero */
-    real *grad_a, *grad_b;       /* [capacity, widest] */
+    real *out[MODEL_LAYERS_MAX];  /* layer l's output [capacity, width of it]; NULL for the last */
+    real *norm[MODEL_LAYERS_MAX]; /* the same normalised; NULL if it is not */
+    real *noise, *z;              /* [capacity, latent] (VAE); popularity: z[capacity] is zero */
+    real *grad_a, *grad_b;        /* [capacity, widest] */
 };
 
 /* Is it trained, by steps? Otherwise baseline_fit computes it. */
@@ -81,10 +90,16 @@ int model_init(struct model *model, uint64_t seed);
 /* Sums over the users of a batch; the caller divides. */
 struct loss {
     double nll, kl;
+    double penalty; /* of weight * KL, with gamma */
 };
 
+/* The layers that learn in this turn, [first, end), and where their parameters are in the block. */
+void model_learning(const struct model *model, int *first, int *end);
+void model_learning_range(const struct model *model, size_t *begin, size_t *n);
+
 /* Gradients of scale * sum over the batch of (nll + beta * kl) into model->grads (all but untouched rows of
- * encoder/0/weight are set), and the unscaled sums. Of an asynchronous backend the gradients may still be
+ * encoder/0/weight are set; those of layers that do not learn in this turn stay), and the unscaled sums; the
+ * decoder's turn has no kl. Of an asynchronous backend the gradients may still be
  * under way. Collective over the item ranks of a grid. EX_OSERR. */
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss);

@@ -40,9 +40,11 @@ void optimizer_update(const struct optimizer *optimizer, struct model *model,
         .unscale = optimizer->unscale,
     };
     const struct tensor *tensor = model->tensor;
-    for (int t = 0, next; t < model->n_tensors; t = next) {
+    int first, last;
+    model_learning(model, &first, &last);
+    for (int t = 2 * first, next; t < 2 * last; t = next) {
         /* tensors that decay alike are updated in one go */
-        for (next = t + 1; next < model->n_tensors; next++) {
+        for (next = t + 1; next < 2 * last; next++) {
             if (config->weight_decay != 0 && tensor[next].is_bias != tensor[t].is_bias) break;
         }
         size_t at = tensor[t].offset, end = next < model->n_tensors ? tensor[next].offset : model->n_params;

@@ -17,7 +17,8 @@ void optimizer_free(const struct model *model, struct optimizer *optimizer);
 /* The learning rate of the step-th update (from 1): rises linearly over warmup_steps, then stays. */
 double optimizer_learning_rate(const struct train_config *config, int64_t step);
 
-/* The step-th update (from 1) of the parameters from the model's gradients. Biases have no weight decay. */
+/* The step-th update (from 1) of the parameters from the model's gradients: of the layers that learn in the
+ * model's turn, of which it is the step-th. Biases have no weight decay. */
 void optimizer_update(const struct optimizer *optimizer, struct model *model,
                       const struct train_config *config, int64_t step);
 

@@ -17,6 +17,7 @@
 
 #include "candidate.h"
 #include "error.h"
+#include "layer_norm.h"
 #include "vector.h"
 
 /* as many sums as there are registers for */
@@ -57,6 +58,7 @@ struct layer {
     int n_in;
     int64_t n_out, panels;
     enum activation act;
+    int is_normalized;
     void *weight; /* [panels, n_in, PANEL] */
     float *bias;  /* [panels * PANEL] */
 };
@@ -76,6 +78,7 @@ struct scorer {
     int64_t n_items;
     int first_width, first_stride;
     enum activation first_act;
+    int first_is_normalized;
     int is_direct; /* ease: the first layer's numbers, not normalised, are the logits */
     void *first;   /* [n_items, first_stride] */
     float *first_bias;
@@ -252,6 +255,7 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
         int is_last = l == model->n_layers - 1;
         enum activation act =
             is_stats || is_last ? ACTIVATION_NONE : (enum activation)model->config.activation;
+        int is_normalized = model->config.layer_norm && l < model->n_encoder - 1;
         int64_t n_out = is_last ? model->n_items : model->width[l + 1];
         code = fetch(model, 2 * l, &weight);
         if (!code) code = fetch(model, 2 * l + 1, &bias);
@@ -259,6 +263,7 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
             s->first_width = (int)n_out; /* mu alone of an encoder that has no other layer */
             s->first_stride = (int)round_up(n_out, GATHER * LANES);
             s->first_act = act;
+            s->first_is_normalized = is_normalized;
             s->stride = s->first_stride;
             code = pack_first(s, weight, bias, model->tensor[0].cols);
         } else if (!code) {
@@ -267,6 +272,7 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
             to->n_out = n_out;
             to->panels = round_up(n_out, PANEL) / PANEL;
             to->act = act;
+            to->is_normalized = is_normalized;
             if (!is_last && to->panels * PANEL > s->stride) s->stride = to->panels * PANEL;
             code = pack(s, weight, bias, model->tensor[2 * l].cols, is_last, to);
         }
@@ -559,6 +565,12 @@ static int reserve(struct scorer *s, int64_t rows, int64_t parts, int k) {
     return 0;
 }
 
+/* The first n numbers of each row; the threads of a team share them. */
+static void normalize(const struct scorer *s, int64_t rows, int64_t n, float *y) {
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < rows; r++) layer_norm_row(n, y + r * s->stride, y + r * s->stride);
+}
+
 int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_t *top, float *scores) {
     const struct layer *last = &s->layer[s->n_layers - 1];
     const int64_t rows = m->rows, threads = omp_get_max_threads();
@@ -586,6 +598,7 @@ int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_
                        x + r * s->stride);
             }
         }
+        if (s->first_is_normalized) normalize(s, rows, s->first_width, x);
         for (int l = 0; l < s->n_layers - 1; l++) {
             const struct layer *layer = &s->layer[l];
 #pragma omp for collapse(2) schedule(static)
@@ -598,6 +611,7 @@ int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_
                     for (int64_t i = 0; i < n; i++) activate(layer->act, PANEL, to + i * s->stride);
                 }
             }
+            if (layer->is_normalized) normalize(s, rows, layer->n_out, y);
             float *swap = x;
             x = y;
             y = swap;

@@ -219,11 +219,15 @@ static int check_checkpoint(const struct trainer *t, const char *path, const str
     }
     if (old->type != new->type || old->n_hidden != new->n_hidden || old->latent != new->latent ||
         memcmp(old->hidden, new->hidden, (size_t) new->n_hidden * sizeof *new->hidden) != 0 ||
-        old->activation != new->activation || !model_is_network(new)) {
+        old->activation != new->activation || old->layer_norm != new->layer_norm ||
+        old->decoder != new->decoder || !model_is_network(new)) {
         return error_set(EX_CONFIG,
-                         "%s: is of another model: model.type, hidden, latent and activation have to "
-                         "stay; a new model wants another output.path",
+                         "%s: is of another model: model.type, hidden, latent, activation, layer_norm and "
+                         "decoder have to stay; a new model wants another output.path",
                          path);
+    }
+    if (was->turns != is->turns) {
+        return error_set(EX_CONFIG, "%s: train.turns has to stay %lld", path, (long long)was->turns);
     }
     if (info->state.epoch_step > 0 && (was->batch_size != is->batch_size || was->seed != is->seed)) {
         return error_set(EX_CONFIG,
@@ -286,7 +290,7 @@ static void introduce(struct trainer *t, const char *checkpoint) {
         snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->hidden[i]);
     }
     snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->latent);
-    for (int i = m->n_hidden - 1; i >= 0; i--) {
+    for (int i = m->n_hidden - 1; i >= 0 && m->decoder == DECODER_MIRROR; i--) {
         snprintf(layers + strlen(layers), sizeof layers - strlen(layers), "-%d", m->hidden[i]);
     }
     report_line(&t->report, "vaecf-train %s: %d rank%s, %s: %s", program_version_text, t->comm->size,
@@ -381,6 +385,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     if (!code) code = model_create_range(&c->model, &t->grid, &t->backend, is_network, &t->model);
     if (!code && is_network) code = optimizer_create(&t->model, &t->optimizer);
     t->model.smoothing = t->config->train.label_smoothing;
+    t->model.gamma = t->config->train.kl.gamma;
     t->model.sampled = is_network ? c->train.sampled_softmax : 0;
     if (!code && t->model.sampled > 0 && !t->backend.sample) {
         code = error_set(EX_CONFIG, "train.sampled_softmax: the CPU alone has it; want 0, or device: cpu");
@@ -421,6 +426,19 @@ static void tear_down(struct trainer *t) {
 
 /* ---- a step ---- */
 
+/* What an epoch, counted from 0, is for. */
+static enum turn turn_of(const struct train_config *c, int64_t epoch) {
+    if (c->turns == 0) return TURN_BOTH;
+    return epoch % (c->turns + 1) < c->turns ? TURN_ENCODER : TURN_DECODER;
+}
+
+/* Steps so far of that turn: what Adam, the warm-up and beta count. */
+static int64_t steps_of(const struct train_state *s, enum turn turn) {
+    return turn == TURN_ENCODER   ? s->encoder_steps
+           : turn == TURN_DECODER ? s->step - s->encoder_steps
+                                  : s->step;
+}
+
 /* beta of the step after `steps` ones. */
 static double beta_after(const struct train_config *c, int64_t steps) {
     double part = c->kl.anneal_steps > 0 ? (double)steps / (double)c->kl.anneal_steps : 1;
@@ -455,12 +473,17 @@ static int is_guarded(const struct trainer *t) {
 /* Sums the gradients over the ranks and updates the weights, unless fp16 has overflowed. */
 static void update(struct trainer *t) {
     struct backend *b = &t->backend;
-    const struct tensor *first = &t->model.tensor[0], *rest = &t->model.tensor[1];
+    const struct tensor *first = &t->model.tensor[0];
     const struct comm *data = &t->grid.data;
-    b->input_all_reduce(b, data, (int)first->cols, t->model.grads + first->offset);
-    b->all_reduce(b, data, t->model.grads + rest->offset, t->model.n_params - rest->offset);
-    if (is_guarded(t)) b->guard(b, t->model.grads, t->model.n_params);
-    optimizer_update(&t->optimizer, &t->model, &t->config->train, t->state.step + 1);
+    size_t begin, n, own = 0; /* own: of the first weight, whose sum is another */
+    model_learning_range(&t->model, &begin, &n);
+    if (t->model.turn != TURN_DECODER) {
+        b->input_all_reduce(b, data, (int)first->cols, t->model.grads + first->offset);
+        own = t->model.tensor[1].offset;
+    }
+    b->all_reduce(b, data, t->model.grads + begin + own, n - own);
+    if (is_guarded(t)) b->guard(b, t->model.grads + begin, n);
+    optimizer_update(&t->optimizer, &t->model, &t->config->train, steps_of(&t->state, t->model.turn) + 1);
 }
 
 /* Counts the step, unless it was skipped. */
@@ -468,14 +491,19 @@ static int settle(struct trainer *t) {
     int is_skipped = is_guarded(t) && t->backend.overflowed(&t->backend);
     int code = is_guarded(t) ? loss_scale_update(&t->config->train, is_skipped, &t->state) : 0;
     t->state.step += !is_skipped;
+    t->state.encoder_steps += !is_skipped && t->model.turn == TURN_ENCODER;
     return code;
 }
 
 /* The gradients of a step on rows that are on the device, where it may be recorded already. */
 static int kept_step(struct trainer *t, const struct draw *draw, double beta, double scale) {
     struct backend *b = &t->backend;
-    struct step step = {
-        .draw = *draw, .first = t->state.epoch_step * t->sampler.batch_size, .beta = beta, .scale = scale};
+    struct step step = {.draw = *draw,
+                        .first = t->state.epoch_step * t->sampler.batch_size,
+                        .beta = beta,
+                        .gamma = t->model.gamma,
+                        .scale = scale,
+                        .turn = (int)t->model.turn};
     struct loss none;
     if (b->step_begin(b, &step)) return 0;
     const struct csr rows = {.rows = step.rows, .cols = t->dataset.n_items};
@@ -484,14 +512,16 @@ static int kept_step(struct trainer *t, const struct draw *draw, double beta, do
 }
 
 /* What the ranks tell each other in every step. */
-enum { SUM_NLL, SUM_KL, SUM_FAILED, SUM_STOP, SUM_SAVE, SUM_SHOW, SUMS };
+enum { SUM_NLL, SUM_KL, SUM_PENALTY, SUM_FAILED, SUM_STOP, SUM_SAVE, SUM_SHOW, SUMS };
 
 /* One update. *stop: a rank was told to stop; *due: the clock wants a checkpoint. */
 static int train_step(struct trainer *t, int *stop, int *due) {
     const struct train_config *c = &t->config->train;
     struct train_state *s = &t->state;
     const struct draw draw = {(uint64_t)c->seed, (uint32_t)s->epoch};
-    double beta = beta_after(c, s->step), users = (double)sampler_step_users(&t->sampler, s->epoch_step);
+    t->model.turn = turn_of(c, s->epoch);
+    double beta = beta_after(c, steps_of(s, t->model.turn)),
+           users = (double)sampler_step_users(&t->sampler, s->epoch_step);
     double begin = now(), minutes = c->checkpoint.every_minutes;
     int is_counting = t->grid.items.rank == 0; /* all ranks of a row have the same loss */
     double scale = s->loss_scale / users;
@@ -510,6 +540,7 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     double sums[SUMS] = {
         [SUM_NLL] = is_counting ? loss.nll : 0,
         [SUM_KL] = is_counting ? loss.kl : 0,
+        [SUM_PENALTY] = is_counting ? loss.penalty : 0,
         [SUM_FAILED] = code != 0,
         [SUM_STOP] = signals_came(),
         [SUM_SAVE] = t->comm->rank == 0 && minutes > 0 && begin - t->saved >= 60 * minutes,
@@ -525,7 +556,7 @@ static int train_step(struct trainer *t, int *stop, int *due) {
     s->epoch_users += (int64_t)users;
     s->epoch_nll += sums[SUM_NLL];
     s->epoch_kl += sums[SUM_KL];
-    s->epoch_loss += sums[SUM_NLL] + beta * sums[SUM_KL];
+    s->epoch_loss += sums[SUM_NLL] + (c->kl.gamma > 0 ? sums[SUM_PENALTY] : beta * sums[SUM_KL]);
     s->epoch_seconds += now() - begin;
     *stop = sums[SUM_STOP] > 0;
     *due = sums[SUM_SAVE] > 0;
@@ -576,7 +607,10 @@ static int validate(struct trainer *t, int *is_best) {
 
 static int report(struct trainer *t, int validated, int is_best) {
     const struct train_state *s = &t->state;
+    const struct train_config *c = &t->config->train;
     double users = (double)s->epoch_users;
+    enum turn turn = turn_of(c, s->epoch - 1);
+    int64_t steps = steps_of(s, turn);
     struct report_row row = {
         .epoch = s->epoch,
         .step = s->step,
@@ -585,8 +619,8 @@ static int report(struct trainer *t, int validated, int is_best) {
         .loss = s->epoch_loss / users,
         .nll = s->epoch_nll / users,
         .kl = s->epoch_kl / users,
-        .beta = beta_after(&t->config->train, s->step - 1),
-        .learning_rate = optimizer_learning_rate(&t->config->train, s->step),
+        .beta = beta_after(c, steps - 1),
+        .learning_rate = optimizer_learning_rate(c, steps),
         .loss_scale = s->loss_scale,
         .skipped_steps = s->epoch_skipped,
         .n_metrics = t->n_metrics,
@@ -600,6 +634,7 @@ static int report(struct trainer *t, int validated, int is_best) {
         snprintf(value, sizeof value, "  %s %.5f%s", name, metrics_value(&t->metrics, t->chosen),
                  is_best ? " *" : "  ");
     }
+    if (c->kl.gamma > 0 || turn == TURN_DECODER) row.beta = row.kl > 0 ? (row.loss - row.nll) / row.kl : 0;
     if (!model_is_network(&t->config->model)) {
         row.beta = row.learning_rate = 0;
         report_duration(s->epoch_seconds, left);

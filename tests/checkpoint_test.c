@@ -69,6 +69,7 @@ static int save(const char *name, int64_t step, int with_moments) {
     struct train_state state = {.epoch = 4,
                                 .epoch_step = 2,
                                 .step = step,
+                                .encoder_steps = step / 3,
                                 .loss_scale = 1,
                                 .best_value = 0.25,
                                 .best_epoch = 3,
@@ -89,6 +90,7 @@ static void test_there_and_back(void **state) {
     assert_memory_equal(&info.config, &config, sizeof config);
     assert_int_equal(info.state.step, 123);
     assert_int_equal(info.state.epoch_users, 77);
+    assert_int_equal(info.state.encoder_steps, 41);
     assert_true(info.state.epoch_nll == 1.0 / 3 && info.state.best_value == 0.25);
     assert_string_equal(info.fingerprint, "0123456789abcdef");
     assert_int_equal(info.has_optimizer, 1);

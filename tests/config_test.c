@@ -18,7 +18,8 @@ static void test_contract(void **state) {
     (void)state;
     static const char text[] =
         "data:   {path: data/ml-20m}\n"
-        "model:  {type: dae, hidden: [600, 300], latent: 200, activation: relu, dropout: 0.25}\n"
+        "model:  {type: dae, hidden: [600, 300], latent: 200, activation: relu, dropout: 0.25,\n"
+        "         decoder: linear, layer_norm: yes}\n"
         "train:\n"
         "  seed: 9\n"
         "  epochs: 20\n"
@@ -28,6 +29,7 @@ static void test_contract(void **state) {
         "  weight_decay: 0.01\n"
         "  warmup_steps: 7\n"
         "  kl: {cap: 0.3, anneal_steps: 100}\n"
+        "  turns: 3\n"
         "  precision: fp16\n"
         "  loss_scale: 1024\n"
         "  early_stopping: {metric: recall_all@20, patience: 5}\n"
@@ -43,6 +45,7 @@ static void test_contract(void **state) {
     assert_int_equal(c.model.n_hidden, 2);
     assert_int_equal(c.model.hidden[1], 300);
     assert_int_equal(c.model.activation, ACTIVATION_RELU);
+    assert_true(c.model.layer_norm == 1 && c.model.decoder == DECODER_LINEAR && c.train.turns == 3);
     assert_true(c.model.dropout == 0.25 && c.train.learning_rate == 1e-4 && c.train.weight_decay == 0.01);
     assert_int_equal(c.train.optimizer, OPTIMIZER_ADAMW);
     assert_int_equal(c.train.warmup_steps, 7);
@@ -94,6 +97,10 @@ static void test_mistakes(void **state) {
         {"model: {dropout: 1}\n", ":3", "dropout"},
         {"model: {hidden: [1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1]}\n", ":3", "hidden"},
         {"device: tpu\n", ":3", "cuda"},
+        {"model: {layer_norm: maybe}\n", ":3", "no, yes"},
+        {"model: {hidden: [], layer_norm: yes}\n", "", "model.hidden"},
+        {"model: {type: dae}\ntrain: {kl: {gamma: 0.005}}\n", "", "model.type vae"},
+        {"model: {type: ease}\ntrain: {turns: 3}\n", "", "train.turns"},
         {"train:\n\tepochs: 5\n", ":", ""},
         {"train: {epochs: 5\n", ":", ""},
         {"- 5\n", ":", ""},
@@ -143,7 +150,7 @@ static void test_set(void **state) {
 
 static void test_examples(void **state) {
     (void)state;
-    static const char *const names[] = {"demo", "ml-100k", "ml-1m", "ml-20m", "gowalla"};
+    static const char *const names[] = {"demo", "ml-100k", "ml-1m", "ml-20m", "gowalla", "ml-1m-recvae"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         char path[64];
         struct config c;

@@ -224,9 +224,38 @@ static void test_dense_layers(void **state) {
     for (int i = 0; i < SHAPES; i++) dense(&shapes[i], 1 + 13 * i, (enum activation)((i + 1) % 4), i % 2);
 }
 
+/* ---- layer normalisation ---- */
+
+static void normalize(const struct shape *s) {
+    struct pair p;
+    if (!create(&p, s)) skip();
+    size_t n = (size_t)(s->rows * s->h);
+    real *numbers = random_numbers(n, 1), *gradient = random_numbers(n, 1), *x[2], *dx[2];
+    load(&p, 1);
+    for (int d = 0; d < 2; d++) {
+        struct backend *k = &p.backend[d];
+        real *y = up(&p, d, numbers, n);
+        x[d] = up(&p, d, NULL, n);
+        dx[d] = up(&p, d, gradient, n);
+        k->normalize(k, s->rows, s->h, y, x[d]);
+        k->normalize_backward(k, s->rows, s->h, y, x[d], dx[d]);
+        k->release(k, y);
+    }
+    same(&p, "x", x, n, 5e-6);
+    same(&p, "dx", dx, n, 5e-6);
+    free(numbers);
+    free(gradient);
+    destroy(&p);
+}
+
+static void test_normalizing(void **state) {
+    (void)state;
+    for (int i = 0; i < SHAPES; i++) normalize(&shapes[i]);
+}
+
 /* ---- the latent layer ---- */
 
-static void latent(const struct shape *s, int is_drawn) {
+static void latent(const struct shape *s, int is_drawn, double gamma) {
     struct pair p;
     if (!create(&p, s)) skip();
     const struct draw draw = {9, 2};
@@ -234,7 +263,7 @@ static void latent(const struct shape *s, int is_drawn) {
     size_t half = (size_t)(s->rows * n);
     real *stats = random_numbers(2 * half, 2), *gradient = random_numbers(half, 1), *z[2], *noise[2],
          *dstats[2];
-    double kl[2];
+    double kl[2], penalty[2];
     load(&p, 1);
     for (int d = 0; d < 2; d++) {
         struct backend *k = &p.backend[d];
@@ -244,12 +273,14 @@ static void latent(const struct shape *s, int is_drawn) {
         noise[d] = up(&p, d, NULL, half);
         dstats[d] = up(&p, d, NULL, 2 * half);
         k->latent_forward(k, s->rows, n, is_drawn ? &draw : NULL, from, noise[d], z[d]);
-        kl[d] = k->latent_backward(k, s->rows, n, 0.7, 0.01, from, noise[d], dz, dstats[d]);
-        if (k->losses) assert_int_equal(k->losses(k, &nll, &kl[d]), 0);
+        kl[d] =
+            k->latent_backward(k, s->rows, n, 0.7, gamma, 0.01, from, noise[d], dz, dstats[d], &penalty[d]);
+        if (k->losses) assert_int_equal(k->losses(k, &nll, &kl[d], &penalty[d]), 0);
         k->release(k, from);
         k->release(k, dz);
     }
     near("kl", kl[1], kl[0], 1e-5);
+    near("penalty", penalty[1], penalty[0], 1e-5);
     same(&p, "z", z, half, 2e-6);
     same(&p, "noise", noise, half, 2e-6);
     same(&p, "dstats", dstats, 2 * half, 2e-6);
@@ -260,8 +291,8 @@ static void latent(const struct shape *s, int is_drawn) {
 
 static void test_latent_layer(void **state) {
     (void)state;
-    for (int i = 0; i < SHAPES; i++) latent(&shapes[i], 1);
-    latent(&shapes[4], 0);
+    for (int i = 0; i < SHAPES; i++) latent(&shapes[i], 1, i % 2 ? 0.05 : 0);
+    latent(&shapes[4], 0, 0);
 }
 
 /* ---- the output layer ---- */
@@ -287,7 +318,7 @@ static void output(const struct shape *s, double size) {
         m[2] = up(&p, d, NULL, whole);
         m[3] = up(&p, d, NULL, (size_t)(s->rows * s->items));
         nll[d] = k->output_train(k, s->rows, s->h, from, weights, bias, 0.01, 0.1, m[0], m[1], m[2]);
-        if (k->losses) assert_int_equal(k->losses(k, &nll[d], &kl), 0);
+        if (k->losses) assert_int_equal(k->losses(k, &nll[d], &kl, &kl), 0);
         assert_true(kl == 0);
         k->output_scores(k, s->rows, s->h, from, weights, bias, m[3]);
         if (k->check(k)) fail_msg("%s", error_message());
@@ -510,17 +541,20 @@ struct learner {
     real *m, *v;
 };
 
-static void begin_learning(struct pair *p, int d, struct learner *l) {
+static void begin_learning(struct pair *p, int d, struct learner *l, int turns) {
     const struct model_config config = {.type = MODEL_VAE,
                                         .n_hidden = 1,
                                         .hidden = {24},
                                         .latent = 9,
                                         .activation = ACTIVATION_TANH,
+                                        .layer_norm = turns,
+                                        .decoder = turns ? DECODER_LINEAR : DECODER_MIRROR,
                                         .dropout = 0.5};
     struct backend *b = &p->backend[d];
     if (model_create(&config, p->rows.cols, b, 1, &l->model) || model_init(&l->model, 3)) {
         fail_msg("%s", error_message());
     }
+    l->model.gamma = turns ? 0.05 : 0;
     l->m = up(p, d, NULL, l->model.n_params);
     l->v = up(p, d, NULL, l->model.n_params);
 }
@@ -542,9 +576,11 @@ static void find_gradients(struct learner *l, const struct step *step, const str
 static void apply_gradients(struct learner *l, const struct adam_step *adam, int is_guarded) {
     struct model *model = &l->model;
     struct backend *b = model->backend;
-    b->input_all_reduce(b, &(struct comm){.size = 1}, (int)model->tensor[0].cols, model->grads);
-    if (is_guarded) b->guard(b, model->grads, model->n_params);
-    b->adam(b, adam, model->n_params, model->params, model->grads, l->m, l->v);
+    size_t at, n;
+    model_learning_range(model, &at, &n);
+    if (at == 0) b->input_all_reduce(b, &(struct comm){.size = 1}, (int)model->tensor[0].cols, model->grads);
+    if (is_guarded) b->guard(b, model->grads + at, n);
+    b->adam(b, adam, n, model->params + at, model->grads + at, l->m + at, l->v + at);
 }
 
 /* The rows and users of a step of n rows as the sampler hands them out, but for those before row `from`. */
@@ -564,8 +600,10 @@ static void take(const struct pair *p, const struct step *step, int64_t n, int64
 }
 
 /* Epochs of full steps and a shorter one: every step after the second of its kind is a replay, and all are as
- * on the CPU. An overflow in one of them is skipped. The rank has the rows from `from` on. */
-static void kept_steps(const struct shape *s, enum precision precision, int64_t from, double error) {
+ * on the CPU. An overflow in one of them is skipped. The rank has the rows from `from` on. In turns: two
+ * epochs for the encoder, then one for the decoder. */
+static void kept_steps(const struct shape *s, enum precision precision, int64_t from, int turns,
+                       double error) {
     enum { EPOCHS = 5 };
     struct pair p;
     struct learner learner[2];
@@ -577,7 +615,7 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
     rows.indices = calloc((size_t)(batch * s->items) + 1, sizeof *rows.indices);
     int64_t *users = calloc((size_t)batch, sizeof *users);
     struct backend *cpu = &p.backend[0], *gpu = &p.backend[1];
-    for (int d = 0; d < 2; d++) begin_learning(&p, d, &learner[d]);
+    for (int d = 0; d < 2; d++) begin_learning(&p, d, &learner[d], turns);
     int64_t *starts = calloc((size_t)(s->rows - from) + 1, sizeof *starts), skipped = p.rows.indptr[from];
     for (int64_t r = from; r <= s->rows; r++) starts[r - from] = p.rows.indptr[r] - skipped;
     const struct csr own = {s->rows - from, s->items, starts, p.rows.indices + skipped, NULL};
@@ -588,6 +626,10 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
         struct step step = {.draw = {7, (uint32_t)(at / steps)},
                             .first = first,
                             .beta = 0.02 * at,
+                            .gamma = learner[0].model.gamma,
+                            .turn = !turns               ? TURN_BOTH
+                                    : at / steps % 3 < 2 ? TURN_ENCODER
+                                                         : TURN_DECODER,
                             .scale = is_overflow ? 1e38 : 64.0 / (double)batch};
         const struct adam_step adam = {.learning_rate = 0.001 * at,
                                        .beta1 = 0.9,
@@ -597,11 +639,12 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
                                        .correction2 = 1 - pow(0.99, at + 1),
                                        .unscale = 1 / 64.0};
         struct loss loss;
+        for (int d = 0; d < 2; d++) learner[d].model.turn = (enum turn)step.turn;
         take(&p, &step, n, from, &rows, users);
         find_gradients(&learner[0], &step, &rows, users, &loss);
         sums[0] += loss.nll;
         sums[1] += loss.kl;
-        sums[2] += loss.nll + step.beta * loss.kl;
+        sums[2] += loss.nll + (turns ? loss.penalty : step.beta * loss.kl);
         if (gpu->step_begin(gpu, &step)) {
             replays++;
         } else {
@@ -619,7 +662,7 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
         for (int i = 0; i < 3; i++) near("sum of losses", fetched[i], sums[i], error);
         memset(sums, 0, sizeof sums);
     }
-    assert_true(replays >= EPOCHS * steps - (from ? 6 : 4));
+    assert_true(replays >= EPOCHS * steps - (from || turns ? 8 : 4));
     real *weights[2] = {learner[0].model.params, learner[1].model.params}, *host[2];
     size_t n = learner[0].model.n_params;
     for (int d = 0; d < 2; d++) {
@@ -647,11 +690,13 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
 
 static void test_kept_steps(void **state) {
     (void)state;
-    kept_steps(&shapes[6], PRECISION_FP32, 0, 1e-4);
-    kept_steps(&shapes[7], PRECISION_FP32, 0, 1e-4);
-    kept_steps(&shapes[7], PRECISION_FP32, 100, 1e-4);
-    kept_steps(&shapes[7], PRECISION_BF16, 60, 5e-3);
-    kept_steps(&shapes[7], PRECISION_FP16, 0, 2e-3);
+    kept_steps(&shapes[6], PRECISION_FP32, 0, 0, 1e-4);
+    kept_steps(&shapes[7], PRECISION_FP32, 0, 0, 1e-4);
+    kept_steps(&shapes[7], PRECISION_FP32, 100, 0, 1e-4);
+    kept_steps(&shapes[7], PRECISION_BF16, 60, 0, 5e-3);
+    kept_steps(&shapes[7], PRECISION_FP16, 0, 0, 2e-3);
+    kept_steps(&shapes[7], PRECISION_FP32, 0, 1, 1e-4);
+    kept_steps(&shapes[7], PRECISION_FP16, 0, 1, 2e-3);
 }
 
 /* ---- batch after batch ---- */
@@ -697,7 +742,8 @@ int main(void) {
         cmocka_unit_test(test_latent_layer),    cmocka_unit_test(test_output_layer),
         cmocka_unit_test(test_output_in_tiles), cmocka_unit_test(test_ranking),
         cmocka_unit_test(test_update),          cmocka_unit_test(test_network),
-        cmocka_unit_test(test_kept_steps),      cmocka_unit_test(test_many_batches),
+        cmocka_unit_test(test_normalizing),     cmocka_unit_test(test_kept_steps),
+        cmocka_unit_test(test_many_batches),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

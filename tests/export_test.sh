@@ -36,7 +36,8 @@ sys.exit(int(n != len(users) * len(ids) or error > 1e-5))
 E
 
 for model in "type: vae, hidden: [12], latent: 6" "type: dae, hidden: [9, 7], latent: 5, activation: relu" \
-    "type: vae, hidden: [], latent: 6, activation: sigmoid"; do
+    "type: vae, hidden: [], latent: 6, activation: sigmoid" \
+    "type: vae, hidden: [12, 9], latent: 6, layer_norm: yes, decoder: linear"; do
     cat >"$tmp/run.yaml" <<E
 data: {path: $tmp/data}
 model: {$model}

@@ -24,10 +24,10 @@ static const double beta = 0.3, scale = 1.0 / ROWS;
 static double loss_of(struct model *model) {
     struct loss loss;
     assert_int_equal(model_train_batch(model, &rows, users, &draw, beta, scale, &loss), 0);
-    return scale * (loss.nll + beta * loss.kl);
+    return scale * (loss.nll + (model->gamma > 0 ? loss.penalty : beta * loss.kl));
 }
 
-static void compare(struct model_config config) {
+static void compare(struct model_config config, double gamma) {
     const double step = 1e-5;
     struct backend backend;
     struct model model;
@@ -35,6 +35,7 @@ static void compare(struct model_config config) {
     assert_int_equal(backend_cpu_create(ITEMS, PRECISION_FP32, &backend), 0);
     assert_int_equal(model_create(&config, ITEMS, &backend, 1, &model), 0);
     assert_int_equal(model_init(&model, 11), 0);
+    model.gamma = gamma;
     for (size_t i = 0; i < model.n_params; i++) model.params[i] *= 1.5; /* away from the linear part */
     loss_of(&model);
     backend.input_all_reduce(&backend, &alone, (int)model.tensor[0].cols, model.grads);
@@ -72,7 +73,8 @@ static void test_vae(void **state) {
                                   .hidden = {6},
                                   .latent = 4,
                                   .activation = ACTIVATION_TANH,
-                                  .dropout = 0.5});
+                                  .dropout = 0.5},
+            0);
 }
 
 static void test_vae_two_hidden_layers(void **state) {
@@ -82,12 +84,13 @@ static void test_vae_two_hidden_layers(void **state) {
                                   .hidden = {7, 5},
                                   .latent = 3,
                                   .activation = ACTIVATION_SIGMOID,
-                                  .dropout = 0.25});
+                                  .dropout = 0.25},
+            0);
 }
 
 static void test_vae_without_hidden_layer(void **state) {
     (void)state;
-    compare((struct model_config){.type = MODEL_VAE, .latent = 5, .activation = ACTIVATION_TANH});
+    compare((struct model_config){.type = MODEL_VAE, .latent = 5, .activation = ACTIVATION_TANH}, 0);
 }
 
 static void test_dae(void **state) {
@@ -97,7 +100,8 @@ static void test_dae(void **state) {
                                   .hidden = {6},
                                   .latent = 4,
                                   .activation = ACTIVATION_TANH,
-                                  .dropout = 0.5});
+                                  .dropout = 0.5},
+            0);
 }
 
 static void test_dae_relu(void **state) {
@@ -107,7 +111,34 @@ static void test_dae_relu(void **state) {
                                   .hidden = {9},
                                   .latent = 6,
                                   .activation = ACTIVATION_RELU,
-                                  .dropout = 0.1});
+                                  .dropout = 0.1},
+            0);
+}
+
+/* Each user's own weight of the KL term; of the empty row it is 0. */
+static void test_recvae(void **state) {
+    (void)state;
+    compare((struct model_config){.type = MODEL_VAE,
+                                  .n_hidden = 2,
+                                  .hidden = {7, 5},
+                                  .latent = 3,
+                                  .activation = ACTIVATION_TANH,
+                                  .layer_norm = 1,
+                                  .decoder = DECODER_LINEAR,
+                                  .dropout = 0.25},
+            0.1);
+}
+
+static void test_layer_norm(void **state) {
+    (void)state;
+    compare((struct model_config){.type = MODEL_DAE,
+                                  .n_hidden = 2,
+                                  .hidden = {7, 5},
+                                  .latent = 3,
+                                  .activation = ACTIVATION_SIGMOID,
+                                  .layer_norm = 1,
+                                  .dropout = 0.25},
+            0);
 }
 
 int main(void) {
@@ -117,6 +148,8 @@ int main(void) {
         cmocka_unit_test(test_vae_without_hidden_layer),
         cmocka_unit_test(test_dae),
         cmocka_unit_test(test_dae_relu),
+        cmocka_unit_test(test_recvae),
+        cmocka_unit_test(test_layer_norm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -70,6 +70,11 @@ check "the same bits again" cmp <(untimed 2x2) <(untimed again)
 train 1x3 defaults --set parallel.data=0 --set train.epochs=1
 check "data 0 is what is left" [ -s "$tmp/defaults/test.csv" ]
 
+recvae=(--set model.layer_norm=yes --set model.decoder=linear --set train.kl.gamma=0.005 --set train.turns=2)
+train 1x1 turns1 "${recvae[@]}"
+train 2x2 turns2 "${recvae[@]}"
+check "layer norm, a linear decoder, weights of KL by user, turns" agree turns1 turns2
+
 # ---- stopped and resumed ----
 train 2x2 clock --set train.checkpoint.every_minutes=1e-9 --set train.epochs=2
 train 1x2 middle --resume "$(find "$tmp/clock/checkpoints" -name 'step-*.h5' | sort | sed -n 5p)"

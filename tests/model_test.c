@@ -20,7 +20,7 @@ struct fixture {
     struct csr rows;
     int64_t *users;
     struct draw draw;
-    double beta, scale, nll, kl;
+    double beta, gamma, scale, nll, kl, penalty;
 };
 
 static int64_t get_int(hid_t file, const char *name) {
@@ -54,6 +54,12 @@ static void open_fixture(const char *name, struct fixture *f) {
     for (int i = 0; i < f->config.n_hidden; i++) f->config.hidden[i] = (int)hidden[i];
     f->config.latent = (int)get_int(f->file, "latent");
     f->config.dropout = get_double(f->file, "dropout");
+    if (H5Aexists(f->file, "gamma") > 0) { /* layer norm, a linear decoder, weights of KL by user */
+        f->config.layer_norm = 1;
+        f->config.decoder = DECODER_LINEAR;
+        f->gamma = get_double(f->file, "gamma");
+        f->penalty = get_double(f->file, "penalty");
+    }
     f->draw = (struct draw){(uint64_t)get_int(f->file, "seed"), (uint32_t)get_int(f->file, "epoch")};
     f->beta = get_double(f->file, "beta");
     f->scale = get_double(f->file, "scale");
@@ -109,12 +115,14 @@ static void compare(const char *name, enum precision precision, double tolerance
         for (size_t i = 0; i < model.tensor[t].size; i++)
             model.params[model.tensor[t].offset + i] = (float)want[i];
     }
+    model.gamma = f.gamma;
     /* twice: what a batch leaves behind must not be seen in the next one */
     for (int round = 0; round < 2; round++) {
         assert_int_equal(model_train_batch(&model, &f.rows, f.users, &f.draw, f.beta, f.scale, &loss), 0);
         backend.input_all_reduce(&backend, &alone, (int)model.tensor[0].cols, model.grads);
         assert_true(fabs(loss.nll - f.nll) <= tolerance * f.nll);
         assert_true(fabs(loss.kl - f.kl) <= tolerance * f.kl);
+        assert_true(fabs(loss.penalty - f.penalty) <= tolerance * f.penalty);
         for (int t = 0; t < model.n_tensors; t++) {
             read_tensor(f.file, "grads", &model.tensor[t], want);
             assert_near(model.tensor[t].name, tolerance, model.grads + model.tensor[t].offset, want,
@@ -157,6 +165,12 @@ static void test_dae_sigmoid(void **state) {
     compare("dae_sigmoid", PRECISION_FP32, 1e-5);
 }
 
+static void test_recvae(void **state) {
+    (void)state;
+    compare("recvae", PRECISION_FP32, 1e-5);
+    compare("recvae", PRECISION_FP16, 0.01);
+}
+
 /* Rounded operands: eight bits of a number. Scores are fp32 all the same. */
 static void test_bf16(void **state) {
     (void)state;
@@ -166,6 +180,7 @@ static void test_bf16(void **state) {
     }
     compare("vae_tanh", PRECISION_BF16, 0.02);
     compare("dae_sigmoid", PRECISION_BF16, 0.02);
+    compare("recvae", PRECISION_BF16, 0.05);
 }
 
 /* Weights depend on the seed alone, within Glorot's limit; biases within two standard deviations. */
@@ -237,6 +252,69 @@ static void test_label_smoothing(void **state) {
     backend.destroy(&backend);
 }
 
+/* A turn's gradients are those of the whole, the decoder's without dropout; the other half's are not touched.
+ */
+static void compare_turn(struct model_config config, enum turn turn, enum precision precision,
+                         int64_t sampled, int64_t logit_memory) {
+    struct fixture f;
+    struct backend backend;
+    struct model model[2]; /* both halves; one */
+    struct loss loss[2];
+    struct comm alone = {.rank = 0, .size = 1};
+    open_fixture("vae_tanh", &f);
+    const struct backend_options options = {
+        .n_items = f.rows.cols, .precision = precision, .logit_memory = logit_memory};
+    assert_int_equal(backend_cpu_create_with(&options, &backend), 0);
+    for (int i = 0; i < 2; i++) {
+        config.dropout = i == 0 && turn == TURN_DECODER ? 0 : 0.5;
+        assert_int_equal(model_create(&config, f.rows.cols, &backend, 1, &model[i]), 0);
+        assert_int_equal(model_init(&model[i], 5), 0);
+        model[i].turn = i == 0 ? TURN_BOTH : turn;
+        model[i].gamma = config.type == MODEL_VAE ? 0.1 : 0;
+        model[i].sampled = sampled;
+        for (size_t j = 0; j < model[i].n_params; j++) model[i].grads[j] = 7;
+        assert_int_equal(model_train_batch(&model[i], &f.rows, f.users, &f.draw, 0, f.scale, &loss[i]), 0);
+        if (i == 0 || turn == TURN_ENCODER)
+            backend.input_all_reduce(&backend, &alone, (int)model[i].tensor[0].cols, model[i].grads);
+    }
+    size_t begin, n;
+    model_learning_range(&model[1], &begin, &n);
+    assert_true(n > 0 && n < model[1].n_params && (begin == 0) == (turn == TURN_ENCODER));
+    assert_memory_equal(model[1].grads + begin, model[0].grads + begin, n * sizeof(real));
+    for (size_t j = 0; j < model[1].n_params; j++) {
+        if (j < begin || j >= begin + n) assert_true(model[1].grads[j] == 7);
+    }
+    assert_true(loss[1].nll == loss[0].nll);
+    assert_true(loss[1].kl == (turn == TURN_ENCODER ? loss[0].kl : 0));
+    for (int i = 0; i < 2; i++) model_free(&model[i]);
+    backend.destroy(&backend);
+    close_fixture(&f);
+}
+
+static void test_turns(void **state) {
+    (void)state;
+    const struct model_config recvae = {.type = MODEL_VAE,
+                                        .n_hidden = 1,
+                                        .hidden = {9},
+                                        .latent = 4,
+                                        .activation = ACTIVATION_TANH,
+                                        .layer_norm = 1,
+                                        .decoder = DECODER_LINEAR},
+                              dae = {.type = MODEL_DAE,
+                                     .n_hidden = 2,
+                                     .hidden = {9, 6},
+                                     .latent = 4,
+                                     .activation = ACTIVATION_RELU};
+    for (enum turn turn = TURN_ENCODER; turn <= TURN_DECODER; turn++) {
+        for (enum precision precision = PRECISION_FP32; precision <= PRECISION_FP16; precision++) {
+            compare_turn(recvae, turn, precision, 0, 0);
+            compare_turn(recvae, turn, precision, 0, 1); /* in tiles */
+        }
+        compare_turn(recvae, turn, PRECISION_FP32, 10, 0);
+        compare_turn(dae, turn, PRECISION_FP32, 0, 0);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vae_tanh),
@@ -244,6 +322,8 @@ int main(void) {
         cmocka_unit_test(test_vae_without_hidden_layer),
         cmocka_unit_test(test_dae_tanh),
         cmocka_unit_test(test_dae_sigmoid),
+        cmocka_unit_test(test_recvae),
+        cmocka_unit_test(test_turns),
         cmocka_unit_test(test_bf16),
         cmocka_unit_test(test_label_smoothing),
         cmocka_unit_test(test_initial_weights),

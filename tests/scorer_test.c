@@ -92,6 +92,12 @@ static void brute_logits(int64_t user, double *logits) {
                 y[j] = is_stats ? sum : act(model.config.activation, sum);
             }
         }
+        if (model.config.layer_norm && l < model.n_encoder - 1) {
+            double mean = 0, variance = 0;
+            for (int64_t j = 0; j < outs; j++) mean += y[j] / (double)outs;
+            for (int64_t j = 0; j < outs; j++) variance += (y[j] - mean) * (y[j] - mean) / (double)outs;
+            for (int64_t j = 0; j < outs; j++) y[j] = (y[j] - mean) / sqrt(variance + 0.1);
+        }
         memcpy(x, y, sizeof x);
     }
 }
@@ -178,9 +184,17 @@ static void test_against_double(void **state) {
     static double logits[ITEMS];
     static int32_t top[USERS * K], list[ITEMS];
     static float scores[USERS * K];
-    for (int a = ACTIVATION_TANH; a <= ACTIVATION_SIGMOID; a++) {
+    for (int a = ACTIVATION_TANH; a <= ACTIVATION_SIGMOID + 1; a++) {
         struct model_config config = {.type = MODEL_VAE, .n_hidden = 1, .hidden = {60}, .latent = 20};
         config.activation = a;
+        if (a >
+            ACTIVATION_SIGMOID) { /* as RecVAE, but for the activation: of widths that are no whole panels */
+            config =
+                (struct model_config){.type = MODEL_VAE, .n_hidden = 2, .hidden = {60, 43}, .latent = 20};
+            config.activation = ACTIVATION_SIGMOID;
+            config.layer_norm = 1;
+            config.decoder = DECODER_LINEAR;
+        }
         make_model(&config, ITEMS, 0);
         struct scorer *scorer;
         assert_int_equal(scorer_create(&model, PRECISION_FP32, &scorer), 0);

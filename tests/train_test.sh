@@ -91,7 +91,33 @@ if [ -s "$tmp/want" ] && tail -n 3 "$tmp/middle/metrics.csv" | cut -d, -f1,2,5- 
     ok "from the middle of an epoch: the same bits"
 else not_ok "from the middle of an epoch: $(tail -n 3 "$tmp/middle.err")"; fi
 
+# ---- in turns: two epochs for the encoder, one for the decoder ----
+turns=(--set train.turns=2 --set train.kl.gamma=0.005 --set model.layer_norm=yes --set model.decoder=linear)
+train 1 turns1 "${turns[@]}"
+train 2 turns2 "${turns[@]}"
+if agree turns1 turns2; then ok "in turns: 1 and 2 ranks agree"; else not_ok "in turns: 1 and 2 ranks"; fi
+train 2 turnsclock "${turns[@]}" --set train.checkpoint.every_minutes=1e-9
+middle=$(find "$tmp/turnsclock/checkpoints" -name 'step-*.h5' | sort | sed -n 22p) # of the decoder's epoch
+train 2 turnsmiddle --resume "$middle" "${turns[@]}"
+tail -n 3 "$tmp/turnsclock/metrics.csv" | cut -d, -f1,2,5- >"$tmp/want"
+if identical turns2 turnsclock && cut -d, -f1,2,5- "$tmp/turnsmiddle/metrics.csv" | tail -n 3 | cmp - "$tmp/want" &&
+    cmp "$tmp/turns2/test.csv" "$tmp/turnsmiddle/test.csv"; then
+    ok "from the middle of a turn: the same bits"
+else not_ok "from the middle of a turn: $(tail -n 3 "$tmp/turnsmiddle.err")"; fi
+if command -v h5diff >/dev/null; then
+    mapfile -t after < <(find "$tmp/turns1/checkpoints" -name 'step-*.h5' | sort) # after each epoch
+    same() { h5diff -q "${after[$1]}" "${after[$2]}" "/$3" "/$3"; }
+    frozen=1
+    for what in model optimizer/m optimizer/v; do
+        same 0 1 $what/decoder && ! same 0 1 $what/encoder && same 1 2 $what/encoder && ! same 1 2 $what/decoder || frozen=0
+    done
+    if [ $frozen = 1 ]; then ok "the frozen half stays to the bit"; else not_ok "the frozen half"; fi
+fi
+train 2 other --resume "$middle" "${turns[@]}" --set train.turns=3
+if [ $? = 78 ] && grep -q 'train.turns has to stay 2' "$tmp/other.err"; then ok "other turns: 78"; else not_ok "other turns"; fi
+
 # ---- what does not go on ----
+middle=$(find "$tmp/clock/checkpoints" -name 'step-*.h5' | sort | sed -n 12p)
 train 2 other --resume "$middle" --set model.latent=21
 if [ $? = 78 ] && grep -q 'another model' "$tmp/other.err"; then ok "another model: 78"; else not_ok "another model"; fi
 train 2 other --resume "$tmp/ranks2/best.h5"

@@ -241,8 +241,8 @@ static void run_latent(struct bench *b, int is_backward) {
     int n = m->config.latent;
     const real *stats = m->out[m->n_encoder - 1];
     if (is_backward) {
-        kernel_latent_backward(c->compute, b->batch, n, c->device_step, stats, m->noise, m->grad_a, m->grad_b,
-                               c->nll.at);
+        kernel_latent_backward(c->compute, &c->batch, n, c->device_step, stats, m->noise, m->grad_a,
+                               m->grad_b, c->nll.at, (double *)c->nll.at + b->batch);
     } else {
         kernel_latent_forward(c->compute, c->type, b->batch, n, 1, c->device_step, 1, c->batch.users, stats,
                               m->noise, m->z, cuda_copy_of(c, m->z));

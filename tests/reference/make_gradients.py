@@ -19,6 +19,8 @@ CASES = {
     "vae_linear": dict(type="vae", n_items=37, hidden=[], latent=8, activation="tanh", dropout=0.25),
     "dae_sigmoid": dict(type="dae", n_items=41, hidden=[12], latent=7, activation="sigmoid", dropout=0.5),
     "dae_tanh": dict(type="dae", n_items=50, hidden=[13, 10], latent=6, activation="tanh", dropout=0.5),
+    # layer norm without gain and bias, a linear decoder, and a weight of KL by user: gamma times his items
+    "recvae": dict(type="vae", n_items=47, hidden=[14, 10], latent=5, activation="tanh", dropout=0.5, gamma=0.05),
 }
 ROW_LENGTHS = [5, 1, 0, 12, 3, 20, 8]  # a user without items too
 USERS = [4, 0, 9, 6039, 5_000_000_007, 77, 2]  # one beyond 32 bits
@@ -29,8 +31,9 @@ def make_params(case, rng):
     """{tensor name: float32 values}, shapes as src/model.h lays them out."""
     widths = case["hidden"] + [case["latent"]]
     layers = list(zip([case["n_items"]] + widths[:-1], widths))
+    decoder = [(case["latent"], case["n_items"])] if "gamma" in case else [(b, a) for a, b in reversed(layers)]
     params = {}
-    for half, pairs in ("encoder", layers), ("decoder", [(b, a) for a, b in reversed(layers)]):
+    for half, pairs in ("encoder", layers), ("decoder", decoder):
         for i, (n_in, n_out) in enumerate(pairs):
             last = i == len(pairs) - 1
             if half == "encoder" and last and case["type"] == "vae":
@@ -69,20 +72,23 @@ def input_values(rows, draw=None, dropout=0.0, n_items=0):
 
 
 def forward(case, params, x, noise):
-    """Logits and the sum of KL; noise None: z is mu."""
+    """Logits and KL of each row; noise None: z is mu."""
     activate = getattr(torch, case["activation"])
     n_layers = len(case["hidden"]) + 1
-    kl = torch.zeros((), dtype=torch.float64)
+    kl = torch.zeros(len(x), dtype=torch.float64)
     h = x
     for i in range(n_layers):
         h = h @ params[f"encoder/{i}/weight"] + params[f"encoder/{i}/bias"]
         if case["type"] == "dae" or i < n_layers - 1:
             assert case["activation"] != "relu" or h.abs().min() > 1e-4  # not at the kink
             h = activate(h)
+        if "gamma" in case and i < n_layers - 1:
+            h = torch.nn.functional.layer_norm(h, h.shape[1:], eps=0.1)
     if case["type"] == "vae":
         mu, logvar = h.chunk(2, 1)
-        kl = 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum()
+        kl = 0.5 * (mu**2 + logvar.exp() - logvar - 1).sum(1)
         h = mu if noise is None else mu + noise * (logvar / 2).exp()
+    n_layers = sum(name.startswith("decoder") for name in params) // 2
     for i in range(n_layers - 1):
         h = h @ params[f"decoder/{i}/weight"] + params[f"decoder/{i}/bias"]
         assert case["activation"] != "relu" or h.abs().min() > 1e-4
@@ -113,7 +119,8 @@ def make_case(number, name, case):
     logits, kl = forward(case, params, dense(rows, inputs, n_items), torch.tensor(noise))
     target = dense(rows, np.ones(len(rows[1])), n_items)
     nll = -(torch.log_softmax(logits, 1) * target).sum()
-    ((nll + BETA * kl) / n_rows).backward()
+    penalty = (torch.tensor(ROW_LENGTHS) * case["gamma"] * kl).sum() if "gamma" in case else BETA * kl.sum()
+    ((nll + penalty) / n_rows).backward()
     with torch.no_grad():
         scores, _ = forward(case, params, dense(rows, input_values(rows), n_items), None)
 
@@ -124,7 +131,9 @@ def make_case(number, name, case):
         a["latent"], a["n_items"] = np.int64(latent), np.int64(n_items)
         a["seed"], a["epoch"] = np.int64(draw["seed"]), np.int64(draw["epoch"])
         a["dropout"], a["beta"], a["scale"] = case["dropout"], BETA, 1 / n_rows
-        a["nll"], a["kl"] = nll.item(), kl.item()
+        a["nll"], a["kl"] = nll.item(), kl.sum().item()
+        if "gamma" in case:
+            a["gamma"], a["penalty"] = case["gamma"], penalty.item()
         write(file, "indptr", rows[0].astype(np.int64))
         write(file, "indices", rows[1].astype(np.int32))
         write(file, "users", np.array(USERS, np.int64))
@@ -135,7 +144,7 @@ def make_case(number, name, case):
         for key, tensor in params.items():
             write(file, f"params/{key}", tensor.detach().numpy())
             write(file, f"grads/{key}", tensor.grad.numpy())
-    print(f"gradients_{name}.h5: nll {nll.item():.6f} kl {kl.item():.6f}")
+    print(f"gradients_{name}.h5: nll {nll.item():.6f} kl {kl.sum().item():.6f}")
 
 
 for number, (name, case) in enumerate(CASES.items(), 1):
