@@ -26,7 +26,7 @@ struct report_row {
     double seconds;             /* of the epoch's steps */
     double users_per_second;    /* in them, over all ranks */
     double loss, nll, kl;       /* means over the epoch's users; loss = nll + beta kl */
-    double beta, learning_rate; /* of the last step */
+    double beta, learning_rate; /* of the last step; with train.kl.gamma beta is the mean weight of kl */
     double loss_scale;
     int64_t skipped_steps; /* of the epoch */
     int n_metrics;

@@ -108,19 +108,16 @@ train 1 overflow --set train.precision=fp16 --set train.loss_scale=1e9
 check "fp16 at a scale of 1e9: all steps are skipped" [ "$(tail -n 1 "$tmp/overflow/metrics.csv" | cut -d, -f2)" = 0 ]
 
 # layer norm, a linear decoder, weights of KL by user, turns
-recvae=(--set model.layer_norm=yes --set model.decoder=linear --set train.kl.gamma=0.005 --set train.turns=2
-    --set train.epochs=6)
+recvae=(--set model.layer_norm=yes --set model.decoder=linear --set train.kl.gamma=0.005 --set train.turns=1)
 train 1 cputurns --set device=cpu "${recvae[@]}"
 train 1 turns "${recvae[@]}"
-check "in turns GPU and CPU agree" agree 1e-4 cputurns turns "" 7
+check "in turns GPU and CPU agree" agree 1e-4 cputurns turns
 with VAECF_GRAPHS=no train 1 turnsissued "${recvae[@]}"
 check "the same bits without graphs" identical turns turnsissued
 train 2 turns2 "${recvae[@]}"
-check "2 ranks with NCCL" agree 1e-4 turns turns2 "" 7
+check "2 ranks with NCCL" agree 1e-4 turns turns2
 train 2 turnsgrid --set parallel.item=2 "${recvae[@]}"
-check "a grid" agree 1e-4 turns turnsgrid "" 7
-train 1 turns16 "${recvae[@]}" --set train.precision=bf16
-check "bf16" agree 1e-2 turns turns16 1,2,5,6,8 7
+check "a grid" agree 1e-4 turns turnsgrid
 
 # ---- products whose algorithms are timed ----
 with VAECF_GEMM_CACHE="$tmp/cache" train 1 timed --set train.epochs=1
