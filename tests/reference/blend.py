@@ -24,11 +24,16 @@ class Network:
             half = {part: f[f"model/{part}"] for part in ("encoder", "decoder")}
             read_half = lambda g: [(g[f"{i}/weight"][:], g[f"{i}/bias"][:]) for i in range(len(g))]
             self.encoder, self.decoder = read_half(half["encoder"]), read_half(half["decoder"])
+        inner = self.decoder[0][0].shape
+        self.latent = inner[1] if len(self.decoder) == 1 else inner[0]
 
     def log_softmax(self, x):
         h = sp.diags(1 / np.sqrt(np.maximum(np.diff(x.indptr), 1))).dot(x).astype(np.float32) @ self.encoder[0][0]
-        h = np.tanh(h + self.encoder[0][1])
-        for weight, bias in self.encoder[1:] + self.decoder[:-1]:
+        h = h + self.encoder[0][1]
+        for weight, bias in self.encoder[1:]:
+            h = np.tanh(h) @ weight + bias
+        h = h[:, : self.latent] if h.shape[1] > self.latent else np.tanh(h)  # a VAE's mean, or a DAE's latent layer
+        for weight, bias in self.decoder[:-1]:
             h = np.tanh(h @ weight + bias)
         logits = h @ self.decoder[-1][0].T + self.decoder[-1][1]
         logits -= logits.max(1, keepdims=True)
@@ -51,7 +56,7 @@ def main():
     p = argparse.ArgumentParser()
     p.add_argument("--data", required=True)
     p.add_argument("--ease", required=True)
-    p.add_argument("--network", required=True, help="a dae with tanh and without layer norm")
+    p.add_argument("--network", required=True, help="a vae or dae with tanh and without layer norm")
     p.add_argument("--weights", type=float, nargs="+", default=[0, 0.003, 0.01, 0.02])
     p.add_argument("--users", type=int)
     o = p.parse_args()
