@@ -457,7 +457,7 @@ static int check_together(const struct config *config, const char *name) {
     if (config->train.kl.gamma != 0 && config->model.type != MODEL_VAE) {
         return error_set(EX_CONFIG, "%s: train.kl.gamma is for model.type vae only: want 0", name);
     }
-    int is_network = config->model.type == MODEL_VAE || config->model.type == MODEL_DAE;
+    int is_network = model_is_network(&config->model);
     if (config->train.turns != 0 && !is_network) {
         return error_set(EX_CONFIG, "%s: train.turns: ease and popularity take no steps; want 0", name);
     }

@@ -34,6 +34,11 @@ struct model_config {
     double user_power, item_power, popularity_power;
 };
 
+/* Is it trained, by steps? Otherwise baseline_fit computes it. */
+static inline int model_is_network(const struct model_config *config) {
+    return config->type == MODEL_VAE || config->type == MODEL_DAE;
+}
+
 struct train_config {
     int64_t seed;       /* >= 0 */
     int64_t epochs;     /* 0 .. 2^24 - 1 */

@@ -28,9 +28,8 @@ static const char help[] =
     "apply; the first and the last weight have a row an item), item_id (bytes), item_count (training "
     "users),\n"
     "(of ease: items/0/weight, of both ease and popularity items/0/bias),\n"
-    "and scalars: type (vae, dae, ease, popularity), activation, layer_norm (0, 1), latent, config (the "
-    "training's YAML), "
-    "format_version.\n"
+    "and scalars: type (vae, dae, ease, popularity), activation, layer_norm (0, 1), latent, config "
+    "(the training's YAML), format_version.\n"
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error.\n";
 
 static const struct option long_options[] = {

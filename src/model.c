@@ -36,10 +36,6 @@ static int out_width(const struct model *m, int l) {
     return (int)m->tensor[2 * l + 1].cols;
 }
 
-int model_is_network(const struct model_config *config) {
-    return config->type == MODEL_VAE || config->type == MODEL_DAE;
-}
-
 static void lay_out(struct model *m) {
     const struct model_config *c = &m->config;
     if (!model_is_network(c)) {
@@ -128,9 +124,18 @@ void model_free(struct model *model) {
     *model = (struct model){0};
 }
 
-/* Is the output of layer l normalised? */
-static int is_normalized(const struct model *m, int l) {
-    return m->config.layer_norm && l < m->n_encoder - 1;
+/* Does layer l give mu and log variance? */
+static int is_stats(const struct model *m, int l) {
+    return m->config.type == MODEL_VAE && l == m->n_encoder - 1;
+}
+
+enum activation model_activation(const struct model *model, int l) {
+    int is_linear = is_stats(model, l) || l == model->n_layers - 1;
+    return is_linear ? ACTIVATION_NONE : (enum activation)model->config.activation;
+}
+
+int model_is_normalized(const struct model *model, int l) {
+    return model->config.layer_norm && l < model->n_encoder - 1;
 }
 
 /* Workspace for so many rows. */
@@ -142,8 +147,8 @@ static int reserve(struct model *m, int64_t rows) {
     int widest = 0, complete = 1;
     for (int l = 0; l < m->n_layers - 1; l++) {
         m->out[l] = b->alloc(b, n * (size_t)out_width(m, l));
-        if (is_normalized(m, l)) m->norm[l] = b->alloc(b, n * (size_t)out_width(m, l));
-        complete = complete && m->out[l] && (m->norm[l] || !is_normalized(m, l));
+        if (model_is_normalized(m, l)) m->norm[l] = b->alloc(b, n * (size_t)out_width(m, l));
+        complete = complete && m->out[l] && (m->norm[l] || !model_is_normalized(m, l));
         if (out_width(m, l) > widest) widest = out_width(m, l);
     }
     if (m->config.type == MODEL_VAE) {
@@ -228,18 +233,9 @@ static real *bias_grad(const struct model *m, int l) {
     return m->grads + m->tensor[2 * l + 1].offset;
 }
 
-/* Does layer l give mu and log variance? */
-static int is_stats(const struct model *m, int l) {
-    return m->config.type == MODEL_VAE && l == m->n_encoder - 1;
-}
-
-static enum activation activation_of(const struct model *m, int l) {
-    return is_stats(m, l) ? ACTIVATION_NONE : (enum activation)m->config.activation;
-}
-
 /* What layer l >= 1 takes in. */
 static const real *input_of(const struct model *m, int l) {
-    return is_stats(m, l - 1) ? m->z : is_normalized(m, l - 1) ? m->norm[l - 1] : m->out[l - 1];
+    return is_stats(m, l - 1) ? m->z : model_is_normalized(m, l - 1) ? m->norm[l - 1] : m->out[l - 1];
 }
 
 /* All layers but the last, for the loaded batch. */
@@ -248,12 +244,12 @@ static void forward(struct model *m, int64_t rows, const struct draw *draw) {
     b->input_values(b, draw, m->turn == TURN_DECODER ? 0 : m->config.dropout);
     for (int l = 0; l < m->n_layers - 1; l++) {
         if (l == 0) {
-            b->input_forward(b, weight(m, 0), bias(m, 0), out_width(m, 0), activation_of(m, 0), m->out[0]);
+            b->input_forward(b, weight(m, 0), bias(m, 0), out_width(m, 0), model_activation(m, 0), m->out[0]);
         } else {
             b->dense_forward(b, rows, m->width[l], out_width(m, l), input_of(m, l), weight(m, l), bias(m, l),
-                             activation_of(m, l), m->out[l]);
+                             model_activation(m, l), m->out[l]);
         }
-        if (is_normalized(m, l)) b->normalize(b, rows, out_width(m, l), m->out[l], m->norm[l]);
+        if (model_is_normalized(m, l)) b->normalize(b, rows, out_width(m, l), m->out[l], m->norm[l]);
         if (is_stats(m, l)) b->latent_forward(b, rows, m->config.latent, draw, m->out[l], m->noise, m->z);
     }
 }
@@ -291,7 +287,9 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     code = grid_agree(model->grid, code);
     if (code) return code;
     if (n == 0) { /* a rank without a part in this batch */
-        b->zero(b, model->grads, model->n_params);
+        size_t begin, size;
+        model_learning_range(model, &begin, &size);
+        b->zero(b, model->grads + begin, size);
         for (int l = end - 1; l >= first; l--) tell_ready(model, l);
         return b->check(b);
     }
@@ -316,14 +314,14 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
             dx = swap;
             swap = dy;
         }
-        if (is_normalized(model, l))
+        if (model_is_normalized(model, l))
             b->normalize_backward(b, n, out_width(model, l), model->out[l], model->norm[l], dy);
         if (l == 0) {
-            b->input_backward(b, out_width(model, 0), activation_of(model, 0), model->out[0], dy,
+            b->input_backward(b, out_width(model, 0), model_activation(model, 0), model->out[0], dy,
                               weight_grad(model, 0), bias_grad(model, 0));
         } else {
             b->dense_backward(b, n, model->width[l], out_width(model, l), input_of(model, l),
-                              weight(model, l), model->out[l], activation_of(model, l), dy,
+                              weight(model, l), model->out[l], model_activation(model, l), dy,
                               l > first ? dx : NULL, is_learning ? weight_grad(model, l) : NULL,
                               is_learning ? bias_grad(model, l) : NULL);
             dy = dx;

@@ -68,9 +68,6 @@ struct model {
     real *grad_a, *grad_b;        /* [capacity, widest] */
 };
 
-/* Is it trained, by steps? Otherwise baseline_fit computes it. */
-int model_is_network(const struct model_config *config);
-
 /* Lays out the tensors and allocates parameters, and gradients if for_training. EX_OSERR, EX_CONFIG. */
 int model_create(const struct model_config *config, int64_t n_items, struct backend *backend,
                  int for_training, struct model *model);
@@ -78,6 +75,10 @@ int model_create(const struct model_config *config, int64_t n_items, struct back
 int model_create_range(const struct model_config *config, const struct grid *grid, struct backend *backend,
                        int for_training, struct model *model);
 void model_free(struct model *model);
+
+/* What layer l's numbers go through: the activation, and whether they are normalised then (layer_norm.h). */
+enum activation model_activation(const struct model *model, int l);
+int model_is_normalized(const struct model *model, int l);
 
 /* Items of the whole catalogue, and parameters with all of them. */
 int64_t model_all_items(const struct model *model);

@@ -251,11 +251,9 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
     s->n_layers = model->n_layers > 0 ? model->n_layers - 1 : 1;
     int code = model->n_layers > 0 ? 0 : pack_baseline(s, model);
     for (int l = 0; l < model->n_layers && !code; l++) {
-        int is_stats = model->config.type == MODEL_VAE && l == model->n_encoder - 1;
         int is_last = l == model->n_layers - 1;
-        enum activation act =
-            is_stats || is_last ? ACTIVATION_NONE : (enum activation)model->config.activation;
-        int is_normalized = model->config.layer_norm && l < model->n_encoder - 1;
+        enum activation act = model_activation(model, l);
+        int is_normalized = model_is_normalized(model, l);
         int64_t n_out = is_last ? model->n_items : model->width[l + 1];
         code = fetch(model, 2 * l, &weight);
         if (!code) code = fetch(model, 2 * l + 1, &bias);

@@ -18,12 +18,14 @@ from plain_multvae import read
 K, BATCH = 20, 500
 
 
+def read_layers(group):
+    return [(group[f"{i}/weight"][:], group[f"{i}/bias"][:]) for i in range(len(group))]
+
+
 class Network:
     def __init__(self, path):
         with h5py.File(path) as f:
-            half = {part: f[f"model/{part}"] for part in ("encoder", "decoder")}
-            read_half = lambda g: [(g[f"{i}/weight"][:], g[f"{i}/bias"][:]) for i in range(len(g))]
-            self.encoder, self.decoder = read_half(half["encoder"]), read_half(half["decoder"])
+            self.encoder, self.decoder = read_layers(f["model/encoder"]), read_layers(f["model/decoder"])
         inner = self.decoder[0][0].shape
         self.latent = inner[1] if len(self.decoder) == 1 else inner[0]
 
