@@ -238,6 +238,11 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
                  ACTIVATION_NONE, scores);
 }
 
+static void add(struct backend *backend, size_t n, double weight, const real *x, real *y) {
+    struct cuda *cuda = backend->state;
+    kernel_add(cuda->compute, (int64_t)n, (float)weight, x, y);
+}
+
 /* ---- ranking ---- */
 
 static int by_rank(const void *a, const void *b) {
@@ -736,6 +741,7 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
         .latent_backward = latent_backward,
         .output_train = output_train,
         .output_scores = output_scores,
+        .add = add,
         .top_k = top_k,
         .all_reduce = all_reduce,
         .input_all_reduce = input_all_reduce,

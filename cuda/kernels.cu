@@ -62,6 +62,10 @@ template <typename T> __global__ void widen(int64_t n, const T *from, float *to)
     for (int64_t i = flat_first(); i < n; i += flat_step()) to[i] = load(from + i);
 }
 
+__global__ void add_weighted(int64_t n, float weight, const float *x, float *y) {
+    for (int64_t i = flat_first(); i < n; i += flat_step()) y[i] += weight * x[i];
+}
+
 __global__ void step_is(struct kernel_step step, struct kernel_step *to) {
     *to = step;
 }
@@ -255,6 +259,11 @@ void kernel_widen(cudaStream_t stream, enum number type, int64_t n, const void *
     if (n == 0) return;
     FOR_NUMBER(type,
                LAUNCH((widen<T>), flat_blocks(n), FLAT_THREADS, stream, n, static_cast<const T *>(from), to));
+}
+
+void kernel_add(cudaStream_t stream, int64_t n, float weight, const float *x, float *y) {
+    if (n == 0) return;
+    LAUNCH(add_weighted, flat_blocks(n), FLAT_THREADS, stream, n, weight, x, y);
 }
 
 void kernel_latent_forward(cudaStream_t stream, enum number type, int64_t rows, int n, int is_drawn,

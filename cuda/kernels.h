@@ -117,6 +117,8 @@ void kernel_add_bias(cudaStream_t stream, enum number type, int64_t rows, int64_
 /* to[n] of type `type`, which is not fp32. */
 void kernel_convert(cudaStream_t stream, enum number type, int64_t n, const float *from, void *to);
 void kernel_widen(cudaStream_t stream, enum number type, int64_t n, const void *from, float *to);
+/* y += weight * x */
+void kernel_add(cudaStream_t stream, int64_t n, float weight, const float *x, float *y);
 /* sums[cols] = (add ? sums : 0) + the sum of the rows of matrix[rows, stride] of type `type`; partial: a row
  * of cols for every KERNEL_SLAB rows. */
 void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_t cols, int64_t stride,

@@ -97,6 +97,9 @@ struct backend {
      * with probability 1 - p and divided by it (draw NULL or p 0: none). */
     void (*input_values)(struct backend *backend, const struct draw *draw, double p);
 
+    /* Or values of one. NULL where the baselines do not run. */
+    void (*input_ones)(struct backend *backend);
+
     /* y[B, h] = act(x w + b) for the sparse input x of the loaded batch; w[I, h], b[h]. Cost: non-zeros x h.
      */
     void (*input_forward)(struct backend *backend, const real *w, const real *b, int h, enum activation act,
@@ -145,6 +148,8 @@ struct backend {
     /* scores[B, I] = x w^T + b. */
     void (*output_scores)(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                           const real *b, real *scores);
+    /* y += weight * x, n numbers each. */
+    void (*add)(struct backend *backend, size_t n, double weight, const real *x, real *y);
 
     /* For each row of scores[B, I]: the items of the loaded batch's row left out, the k best by falling
      * score, ties to the lower index, into top[B, k] (host memory); -1 beyond the end of a short list.

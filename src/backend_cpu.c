@@ -287,6 +287,11 @@ static void input_values(struct backend *backend, const struct draw *draw, doubl
     }
 }
 
+static void input_ones(struct backend *backend) {
+    struct cpu *cpu = backend->state;
+    for (int64_t k = 0; k < csr_nonzeros(cpu->rows); k++) cpu->values[k] = 1;
+}
+
 /* ---- products ---- */
 
 /* half[which] with room for n; NULL and a fault if there is no memory. */
@@ -933,6 +938,13 @@ static void output_scores(struct backend *backend, int64_t rows, int h, const re
     }
 }
 
+static void add(struct backend *backend, size_t n, double weight, const real *x, real *y) {
+    const real factor = (real)weight;
+    (void)backend;
+#pragma omp parallel for simd schedule(static)
+    for (size_t i = 0; i < n; i++) y[i] += factor * x[i];
+}
+
 /* ---- ranking ---- */
 
 static void rise(struct candidate *heap, int at) {
@@ -1259,6 +1271,7 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
         .zero = zero,
         .load = load,
         .input_values = input_values,
+        .input_ones = input_ones,
         .input_forward = input_forward,
         .input_backward = input_backward,
         .dense_forward = dense_forward,
@@ -1269,6 +1282,7 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
         .latent_backward = latent_backward,
         .output_train = output_train,
         .output_scores = output_scores,
+        .add = add,
         .sample = sample,
         .top_k = top_k,
         .all_reduce = all_reduce,

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "backend.h"
-#include "checkpoint.h"
+#include "blend.h"
 #include "comm.h"
 #include "dataset.h"
 #include "error.h"
@@ -21,6 +21,7 @@ static const char help[] =
     "Ranks all items for each held-out user and writes the table split,users,metric,value,stderr.\n"
     "\n"
     "  -c, --checkpoint FILE  best.h5 or one of checkpoints/ of a run directory\n"
+    "      --blend FILE:WEIGHT  add so much of another model's scores; may be given again\n"
     "  -d, --data DIR         the data set that the model was trained on\n"
     "      --split NAME       test (default) or validation\n"
     "  -m, --metrics LIST     for example ndcg@100,recall_all@20,mrr; default: all at 5, 10, 20, 50 and 100\n"
@@ -37,10 +38,11 @@ static const char help[] =
     "Exit: 0 done, 64 usage, 65 bad data, 66 not found, 71 no memory, 73 cannot create, 74 I/O error,\n"
     "78 no such device in this program.\n";
 
-enum { OPTION_SPLIT = 256, OPTION_DEVICE, OPTION_VERSION };
+enum { OPTION_SPLIT = 256, OPTION_BLEND, OPTION_DEVICE, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"checkpoint", required_argument, NULL, 'c'},
+    {"blend", required_argument, NULL, OPTION_BLEND},
     {"data", required_argument, NULL, 'd'},
     {"split", required_argument, NULL, OPTION_SPLIT},
     {"metrics", required_argument, NULL, 'm'},
@@ -55,7 +57,8 @@ static const char *const device_names[] = {"auto", "cpu", "cuda"}; /* as enum de
 enum { DEVICES = sizeof device_names / sizeof *device_names };
 
 struct options {
-    const char *checkpoint, *data, *split, *metrics, *output;
+    struct blend blend;
+    const char *data, *split, *metrics, *output;
     int device, help, version;
 };
 
@@ -64,8 +67,13 @@ static int parse(int argc, char **argv, struct options *o) {
     for (int c; (c = getopt_long(argc, argv, ":c:d:m:o:h", long_options, NULL)) != -1;) {
         switch (c) {
         case 'c':
-            o->checkpoint = optarg;
+            o->blend.path[0] = optarg;
             break;
+        case OPTION_BLEND: {
+            int code = blend_add(&o->blend, optarg);
+            if (code) return code;
+            break;
+        }
         case 'd':
             o->data = optarg;
             break;
@@ -95,7 +103,7 @@ static int parse(int argc, char **argv, struct options *o) {
     }
     if (optind < argc)
         return error_set(EX_USAGE, "\"%s\": want only options (--help lists them)", argv[optind]);
-    if (!o->checkpoint) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
+    if (!o->blend.path[0]) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
     if (!o->data) return error_set(EX_USAGE, "--data is missing (--help tells more)");
     if (strcmp(o->split, "test") != 0 && strcmp(o->split, "validation") != 0) {
         return error_set(EX_USAGE, "--split %s: want test or validation", o->split);
@@ -131,40 +139,41 @@ static int read_part(const struct dataset *dataset, const struct comm *comm, enu
     return code;
 }
 
-static int evaluate(const struct options *o, const struct comm *comm) {
+static int evaluate(struct options *o, const struct comm *comm) {
     struct dataset dataset = {0};
-    struct checkpoint_info info;
+    const struct checkpoint_info *info = o->blend.info;
     struct backend backend = {0};
-    struct model model = {0};
+    struct model models[MODELS_MAX] = {0};
+    enum device device = DEVICE_CPU;
     struct metrics metrics = {0};
     struct csr input = {0}, target = {0};
     int is_test = strcmp(o->split, "test") == 0;
     enum dataset_part input_part = is_test ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT;
     enum dataset_part target_part = is_test ? DATASET_TEST_TARGET : DATASET_VALIDATION_TARGET;
-    int code = checkpoint_share_info(o->checkpoint, comm, &info);
+    int code = blend_read_info(&o->blend, comm);
+    if (!code) code = blend_device(&o->blend, (enum device)o->device, &device);
     if (!code) code = dataset_open(o->data, comm, &dataset);
     if (!code) code = dataset_verify(&dataset, comm);
     if (code) goto cleanup;
     if (dataset.nonzeros[target_part] == 0) {
         code = error_set(EX_DATAERR, "%s: the %s split has no user with a target", o->data, o->split);
-    } else if (info.n_items != dataset.n_items) {
+    } else if (info->n_items != dataset.n_items) {
         code = error_set(EX_DATAERR, "%s: has %lld items, %s has %lld; want the data set of the training",
-                         o->checkpoint, (long long)info.n_items, o->data, (long long)dataset.n_items);
-    } else if (strcmp(info.fingerprint, dataset.fingerprint) != 0) {
+                         o->blend.path[0], (long long)info->n_items, o->data, (long long)dataset.n_items);
+    } else if (strcmp(info->fingerprint, dataset.fingerprint) != 0) {
         code = error_set(EX_DATAERR, "%s: was not trained on %s: it is split otherwise or from other rows",
-                         o->checkpoint, o->data);
+                         o->blend.path[0], o->data);
     } else {
         code = choose_metrics(o->metrics, dataset.n_items, &metrics);
     }
     const struct backend_options options = {
-        .n_items = dataset.n_items, .device = (enum device)o->device, .comm_kind = COMM_MPI, .comm = comm};
+        .n_items = dataset.n_items, .device = device, .comm_kind = COMM_MPI, .comm = comm};
     code = comm_agree(comm, code);
     if (!code) code = backend_create(&options, &backend);
-    if (!code) code = model_create(&info.config.model, dataset.n_items, &backend, 0, &model);
-    if (!code) code = checkpoint_read_model(o->checkpoint, &model, NULL, NULL);
+    if (!code) code = blend_read(&o->blend, &backend, models);
     if (!code) code = read_part(&dataset, comm, input_part, &input);
     if (!code) code = read_part(&dataset, comm, target_part, &target);
-    if (!code) code = ranking_evaluate(&model, &input, &target, &metrics);
+    if (!code) code = ranking_evaluate(models, &input, &target, &metrics);
     code = comm_agree(comm, code);
     if (code) goto cleanup;
     metrics_reduce(&metrics, comm);
@@ -174,14 +183,14 @@ cleanup:
     csr_free(&input);
     csr_free(&target);
     metrics_free(&metrics);
-    model_free(&model);
+    blend_free(models);
     if (backend.destroy) backend.destroy(&backend);
     dataset_close(&dataset);
     return code;
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.split = "test"};
+    struct options o = {.split = "test", .blend.n = 1};
     int code = parse(argc, argv, &o);
     if (!code && (o.help || o.version)) {
         if (o.help) fputs(help, stdout);

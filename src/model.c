@@ -108,7 +108,7 @@ static void free_workspace(struct model *m) {
         if (m->norm[l]) b->release(b, m->norm[l]);
         m->out[l] = m->norm[l] = NULL;
     }
-    real **others[] = {&m->noise, &m->z, &m->grad_a, &m->grad_b};
+    real **others[] = {&m->noise, &m->z, &m->grad_a, &m->grad_b, &m->added};
     for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
         if (*others[i]) b->release(b, *others[i]);
         *others[i] = NULL;
@@ -159,6 +159,10 @@ static int reserve(struct model *m, int64_t rows) {
     if (m->config.type == MODEL_POPULARITY) {
         m->z = b->alloc(b, n);
         complete = m->z != NULL;
+    }
+    if (m->next) {
+        m->added = b->alloc(b, n * (size_t)m->n_items);
+        complete = complete && m->added;
     }
     if (m->grads) {
         m->grad_a = b->alloc(b, n * (size_t)widest);
@@ -332,31 +336,40 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
     return b->losses ? b->losses(b, &loss->nll, &loss->kl, &loss->penalty) : b->check(b);
 }
 
-/* ease is the input layer alone. popularity is a layer whose input is zero. */
+/* ease is the input layer alone, of items that count one each. popularity is a layer whose input is zero. */
 static void score_baseline(struct model *m, int64_t rows, real *scores) {
     struct backend *b = m->backend;
     const real *bias = m->params + m->tensor[m->n_tensors - 1].offset;
     if (m->config.type == MODEL_EASE) {
-        b->input_values(b, NULL, 0);
+        b->input_ones(b);
         b->input_forward(b, m->params, bias, (int)m->n_items, ACTIVATION_NONE, scores);
     } else {
         b->dense_forward(b, rows, 1, (int)m->n_items, m->z, bias, bias, ACTIVATION_NONE, scores);
     }
 }
 
+/* This model's scores of the loaded batch. */
+static int score_alone(struct model *m, int64_t rows, real *scores) {
+    struct backend *b = m->backend;
+    int last = m->n_layers - 1, code = grid_agree(m->grid, reserve(m, rows));
+    if (code || rows == 0) return code;
+    if (!model_is_network(&m->config)) {
+        score_baseline(m, rows, scores);
+        return 0;
+    }
+    forward(m, rows, NULL);
+    b->output_scores(b, rows, m->width[last], input_of(m, last), weight(m, last), bias(m, last), scores);
+    return 0;
+}
+
 int model_score(struct model *model, const struct csr *rows, real *scores) {
     struct backend *b = model->backend;
-    int last = model->n_layers - 1;
-    int code = b->load(b, rows, NULL, 0);
-    if (!code) code = reserve(model, rows->rows);
-    code = grid_agree(model->grid, code);
-    if (code || rows->rows == 0) return code;
-    if (!model_is_network(&model->config)) {
-        score_baseline(model, rows->rows, scores);
-        return b->check(b);
+    int code = grid_agree(model->grid, b->load(b, rows, NULL, 0));
+    if (!code) code = score_alone(model, rows->rows, scores);
+    for (struct model *m = model->next; m && !code; m = m->next) {
+        code = score_alone(m, rows->rows, model->added);
+        if (!code) b->add(b, (size_t)(rows->rows * m->n_items), m->weight, model->added, scores);
     }
-    forward(model, rows->rows, NULL);
-    b->output_scores(b, rows->rows, model->width[last], input_of(model, last), weight(model, last),
-                     bias(model, last), scores);
+    if (code) return code;
     return b->losses ? 0 : b->check(b); /* an asynchronous one is asked when somebody waits */
 }

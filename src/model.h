@@ -11,8 +11,10 @@
  * and the last weight are [n_items, width] (a row an item), the ones between [n_in, n_out]. Each begins at a
  * multiple of 64 numbers; the gap before it stays zero.
  *
- * ease has one weight, [n_items, n_items]: a user's scores are the sum of the rows of the items that he has,
- * over the square root of their number. popularity has a bias alone: everybody's scores.
+ * ease has one weight, [n_items, n_items]: a user's scores are the sum of the rows of the items that he has.
+ * popularity has a bias alone: everybody's scores.
+ *
+ * The scores of several models may be added (blend.h): they are a list through `next`.
  *
  * On a grid of ranks (grid.h) with several item ranks, n_items is the items of this rank's range, and the
  * first and the last layer have these alone. The layers between are the same bits on the ranks of a row. */
@@ -27,7 +29,11 @@
 #include "csr.h"
 #include "grid.h"
 
-enum { MODEL_LAYERS_MAX = 2 * CONFIG_LAYERS_MAX + 2, MODEL_TENSORS_MAX = 2 * MODEL_LAYERS_MAX };
+enum {
+    MODEL_LAYERS_MAX = 2 * CONFIG_LAYERS_MAX + 2,
+    MODEL_TENSORS_MAX = 2 * MODEL_LAYERS_MAX,
+    MODELS_MAX = 8 /* whose scores are added */
+};
 
 struct tensor {
     char name[40];      /* "encoder/0/weight": also its path in a checkpoint */
@@ -60,6 +66,9 @@ struct model {
     enum turn turn;      /* likewise */
     int64_t sampled;     /* items of a sampled softmax; 0 unless the trainer sets it, with */
     int64_t sample_step; /* which step of the epoch it is */
+    struct model *next; /* of the same items and backend, not owned: its scores times its weight, and those */
+    double weight;      /* of the next one, are added to this one's; NULL unless the caller sets it */
+    real *added;        /* [capacity, n_items] of the first of such a list */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX];  /* layer l's output [capacity, width of it]; NULL for the last */
@@ -105,8 +114,8 @@ void model_learning_range(const struct model *model, size_t *begin, size_t *n);
 int model_train_batch(struct model *model, const struct csr *rows, const int64_t *users,
                       const struct draw *draw, double beta, double scale, struct loss *loss);
 
-/* scores[rows, n_items] (backend memory) for users' inputs, without dropout or noise. Collective over the
- * item ranks of a grid. EX_OSERR. */
+/* scores[rows, n_items] (backend memory) for users' inputs, without dropout or noise: logits of a network.
+ * With `next`, the sum over the list. Collective over the item ranks of a grid. EX_OSERR. */
 int model_score(struct model *model, const struct csr *rows, real *scores);
 
 #endif

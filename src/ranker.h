@@ -1,4 +1,4 @@
-/* The best items of users, by a checkpoint's model on the CPU or a GPU: callers never ask which.
+/* The best items of users, by a checkpoint's model or a blend, on the CPU or a GPU: callers never ask which.
  *
  * The CPU has a program of its own for this, the scorer (scorer.h); on a GPU the backend scores the catalogue
  * for a piece of the batch at a time and takes the best on the device. Logits of the two agree to float's
@@ -9,20 +9,19 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "checkpoint.h"
+#include "blend.h"
 #include "comm.h"
 #include "csr.h"
 #include "scorer.h"
 
 struct ranker;
 
-/* Collective up to the choice of the device, which is backend_create's; each rank then reads the model for
- * itself and gets a code of its own. Items with a nonzero mark in closed[n_items] are in no list. precision
- * is of the scorer's weights; other than fp32 it wants DEVICE_CPU. backend_create's, checkpoint_read_model's
- * and scorer_create's codes. */
-int ranker_create(const char *checkpoint, const struct checkpoint_info *info, const struct comm *comm,
-                  enum device device, enum precision precision, const uint8_t *closed,
-                  struct ranker **ranker);
+/* Of a blend whose info was read. Collective up to the choice of the device, which is blend_device's and
+ * backend_create's; each rank then reads the models for itself and gets a code of its own. Items with a
+ * nonzero mark in closed[n_items] are in no list. precision is of the scorer's weights; other than fp32 it
+ * wants DEVICE_CPU. blend_device's, backend_create's, blend_read's and scorer_create's codes. */
+int ranker_create(const struct blend *blend, const struct comm *comm, enum device device,
+                  enum precision precision, const uint8_t *closed, struct ranker **ranker);
 void ranker_destroy(struct ranker *ranker); /* NULL is fine */
 
 /* As scorer_top_k, flags included. EX_OSERR. */

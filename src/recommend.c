@@ -7,7 +7,7 @@
 #include <string.h>
 #include <time.h>
 
-#include "checkpoint.h"
+#include "blend.h"
 #include "comm.h"
 #include "error.h"
 #include "explain.h"
@@ -30,6 +30,7 @@ static const char help[] =
     "over.\n"
     "\n"
     "  -c, --checkpoint FILE   best.h5 or one of checkpoints/ of a run directory; nothing else is needed\n"
+    "      --blend FILE:WEIGHT     add so much of another model's scores; may be given again\n"
     "\n"
     "Users:\n"
     "  -i, --input FILE        their interactions so far: CSV, plain, gzip or zstd; \"-\" is standard input; "
@@ -72,7 +73,8 @@ static const char help[] =
 enum { TOP_K_MAX = 10000, PROGRESS_SECONDS = 10 };
 
 enum {
-    OPTION_INCLUDE_SEEN = 256,
+    OPTION_BLEND = 256,
+    OPTION_INCLUDE_SEEN,
     OPTION_EXCLUDE_SEEN,
     OPTION_MIN_RATING,
     OPTION_DELIMITER,
@@ -100,6 +102,7 @@ enum {
 
 static const struct option long_options[] = {
     {"checkpoint", required_argument, NULL, 'c'},
+    {"blend", required_argument, NULL, OPTION_BLEND},
     {"input", required_argument, NULL, 'i'},
     {"top-k", required_argument, NULL, 'k'},
     {"output", required_argument, NULL, 'o'},
@@ -141,7 +144,8 @@ static const char *const header_names[] = {"auto", "yes", "no", NULL}; /* as enu
 static const char *const bad_rows_names[] = {"error", "skip", NULL};
 
 struct options {
-    const char *checkpoint, *output, *allow, *deny, *explain, *titles, *split;
+    struct blend blend;
+    const char *output, *allow, *deny, *explain, *titles, *split;
     const char **inputs;
     struct history_options history;
     int top_k, include_seen, score, precision, device, format, benchmark, help, version;
@@ -214,7 +218,10 @@ static int set_option(struct options *o, int option) {
     int choice = 0, code = 0;
     switch (option) {
     case 'c':
-        o->checkpoint = optarg;
+        o->blend.path[0] = optarg;
+        break;
+    case OPTION_BLEND:
+        code = blend_add(&o->blend, optarg);
         break;
     case 'i':
         o->inputs[o->history.n_paths++] = optarg;
@@ -304,7 +311,7 @@ static int has_suffix(const char *path, const char *const *suffixes) {
 static int check(struct options *o) {
     static const char *const json[] = {".jsonl", ".json", ".ndjson", NULL}, *const hdf5[] = {".h5", ".hdf5",
                                                                                              NULL};
-    if (!o->checkpoint) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
+    if (!o->blend.path[0]) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
     if (!o->history.n_paths && !o->history.dataset && !o->benchmark) {
         return error_set(EX_USAGE, "--input is missing, or --users-from (--help tells more)");
     }
@@ -433,35 +440,34 @@ static int write_lists(const struct options *o, const struct comm *comm, const s
     return code;
 }
 
-static int recommend(const struct options *o, const struct comm *comm) {
-    struct checkpoint_info info;
+static int recommend(struct options *o, const struct comm *comm) {
+    struct blend *blend = &o->blend;
     struct catalogue catalogue = {0};
     struct ranker *ranker = NULL;
     struct history *history = NULL;
     struct recommender recommender = {0};
     uint8_t *marks = NULL;
     started = told = now();
-    int code = checkpoint_share_info(o->checkpoint, comm, &info),
-        is_network = model_is_network(&info.config.model);
-    if (!code && o->score && !is_network) {
+    int code = blend_read_info(blend, comm);
+    const int64_t n_items = blend->info->n_items;
+    if (!code && o->score && !blend_has_chances(blend)) {
         code = error_set(EX_USAGE, "--score probability: %s is of a model without probabilities; want logit",
-                         o->checkpoint);
+                         blend->n > 1 ? "--blend" : blend->path[0]);
     }
-    if (!code) code = catalogue_read(o->checkpoint, info.n_items, &catalogue);
-    if (!code && !(marks = calloc((size_t)info.n_items, 1))) {
-        code = error_memory("the catalogue", (unsigned long long)info.n_items);
+    if (!code) code = catalogue_read(blend->path[0], n_items, &catalogue);
+    if (!code && !(marks = calloc((size_t)n_items, 1))) {
+        code = error_memory("the catalogue", (unsigned long long)n_items);
     }
     if (!code) code = close_items(o, comm, &catalogue, marks);
     code = comm_agree(comm, code);
     if (!code) {
-        code = ranker_create(o->checkpoint, &info, comm, (enum device)o->device, precisions[o->precision],
-                             marks, &ranker);
+        code = ranker_create(blend, comm, (enum device)o->device, precisions[o->precision], marks, &ranker);
     }
     if (!code) {
-        int k = o->top_k < info.n_items ? o->top_k : (int)info.n_items;
+        int k = o->top_k < n_items ? o->top_k : (int)n_items;
         int flags = (o->include_seen ? SCORER_SEEN : 0) | (o->score ? SCORER_PROBABILITY : 0);
         code = recommender_create(&catalogue, marks, ranker, k, flags, &recommender);
-        recommender.has_chances = is_network;
+        recommender.has_chances = blend_has_chances(blend);
     }
     if (!code && o->titles) code = catalogue_read_titles(&catalogue, o->titles);
     if (!code && comm->rank == 0 && (o->history.n_paths || o->history.dataset)) {
@@ -486,7 +492,8 @@ static int recommend(const struct options *o, const struct comm *comm) {
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.top_k = 20, .format = -1, .inputs = calloc((size_t)argc + 1, sizeof *o.inputs)};
+    struct options o = {
+        .blend.n = 1, .top_k = 20, .format = -1, .inputs = calloc((size_t)argc + 1, sizeof *o.inputs)};
     o.history.min_rating = -INFINITY;
     o.history.memory = INT64_C(1) << 30;
     o.history.reading = tell_reading;

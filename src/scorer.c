@@ -72,10 +72,12 @@ struct best {
     double sum;
 };
 
-struct scorer {
+/* A model of those whose scores are added. */
+struct member {
     enum precision precision;
     size_t width; /* bytes of a weight */
     int64_t n_items;
+    float factor; /* of its scores: of the numbers that go into the last layer, and in its bias */
     int first_width, first_stride;
     enum activation first_act;
     int first_is_normalized;
@@ -84,14 +86,24 @@ struct scorer {
     float *first_bias;
     int n_layers; /* after the first */
     struct layer layer[MODEL_LAYERS_MAX];
+    /* workspace */
+    int64_t stride;
+    float *x, *y;    /* [rows, stride] */
+    size_t panel_at; /* where its panel is among those of a thread */
+};
+
+struct scorer {
+    int64_t n_items;
+    int n_members;
+    struct member *member;
     float *closed; /* [panels * PANEL] of the catalogue: 0, or -INFINITY for items that may be in no list */
     /* workspace */
-    int64_t stride, rows_room, best_room, heap_room;
-    float *x, *y; /* [rows, stride] */
+    int64_t rows_room, best_room, heap_room;
     struct best *best;
     struct candidate *heap;
     int threads;
-    float *panel; /* [threads, widest n_in, PANEL] */
+    size_t panel_size; /* numbers of a thread */
+    float *panel;      /* [threads, panel_size] */
 };
 
 /* ---- memory ---- */
@@ -164,7 +176,7 @@ static int store(enum precision precision, void *weight, int64_t at, float value
 /* ---- birth and death ---- */
 
 /* Layer l of the model, of whose outputs n_out are wanted; w[n_in, cols], or [n_out, n_in] if transposed. */
-static int pack(const struct scorer *s, const float *w, const float *bias, int64_t cols, int transposed,
+static int pack(const struct member *s, const float *w, const float *bias, int64_t cols, int transposed,
                 struct layer *to) {
     size_t n = (size_t)(to->panels * PANEL);
     to->weight = memory(n * (size_t)to->n_in * s->width);
@@ -185,7 +197,7 @@ static int pack(const struct scorer *s, const float *w, const float *bias, int64
     return unfit ? error_set(EX_DATAERR, "a weight is too large for fp16; want bf16 or fp32") : 0;
 }
 
-static int pack_first(struct scorer *s, const float *w, const float *bias, int64_t cols) {
+static int pack_first(struct member *s, const float *w, const float *bias, int64_t cols) {
     size_t n = (size_t)s->n_items * (size_t)s->first_stride;
     s->first = memory(n * s->width);
     s->first_bias = memory((size_t)s->first_stride * sizeof *s->first_bias);
@@ -204,7 +216,7 @@ static int pack_first(struct scorer *s, const float *w, const float *bias, int64
 
 /* ease: its matrix by pieces of rows; popularity: no first layer. The last layer has no inputs: its bias is
  * what everybody gets. */
-static int pack_baseline(struct scorer *s, const struct model *m) {
+static int pack_baseline(struct member *s, const struct model *m) {
     const struct tensor *bias = &m->tensor[m->n_tensors - 1];
     struct layer *last = &s->layer[0];
     float *row = memory((size_t)(s->n_items + PANEL) * sizeof *row);
@@ -240,11 +252,10 @@ static int fetch(const struct model *m, int t, float **to) {
     return code;
 }
 
-int scorer_create(const struct model *model, enum precision precision, struct scorer **scorer) {
-    struct scorer *s = calloc(1, sizeof *s);
+static int create_member(const struct model *model, enum precision precision, float factor,
+                         struct member *s) {
     float *weight = NULL, *bias = NULL;
-    *scorer = s;
-    if (!s) return error_memory("the scorer", sizeof *s);
+    s->factor = factor;
     s->precision = precision;
     s->width = precision == PRECISION_FP32 ? sizeof(float) : sizeof(uint16_t);
     s->n_items = model->n_items;
@@ -275,14 +286,53 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
             code = pack(s, weight, bias, model->tensor[2 * l].cols, is_last, to);
         }
     }
-    if (!code) {
-        size_t n = (size_t)(s->layer[s->n_layers - 1].panels * PANEL);
-        s->closed = memory(n * sizeof *s->closed);
-        if (!s->closed) code = error_memory("the catalogue", n * sizeof *s->closed);
-    }
-    if (!code) scorer_close_items(s, NULL);
+    struct layer *last = &s->layer[s->n_layers - 1];
+    for (int64_t i = 0; i < last->n_out && !code; i++) last->bias[i] *= factor;
     free(weight);
     free(bias);
+    return code;
+}
+
+static void free_member(struct member *s) {
+    for (int l = 0; l < s->n_layers; l++) {
+        free(s->layer[l].weight);
+        free(s->layer[l].bias);
+    }
+    free(s->first);
+    free(s->first_bias);
+    free(s->x);
+    free(s->y);
+}
+
+/* What goes into the last layer: forward's last output. */
+static float *last_input(const struct member *s) {
+    return s->n_layers % 2 ? s->x : s->y;
+}
+
+static int64_t catalogue_panels(const struct scorer *s) {
+    return s->member->layer[s->member->n_layers - 1].panels;
+}
+
+int scorer_create(const struct model *model, enum precision precision, struct scorer **scorer) {
+    struct scorer *s = *scorer = calloc(1, sizeof *s);
+    int n = 0, code = s ? 0 : error_memory("the scorer", sizeof *s);
+    if (code) return code;
+    for (const struct model *m = model; m; m = m->next) n++;
+    s->n_items = model->n_items;
+    s->member = calloc((size_t)n, sizeof *s->member);
+    if (!s->member) code = error_memory("the scorer", (size_t)n * sizeof *s->member);
+    for (const struct model *m = model; m && !code; m = m->next) {
+        struct member *member = &s->member[s->n_members++];
+        code = create_member(m, precision, m == model ? 1 : (float)m->weight, member);
+        member->panel_at = s->panel_size;
+        s->panel_size += (size_t)member->layer[member->n_layers - 1].n_in * PANEL;
+    }
+    if (!code) {
+        size_t bytes = (size_t)(catalogue_panels(s) * PANEL) * sizeof *s->closed;
+        s->closed = memory(bytes);
+        if (!s->closed) code = error_memory("the catalogue", bytes);
+    }
+    if (!code) scorer_close_items(s, NULL);
     if (code) {
         scorer_destroy(s);
         *scorer = NULL;
@@ -292,15 +342,9 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
 
 void scorer_destroy(struct scorer *s) {
     if (!s) return;
-    for (int l = 0; l < s->n_layers; l++) {
-        free(s->layer[l].weight);
-        free(s->layer[l].bias);
-    }
-    free(s->first);
-    free(s->first_bias);
+    for (int i = 0; i < s->n_members; i++) free_member(&s->member[i]);
+    free(s->member);
     free(s->closed);
-    free(s->x);
-    free(s->y);
     free(s->best);
     free(s->heap);
     free(s->panel);
@@ -308,7 +352,7 @@ void scorer_destroy(struct scorer *s) {
 }
 
 void scorer_close_items(struct scorer *s, const uint8_t *marks) {
-    int64_t room = s->layer[s->n_layers - 1].panels * PANEL;
+    int64_t room = catalogue_panels(s) * PANEL;
     for (int64_t i = 0; i < room; i++) {
         s->closed[i] = i >= s->n_items || (marks && marks[i]) ? -INFINITY : 0;
     }
@@ -327,7 +371,7 @@ static void activate(enum activation act, int64_t n, float *y) {
 }
 
 /* Numbers [from, from + GATHER * LANES) of the first layer for a user's items. */
-static inline __attribute__((always_inline)) void gather_as(enum precision precision, const struct scorer *s,
+static inline __attribute__((always_inline)) void gather_as(enum precision precision, const struct member *s,
                                                             const int32_t *items, int64_t n, int64_t from,
                                                             float *y) {
     vec sum[GATHER] = {{0}};
@@ -342,7 +386,7 @@ static inline __attribute__((always_inline)) void gather_as(enum precision preci
     activate(s->first_act, GATHER * LANES, y + from);
 }
 
-static void gather(const struct scorer *s, const int32_t *items, int64_t n, int64_t from, float *y) {
+static void gather(const struct member *s, const int32_t *items, int64_t n, int64_t from, float *y) {
     if (s->precision == PRECISION_FP32) gather_as(PRECISION_FP32, s, items, n, from, y);
     if (s->precision == PRECISION_BF16) gather_as(PRECISION_BF16, s, items, n, from, y);
     if (s->precision == PRECISION_FP16) gather_as(PRECISION_FP16, s, items, n, from, y);
@@ -406,7 +450,7 @@ static void multiply(enum precision precision, int64_t rows, int64_t n_in, const
     }
 }
 
-static const char *panel_of(const struct scorer *s, const struct layer *layer, int64_t p) {
+static const char *panel_of(const struct member *s, const struct layer *layer, int64_t p) {
     return (const char *)layer->weight + (size_t)(p * layer->n_in * PANEL) * s->width;
 }
 
@@ -471,30 +515,57 @@ static void add_exponentials(struct best *best, const float *logits, int64_t n) 
     best->sum += (double)sum;
 }
 
-/* Users [row, row + rows) of the batch against panels [p, end) of the catalogue. */
-static void search(const struct scorer *s, const struct csr *m, const float *x, int64_t row, int64_t rows,
-                   int64_t p, int64_t end, int k, int flags, struct best *best, int64_t best_stride,
-                   float *scratch) {
+/* Panel p of a member's last layer as float, where it is for `rows` users: converted once for all of them. */
+static const void *unpack(const struct member *s, int64_t p, int64_t rows, float *scratch,
+                          enum precision *precision) {
     const struct layer *last = &s->layer[s->n_layers - 1];
+    const void *panel = panel_of(s, last, p);
+    *precision = s->precision;
+    if (s->precision == PRECISION_FP32 || rows <= 4) return panel;
+    for (int64_t i = 0; i < last->n_in * PANEL; i += LANES) {
+        *(vec *)(scratch + i) =
+            s->precision == PRECISION_BF16 ? load(PRECISION_BF16, panel, i) : load(PRECISION_FP16, panel, i);
+    }
+    *precision = PRECISION_FP32;
+    return scratch;
+}
+
+/* logits[n, PANEL] = a member's, n <= BLOCK, or += if is_added; x of its last layer. */
+static void score_panel(const struct member *s, enum precision precision, const void *panel, int64_t p,
+                        int64_t n, const float *x, int is_added, float *logits) {
+    const struct layer *last = &s->layer[s->n_layers - 1];
+    float own[BLOCK * PANEL] __attribute__((aligned(128)));
+    if (!s->is_direct) {
+        multiply(precision, n, last->n_in, x, s->stride, panel, last->bias + p * PANEL,
+                 is_added ? own : logits, PANEL);
+    }
+    if (!s->is_direct && !is_added) return;
+    for (int64_t r = 0; r < n; r++) {
+        const float *from = s->is_direct ? x + r * s->stride + p * PANEL : own + r * PANEL;
+        float *to = logits + r * PANEL;
+        for (int j = 0; j < PANEL; j++) to[j] = is_added ? to[j] + from[j] : from[j];
+    }
+}
+
+/* Users [row, row + rows) of the batch against panels [p, end) of the catalogue. */
+static void search(const struct scorer *s, const struct csr *m, int64_t row, int64_t rows, int64_t p,
+                   int64_t end, int k, int flags, struct best *best, int64_t best_stride, float *scratch) {
     float logits[BLOCK * PANEL] __attribute__((aligned(128)));
+    const void *panel[MODELS_MAX];
+    enum precision precision[MODELS_MAX];
     for (; p < end; p++) {
-        const void *panel = panel_of(s, last, p);
-        enum precision precision = s->precision;
-        if (precision != PRECISION_FP32 && rows > 4) { /* once for all of them */
-            for (int64_t i = 0; i < last->n_in * PANEL; i += LANES) {
-                *(vec *)(scratch + i) = precision == PRECISION_BF16 ? load(PRECISION_BF16, panel, i)
-                                                                    : load(PRECISION_FP16, panel, i);
-            }
-            panel = scratch;
-            precision = PRECISION_FP32;
+        for (int i = 0; i < s->n_members; i++) {
+            panel[i] = unpack(&s->member[i], p, rows, scratch + s->member[i].panel_at, &precision[i]);
         }
         for (int64_t from = row; from < row + rows; from += BLOCK) {
             int64_t n = row + rows - from < BLOCK ? row + rows - from : BLOCK;
-            multiply(precision, n, last->n_in, x + from * s->stride, s->stride, panel, last->bias + p * PANEL,
-                     logits, PANEL);
+            for (int i = 0; i < s->n_members; i++) {
+                const struct member *member = &s->member[i];
+                score_panel(member, precision[i], panel[i], p, n, last_input(member) + from * member->stride,
+                            i > 0, logits);
+            }
             for (int64_t r = from; r < from + n; r++) {
-                const float *of_row =
-                    s->is_direct ? x + r * s->stride + p * PANEL : logits + (r - from) * PANEL;
+                const float *of_row = logits + (r - from) * PANEL;
                 struct best *b = best + r * best_stride;
                 int64_t seen = flags & SCORER_SEEN ? 0 : m->indptr[r + 1] - m->indptr[r];
                 offer_panel(b, k, p * PANEL, of_row, s->closed + p * PANEL, m->indices + m->indptr[r], seen);
@@ -536,9 +607,12 @@ static void finish(struct best *best, int64_t parts, int k, int flags, int32_t *
 static int reserve(struct scorer *s, int64_t rows, int64_t parts, int k) {
     int threads = omp_get_max_threads();
     if (rows > s->rows_room) {
-        size_t bytes = (size_t)rows * (size_t)s->stride * sizeof *s->x;
         s->rows_room = 0;
-        if (make_room(&s->x, bytes) || make_room(&s->y, bytes)) return EX_OSERR;
+        for (int i = 0; i < s->n_members; i++) {
+            struct member *member = &s->member[i];
+            size_t bytes = (size_t)rows * (size_t)member->stride * sizeof *member->x;
+            if (make_room(&member->x, bytes) || make_room(&member->y, bytes)) return EX_OSERR;
+        }
         s->rows_room = rows;
     }
     if (rows * parts > s->best_room) {
@@ -552,9 +626,8 @@ static int reserve(struct scorer *s, int64_t rows, int64_t parts, int k) {
         s->heap_room = rows * parts * k;
     }
     if (threads > s->threads) {
-        size_t n = (size_t)s->layer[s->n_layers - 1].n_in * PANEL;
         s->threads = 0;
-        if (make_room(&s->panel, (size_t)threads * n * sizeof *s->panel)) return EX_OSERR;
+        if (make_room(&s->panel, (size_t)threads * s->panel_size * sizeof *s->panel)) return EX_OSERR;
         s->threads = threads;
     }
     for (int64_t i = 0; i < rows * parts; i++) {
@@ -564,13 +637,47 @@ static int reserve(struct scorer *s, int64_t rows, int64_t parts, int k) {
 }
 
 /* The first n numbers of each row; the threads of a team share them. */
-static void normalize(const struct scorer *s, int64_t rows, int64_t n, float *y) {
+static void normalize(const struct member *s, int64_t rows, int64_t n, float *y) {
 #pragma omp for schedule(static)
     for (int64_t r = 0; r < rows; r++) layer_norm_row(n, y + r * s->stride, y + r * s->stride);
 }
 
+/* All layers but the last, by the threads of a team, times the factor: into last_input. */
+static void forward(const struct member *s, const struct csr *m) {
+    float *x = s->x, *y = s->y;
+    const int64_t rows = m->rows, chunks = s->first_stride / (GATHER * LANES);
+#pragma omp for collapse(2) schedule(dynamic, 4)
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t c = 0; c < chunks; c++) {
+            gather(s, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r], c * GATHER * LANES,
+                   x + r * s->stride);
+        }
+    }
+    if (s->first_is_normalized) normalize(s, rows, s->first_width, x);
+    for (int l = 0; l < s->n_layers - 1; l++) {
+        const struct layer *layer = &s->layer[l];
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t r = 0; r < rows; r += BLOCK) {
+            for (int64_t p = 0; p < layer->panels; p++) {
+                int64_t n = rows - r < BLOCK ? rows - r : BLOCK;
+                float *to = y + r * s->stride + p * PANEL;
+                multiply(s->precision, n, layer->n_in, x + r * s->stride, s->stride, panel_of(s, layer, p),
+                         layer->bias + p * PANEL, to, s->stride);
+                for (int64_t i = 0; i < n; i++) activate(layer->act, PANEL, to + i * s->stride);
+            }
+        }
+        if (layer->is_normalized) normalize(s, rows, layer->n_out, y);
+        float *swap = x;
+        x = y;
+        y = swap;
+    }
+    if (s->factor == 1) return;
+#pragma omp for schedule(static)
+    for (int64_t i = 0; i < rows * s->stride; i++) x[i] *= s->factor;
+}
+
 int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_t *top, float *scores) {
-    const struct layer *last = &s->layer[s->n_layers - 1];
+    const int64_t panels = catalogue_panels(s);
     const int64_t rows = m->rows, threads = omp_get_max_threads();
     /* a thread's rows, or all of them, in blocks of the same size */
     const int split_rows = rows >= SPLIT_ROWS * threads;
@@ -581,46 +688,19 @@ int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_
     int64_t parts = split_rows ? 1 : PARTS * threads;
     if (rows == 0) return 0;
     if (parts > HEAPS_MAX / (rows * k)) parts = HEAPS_MAX / (rows * k);
-    if (parts > last->panels) parts = last->panels;
+    if (parts > panels) parts = panels;
     if (parts < 1) parts = 1;
     int code = reserve(s, rows, parts, k);
     if (code) return code;
-    const int64_t chunks = s->first_stride / (GATHER * LANES);
 #pragma omp parallel
     {
-        float *x = s->x, *y = s->y;
-#pragma omp for collapse(2) schedule(dynamic, 4)
-        for (int64_t r = 0; r < rows; r++) {
-            for (int64_t c = 0; c < chunks; c++) {
-                gather(s, m->indices + m->indptr[r], m->indptr[r + 1] - m->indptr[r], c * GATHER * LANES,
-                       x + r * s->stride);
-            }
-        }
-        if (s->first_is_normalized) normalize(s, rows, s->first_width, x);
-        for (int l = 0; l < s->n_layers - 1; l++) {
-            const struct layer *layer = &s->layer[l];
-#pragma omp for collapse(2) schedule(static)
-            for (int64_t r = 0; r < rows; r += BLOCK) {
-                for (int64_t p = 0; p < layer->panels; p++) {
-                    int64_t n = rows - r < BLOCK ? rows - r : BLOCK;
-                    float *to = y + r * s->stride + p * PANEL;
-                    multiply(s->precision, n, layer->n_in, x + r * s->stride, s->stride,
-                             panel_of(s, layer, p), layer->bias + p * PANEL, to, s->stride);
-                    for (int64_t i = 0; i < n; i++) activate(layer->act, PANEL, to + i * s->stride);
-                }
-            }
-            if (layer->is_normalized) normalize(s, rows, layer->n_out, y);
-            float *swap = x;
-            x = y;
-            y = swap;
-        }
+        for (int i = 0; i < s->n_members; i++) forward(&s->member[i], m);
 #pragma omp for collapse(2) schedule(dynamic, 1)
         for (int64_t block = 0; block < blocks; block++) {
             for (int64_t part = 0; part < parts; part++) {
-                int64_t row = block * step, p = last->panels * part / parts;
-                search(s, m, x, row, rows - row < step ? rows - row : step, p,
-                       last->panels * (part + 1) / parts, k, flags, s->best + part, parts,
-                       s->panel + (int64_t)omp_get_thread_num() * last->n_in * PANEL);
+                int64_t row = block * step, p = panels * part / parts;
+                search(s, m, row, rows - row < step ? rows - row : step, p, panels * (part + 1) / parts, k,
+                       flags, s->best + part, parts, s->panel + (size_t)omp_get_thread_num() * s->panel_size);
             }
         }
 #pragma omp for schedule(static)
@@ -635,8 +715,10 @@ int scorer_top_k(struct scorer *s, const struct csr *m, int k, int flags, int32_
 
 size_t scorer_bytes(const struct scorer *s) {
     size_t bytes = 0;
-    for (int l = 0; l < s->n_layers; l++) {
-        bytes += (size_t)(s->layer[l].panels * PANEL * s->layer[l].n_in) * s->width;
+    for (const struct member *member = s->member; member < s->member + s->n_members; member++) {
+        for (int l = 0; l < member->n_layers; l++) {
+            bytes += (size_t)(member->layer[l].panels * PANEL * member->layer[l].n_in) * member->width;
+        }
     }
     return bytes;
 }

@@ -15,9 +15,10 @@
 
 struct scorer;
 
-/* Copies the weights out of a model, which is not needed afterwards. precision: PRECISION_FP32, or
- * PRECISION_BF16 and PRECISION_FP16, which halve the memory read for a user; sums are float always. EX_OSERR,
- * EX_DATAERR if a weight is too large for fp16. */
+/* Copies the weights out of a model, and of those whose scores are added to it (model->next, MODELS_MAX in
+ * all); they are not needed afterwards. precision: PRECISION_FP32, or PRECISION_BF16 and PRECISION_FP16,
+ * which halve the memory read for a user; sums are float always. EX_OSERR, EX_DATAERR if a weight is too
+ * large for fp16. */
 int scorer_create(const struct model *model, enum precision precision, struct scorer **scorer);
 void scorer_destroy(struct scorer *scorer); /* NULL is fine */
 
@@ -30,7 +31,8 @@ enum {
 };
 
 /* For each row of items, ascending: the k best by falling score, ties to the lower index, in top[rows, k] and
- * scores[rows, k] (unless NULL); -1 beyond the end of a short list. Scores are logits, or probabilities.
+ * scores[rows, k] (unless NULL); -1 beyond the end of a short list. Scores are model_score's: logits of a
+ * network; or probabilities.
  * Memory grows to the largest batch so far and is then kept. EX_OSERR. */
 int scorer_top_k(struct scorer *scorer, const struct csr *rows, int k, int flags, int32_t *top,
                  float *scores);

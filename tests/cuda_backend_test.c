@@ -736,6 +736,30 @@ static void test_many_batches(void **state) {
     destroy(&p);
 }
 
+static void test_adding(void **state) {
+    (void)state;
+    enum { N = 4999 };
+    struct pair p;
+    real *y[2];
+    if (!create(&p, &shapes[2])) skip();
+    real *x_host = random_numbers(N, 1), *y_host = random_numbers(N, 1);
+    for (int d = 0; d < 2; d++) {
+        struct backend *b = &p.backend[d];
+        real *x = up(&p, d, x_host, N);
+        y[d] = up(&p, d, y_host, N);
+        b->add(b, N - 1, -0.75, x, y[d]);
+        b->add(b, 0, 1, x, y[d]);
+        real last = 0;
+        b->copy_out(b, &last, y[d] + N - 1, 1);
+        assert_true(last == y_host[N - 1]); /* is left alone */
+        b->release(b, x);
+    }
+    same(&p, "y", y, N, 1e-6);
+    free(x_host);
+    free(y_host);
+    destroy(&p);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sparse_layer),    cmocka_unit_test(test_dense_layers),
@@ -743,7 +767,7 @@ int main(void) {
         cmocka_unit_test(test_output_in_tiles), cmocka_unit_test(test_ranking),
         cmocka_unit_test(test_update),          cmocka_unit_test(test_network),
         cmocka_unit_test(test_normalizing),     cmocka_unit_test(test_kept_steps),
-        cmocka_unit_test(test_many_batches),
+        cmocka_unit_test(test_many_batches),    cmocka_unit_test(test_adding),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

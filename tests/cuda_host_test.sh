@@ -202,6 +202,8 @@ ends "VAECF_DEVICE=gpu" 78 'VAECF_DEVICE=gpu: want auto, cpu or cuda' with VAECF
 check "vaecf-evaluate on the GPU" cmp "$tmp/gpu.csv" "$tmp/gpu/test.csv"
 "$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --data "$tmp/data" --device cpu --output "$tmp/cpu.csv" 2>"$tmp/err"
 check "and on the CPU" cmp <(short "$tmp/cpu.csv") <(short "$tmp/gpu.csv")
+blended() { "$host/bin/vaecf-evaluate" --checkpoint "$tmp/gpu/best.h5" --blend "$tmp/turns/best.h5:0.25" --data "$tmp/data" "$@" 2>"$tmp/err"; }
+check "a blend on both" [ "$(blended | short /dev/stdin | md5sum)" = "$(blended --device cpu | short /dev/stdin | md5sum)" ]
 cut -d, -f2 "$tmp/part.csv" | sort -u | awk 'NR % 3 > 0' >"$tmp/allow.txt"
 awk 'NR % 5 == 0' "$tmp/allow.txt" >"$tmp/deny.txt"
 printf 'user,item\nstranger,no such item\n' >"$tmp/stranger.csv"
@@ -226,6 +228,7 @@ check "whole lists" lists --top-k 10000
 mpirun -n 2 "$host/bin/vaecf-recommend" --checkpoint "$tmp/gpu/best.h5" --input "$tmp/part.csv" --top-k 10000 --device cuda \
     --output "$tmp/ranks.csv" 2>"$tmp/err"
 check "on two ranks" cmp "$tmp/cuda-recs.csv" "$tmp/ranks.csv"
+check "a blend of two networks" lists --blend "$tmp/turns/best.h5:0.25" --top-k 30
 user=$(sed -n '2s/,.*//p' "$tmp/part.csv")
 check "explained alike" cmp <(recommend --explain "$user" --device cpu) <(recommend --explain "$user" --device cuda)
 recommend --benchmark --device cuda --output "$tmp/latency.csv" >"$tmp/stdout"

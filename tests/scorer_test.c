@@ -67,32 +67,32 @@ static double act(int activation, double x) {
     return activation == ACTIVATION_RELU && x < 0 ? 0 : x;
 }
 
-/* Logits of a user, from the definition. */
-static void brute_logits(int64_t user, double *logits) {
+/* logits += weight * a network's for a user, from the definition. */
+static void add_brute_logits(const struct model *m, double weight, int64_t user, double *logits) {
     double x[64] = {0}, y[64];
     int64_t n = users.indptr[user + 1] - users.indptr[user];
-    for (int l = 0; l < model.n_layers; l++) {
-        const struct tensor *t = &model.tensor[2 * l];
-        const real *w = model.params + t->offset, *b = model.params + t[1].offset;
-        int is_last = l == model.n_layers - 1;
-        int is_stats = model.config.type == MODEL_VAE && l == model.n_encoder - 1;
-        int64_t outs = is_last ? model.n_items : model.width[l + 1];
+    for (int l = 0; l < m->n_layers; l++) {
+        const struct tensor *t = &m->tensor[2 * l];
+        const real *w = m->params + t->offset, *b = m->params + t[1].offset;
+        int is_last = l == m->n_layers - 1;
+        int is_stats = m->config.type == MODEL_VAE && l == m->n_encoder - 1;
+        int64_t outs = is_last ? m->n_items : m->width[l + 1];
         for (int64_t j = 0; j < outs; j++) {
             double sum = 0;
             for (int64_t i = 0; l == 0 && i < n; i++) {
                 sum += (double)w[users.indices[users.indptr[user] + i] * t->cols + j] / sqrt((double)n);
             }
-            for (int64_t i = 0; l > 0 && i < model.width[l]; i++) {
+            for (int64_t i = 0; l > 0 && i < m->width[l]; i++) {
                 sum += x[i] * (double)(is_last ? w[j * t->cols + i] : w[i * t->cols + j]);
             }
             sum += (double)b[j];
             if (is_last) {
-                logits[j] = sum;
+                logits[j] += weight * sum;
             } else {
-                y[j] = is_stats ? sum : act(model.config.activation, sum);
+                y[j] = is_stats ? sum : act(m->config.activation, sum);
             }
         }
-        if (model.config.layer_norm && l < model.n_encoder - 1) {
+        if (m->config.layer_norm && l < m->n_encoder - 1) {
             double mean = 0, variance = 0;
             for (int64_t j = 0; j < outs; j++) mean += y[j] / (double)outs;
             for (int64_t j = 0; j < outs; j++) variance += (y[j] - mean) * (y[j] - mean) / (double)outs;
@@ -100,6 +100,11 @@ static void brute_logits(int64_t user, double *logits) {
         }
         memcpy(x, y, sizeof x);
     }
+}
+
+static void brute_logits(int64_t user, double *logits) {
+    memset(logits, 0, (size_t)model.n_items * sizeof *logits);
+    add_brute_logits(&model, 1, user, logits);
 }
 
 static const double *sorted_logits;
@@ -291,6 +296,65 @@ static void test_probability(void **state) {
     clear();
 }
 
+/* ease, and half of a network's, and -1/4 of another's, on top of popularity: exact, by the scorer and the
+ * backend. A list of the first alone is ease's. */
+static void test_blend(void **state) {
+    enum { ITEMS = 130, MODELS = 4 };
+    static struct model others[MODELS - 1];
+    static double want[ITEMS];
+    static int32_t top[USERS * ITEMS], list[ITEMS];
+    static float scores[USERS * ITEMS], of_backend[USERS * ITEMS];
+    (void)state;
+    const struct model_config configs[MODELS] = {
+        {.type = MODEL_EASE},
+        {.type = MODEL_DAE, .n_hidden = 1, .hidden = {9}, .latent = 3, .activation = ACTIVATION_RELU},
+        {.type = MODEL_VAE, .latent = 40, .activation = ACTIVATION_RELU},
+        {.type = MODEL_POPULARITY}};
+    const double weights[MODELS] = {1, 0.5, -0.25, 2};
+    make_model(&configs[0], ITEMS, 1);
+    memset(model.params + model.tensor[1].offset, 0, ITEMS * sizeof *model.params); /* ease's bias: none */
+    for (int i = 0; i < MODELS - 1; i++) {
+        uint64_t random = (uint64_t)i;
+        assert_int_equal(model_create(&configs[i + 1], ITEMS, &backend, 0, &others[i]), 0);
+        for (size_t p = 0; p < others[i].n_params; p++) {
+            others[i].params[p] = (real)((int)(next_random(&random) % 9) - 4) / 4;
+        }
+        others[i].weight = weights[i + 1];
+    }
+    for (int n = MODELS; n >= 1; n--) {
+        model.next = n > 1 ? others : NULL;
+        for (int i = 0; i < MODELS - 1; i++) others[i].next = i + 2 < n ? &others[i + 1] : NULL;
+        for (int p = 0; p < 3; p++) {
+            const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PRECISION_FP16};
+            struct scorer *scorer;
+            assert_int_equal(scorer_create(&model, precisions[p], &scorer), 0);
+            assert_int_equal(scorer_top_k(scorer, &users, ITEMS, SCORER_SEEN, top, scores), 0);
+            scorer_destroy(scorer);
+            assert_int_equal(model_score(&model, &users, of_backend), 0);
+            for (int64_t r = 0; r < USERS; r++) {
+                for (int j = 0; j < ITEMS; j++) {
+                    want[j] = 0;
+                    for (int64_t e = users.indptr[r]; e < users.indptr[r + 1]; e++) {
+                        want[j] += (double)model.params[users.indices[e] * ITEMS + j];
+                    }
+                    if (n > 3) want[j] += weights[3] * (double)others[2].params[j];
+                }
+                for (int i = 0; i < 2 && i < n - 1; i++) {
+                    add_brute_logits(&others[i], weights[i + 1], r, want);
+                }
+                brute_list(r, want, 1, NULL, list);
+                for (int j = 0; j < ITEMS; j++) {
+                    assert_int_equal(top[r * ITEMS + j], list[j]);
+                    assert_true((double)scores[r * ITEMS + j] == want[list[j]]);
+                    assert_true((double)of_backend[r * ITEMS + j] == want[j]);
+                }
+            }
+        }
+    }
+    for (int i = 0; i < MODELS - 1; i++) model_free(&others[i]);
+    clear();
+}
+
 static void test_precisions(void **state) {
     (void)state;
     struct model_config config = {.type = MODEL_DAE, .n_hidden = 0, .latent = 8};
@@ -323,7 +387,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_exact),       cmocka_unit_test(test_against_double),
         cmocka_unit_test(test_precisions),  cmocka_unit_test(test_batches_and_threads),
-        cmocka_unit_test(test_probability),
+        cmocka_unit_test(test_probability), cmocka_unit_test(test_blend),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
