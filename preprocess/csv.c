@@ -18,6 +18,7 @@
 #endif
 
 #include "error.h"
+#include "options.h"
 #include "stream.h"
 
 enum { START_SIZE = 4 * CSV_RECORD_MAX, FIELDS_MAX = 1024, ROWS_AHEAD = 100, TEXT_MAX = 512, BLOCK = 64 };
@@ -280,6 +281,25 @@ static bool is_none(const char *column) {
 
 static bool is_name(const char *column) {
     return column && !is_none(column) && column_number(column) < 0;
+}
+
+int csv_set_option(struct csv_options *o, const char *name, const char *text) {
+    static const char *const headers[] = {"auto", "yes", "no", NULL}; /* as enum csv_header */
+    static const char *const bad_rows[] = {"error", "skip", NULL};
+    int choice = 0, code = 0;
+    if (strcmp(name, "delimiter") == 0) o->delimiter = text;
+    if (strcmp(name, "user-column") == 0) o->user_column = text;
+    if (strcmp(name, "item-column") == 0) o->item_column = text;
+    if (strcmp(name, "rating-column") == 0) o->rating_column = text;
+    if (strcmp(name, "header") == 0) {
+        code = option_choice(name, text, headers, &choice);
+        o->header = (enum csv_header)choice;
+    }
+    if (strcmp(name, "bad-rows") == 0) {
+        code = option_choice(name, text, bad_rows, &choice);
+        o->skip_bad_rows = choice == 1;
+    }
+    return code;
 }
 
 int csv_check_options(const struct csv_options *o) {

@@ -74,6 +74,10 @@ struct csv_chunk {
 
 struct csv;
 
+/* Sets what the command line option of this name says: delimiter, header, user-column, item-column,
+ * rating-column, bad-rows. The text is kept. EX_USAGE. */
+int csv_set_option(struct csv_options *options, const char *name, const char *text);
+
 /* Do the options make sense in themselves? EX_USAGE. */
 int csv_check_options(const struct csv_options *options);
 

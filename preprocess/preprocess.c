@@ -17,6 +17,7 @@
 #include "comm.h"
 #include "csv.h"
 #include "error.h"
+#include "options.h"
 #include "program.h"
 #include "read.h"
 #include "scratch.h"
@@ -113,15 +114,6 @@ static double seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static int parse_integer(const char *name, const char *text, int64_t low, int64_t high, int64_t *value) {
-    char *end;
-    errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (*text && !*end && !errno && *value >= low && *value <= high) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a whole number from %" PRId64 " to %" PRId64, name, text, low,
-                     high);
-}
-
 /* "2G", "500M", "1048576". */
 static int parse_size(const char *name, const char *text, int64_t *value) {
     static const char units[] = "KMGT";
@@ -135,13 +127,6 @@ static int parse_size(const char *name, const char *text, int64_t *value) {
     *value = number >= 1 && number < 0x1p60 ? (int64_t)number : 0;
     if (*text && !*end && *value >= 64 << 20) return 0;
     return error_set(EX_USAGE, "--%s %s: want a size of at least 64M, for example 2G", name, text);
-}
-
-static int parse_number(const char *name, const char *text, double *value) {
-    char *end;
-    *value = strtod(text, &end);
-    if (*text && !*end && isfinite(*value)) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a number", name, text);
 }
 
 static int add_file(struct options *o, enum dataset_part part, const char *path) {
@@ -168,12 +153,7 @@ enum {
     OPTION_OUTPUT,
     OPTION_SHARDS,
     OPTION_FORCE,
-    OPTION_DELIMITER,
-    OPTION_HEADER,
-    OPTION_USER,
-    OPTION_ITEM,
-    OPTION_RATING,
-    OPTION_BAD_ROWS,
+    OPTION_CSV,
     OPTION_MIN_RATING,
     OPTION_MIN_ITEM_USERS,
     OPTION_MIN_USER_ITEMS,
@@ -196,12 +176,12 @@ static const struct option long_options[] = {
     {"output", required_argument, NULL, OPTION_OUTPUT},
     {"shards", required_argument, NULL, OPTION_SHARDS},
     {"force", no_argument, NULL, OPTION_FORCE},
-    {"delimiter", required_argument, NULL, OPTION_DELIMITER},
-    {"header", required_argument, NULL, OPTION_HEADER},
-    {"user-column", required_argument, NULL, OPTION_USER},
-    {"item-column", required_argument, NULL, OPTION_ITEM},
-    {"rating-column", required_argument, NULL, OPTION_RATING},
-    {"bad-rows", required_argument, NULL, OPTION_BAD_ROWS},
+    {"delimiter", required_argument, NULL, OPTION_CSV},
+    {"header", required_argument, NULL, OPTION_CSV},
+    {"user-column", required_argument, NULL, OPTION_CSV},
+    {"item-column", required_argument, NULL, OPTION_CSV},
+    {"rating-column", required_argument, NULL, OPTION_CSV},
+    {"bad-rows", required_argument, NULL, OPTION_CSV},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     {"min-item-users", required_argument, NULL, OPTION_MIN_ITEM_USERS},
     {"min-user-items", required_argument, NULL, OPTION_MIN_USER_ITEMS},
@@ -229,7 +209,7 @@ static int set_option(struct options *o, int option, const char *name, const cha
         o->output = text;
         break;
     case OPTION_SHARDS:
-        return parse_integer(name, text, 1, SHARDS_MAX, &o->split.n_shards);
+        return option_whole(name, text, 1, SHARDS_MAX, &o->split.n_shards);
     case OPTION_MEMORY:
         return parse_size(name, text, &o->memory);
     case OPTION_TMP:
@@ -238,53 +218,27 @@ static int set_option(struct options *o, int option, const char *name, const cha
     case OPTION_FORCE:
         o->force = true;
         break;
-    case OPTION_DELIMITER:
-        o->csv.delimiter = text;
-        break;
-    case OPTION_USER:
-        o->csv.user_column = text;
-        break;
-    case OPTION_ITEM:
-        o->csv.item_column = text;
-        break;
-    case OPTION_RATING:
-        o->csv.rating_column = text;
-        break;
-    case OPTION_HEADER:
-        if (strcmp(text, "auto") == 0)
-            o->csv.header = CSV_HEADER_AUTO;
-        else if (strcmp(text, "yes") == 0)
-            o->csv.header = CSV_HEADER_YES;
-        else if (strcmp(text, "no") == 0)
-            o->csv.header = CSV_HEADER_NO;
-        else
-            code = error_set(EX_USAGE, "--header %s: want auto, yes or no", text);
-        break;
-    case OPTION_BAD_ROWS:
-        o->csv.skip_bad_rows = strcmp(text, "skip") == 0;
-        if (strcmp(text, "skip") && strcmp(text, "error")) {
-            code = error_set(EX_USAGE, "--bad-rows %s: want error or skip", text);
-        }
-        break;
+    case OPTION_CSV:
+        return csv_set_option(&o->csv, name, text);
     case OPTION_MIN_RATING:
-        return parse_number(name, text, &o->min_rating);
+        return option_number(name, text, -INFINITY, INFINITY, &o->min_rating);
     case OPTION_SEED:
-        return parse_integer(name, text, 0, INT64_MAX, (int64_t *)&o->split.seed);
+        return option_whole(name, text, 0, INT64_MAX, (int64_t *)&o->split.seed);
     default: /* those that only make sense where the split is made here */
         o->split_option = name;
         if (option == OPTION_MIN_ITEM_USERS) {
-            code = parse_integer(name, text, 0, INT32_MAX, &o->split.min_item_users);
+            code = option_whole(name, text, 0, INT32_MAX, &o->split.min_item_users);
         } else if (option == OPTION_MIN_USER_ITEMS) {
-            code = parse_integer(name, text, 0, INT32_MAX, &o->split.min_user_items);
+            code = option_whole(name, text, 0, INT32_MAX, &o->split.min_user_items);
         } else if (option == OPTION_FRACTION) {
-            code = parse_number(name, text, &o->split.target_fraction);
+            code = option_number(name, text, -INFINITY, INFINITY, &o->split.target_fraction);
             if (!code && !(o->split.target_fraction > 0 && o->split.target_fraction < 1)) {
                 code = error_set(EX_USAGE, "--%s %s: want a number between 0 and 1", name, text);
             }
         } else if (strcmp(text, "auto") == 0) {
             o->split.heldout_users = -1;
         } else {
-            code = parse_integer(name, text, 0, INT32_MAX, &o->split.heldout_users);
+            code = option_whole(name, text, 0, INT32_MAX, &o->split.heldout_users);
         }
     }
     return code;

@@ -20,6 +20,7 @@
 #endif
 
 #include "error.h"
+#include "options.h"
 #include "file.h"
 #include "philox.h"
 #include "program.h"
@@ -64,7 +65,7 @@ enum draws { DRAW_USER, DRAW_ROW }; /* the epoch of philox */
 struct options {
     int64_t users, items, interactions, groups, seed;
     double affinity, exponent;
-    bool text_ids;
+    int text_ids; /* 0: numbers */
     const char *output, *truth;
 };
 
@@ -367,23 +368,8 @@ static int write_truth(const struct source *s) {
 
 /* ---- options ---- */
 
-static int parse_integer(const char *name, const char *text, int64_t low, int64_t high, int64_t *value) {
-    char *end;
-    errno = 0;
-    *value = strtoll(text, &end, 10);
-    if (*text && !*end && !errno && *value >= low && *value <= high) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a whole number from %" PRId64 " to %" PRId64, name, text, low,
-                     high);
-}
-
-static int parse_number(const char *name, const char *text, double low, double high, double *value) {
-    char *end;
-    *value = strtod(text, &end);
-    if (*text && !*end && *value >= low && *value <= high) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a number from %g to %g", name, text, low, high);
-}
-
 static int parse_options(int argc, char **argv, struct options *o) {
+    static const char *const id_names[] = {"number", "text", NULL};
     static const struct option options[] = {
         {"users", required_argument, NULL, 'u'},
         {"items", required_argument, NULL, 'i'},
@@ -405,25 +391,25 @@ static int parse_options(int argc, char **argv, struct options *o) {
         if (option < 0) break;
         switch (option) {
         case 'u':
-            code = parse_integer("users", optarg, 1, INT32_MAX, &o->users);
+            code = option_whole("users", optarg, 1, INT32_MAX, &o->users);
             break;
         case 'i':
-            code = parse_integer("items", optarg, 1, INT32_MAX, &o->items);
+            code = option_whole("items", optarg, 1, INT32_MAX, &o->items);
             break;
         case 'n':
-            code = parse_integer("interactions", optarg, 1, INT64_C(1) << 50, &o->interactions);
+            code = option_whole("interactions", optarg, 1, INT64_C(1) << 50, &o->interactions);
             break;
         case 'g':
-            code = parse_integer("groups", optarg, 1, 1 << 20, &o->groups);
+            code = option_whole("groups", optarg, 1, 1 << 20, &o->groups);
             break;
         case 'a':
-            code = parse_number("affinity", optarg, 0, 1, &o->affinity);
+            code = option_number("affinity", optarg, 0, 1, &o->affinity);
             break;
         case 'e':
-            code = parse_number("exponent", optarg, 0, 10, &o->exponent);
+            code = option_number("exponent", optarg, 0, 10, &o->exponent);
             break;
         case 's':
-            code = parse_integer("seed", optarg, 0, INT64_MAX, &o->seed);
+            code = option_whole("seed", optarg, 0, INT64_MAX, &o->seed);
             break;
         case 't':
             o->truth = optarg;
@@ -432,10 +418,7 @@ static int parse_options(int argc, char **argv, struct options *o) {
             o->output = optarg;
             break;
         case 'd':
-            o->text_ids = strcmp(optarg, "text") == 0;
-            if (!o->text_ids && strcmp(optarg, "number")) {
-                code = error_set(EX_USAGE, "--ids %s: want number or text", optarg);
-            }
+            code = option_choice("ids", optarg, id_names, &o->text_ids);
             break;
         case 'h':
             fputs(help, stdout);

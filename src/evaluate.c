@@ -9,6 +9,7 @@
 #include "comm.h"
 #include "dataset.h"
 #include "error.h"
+#include "options.h"
 #include "program.h"
 #include "ranking.h"
 
@@ -21,7 +22,7 @@ static const char help[] =
     "Ranks all items for each held-out user and writes the table split,users,metric,value,stderr.\n"
     "\n"
     "  -c, --checkpoint FILE  best.h5 or one of checkpoints/ of a run directory\n"
-    "      --blend FILE:WEIGHT  add so much of another model's scores; may be given again\n"
+    "      --blend FILE:W     add W times another model's scores; may be given again\n"
     "  -d, --data DIR         the data set that the model was trained on\n"
     "      --split NAME       test (default) or validation\n"
     "  -m, --metrics LIST     for example ndcg@100,recall_all@20,mrr; default: all at 5, 10, 20, 50 and 100\n"
@@ -53,32 +54,31 @@ static const struct option long_options[] = {
     {0},
 };
 
-static const char *const device_names[] = {"auto", "cpu", "cuda"}; /* as enum device */
-enum { DEVICES = sizeof device_names / sizeof *device_names };
+static const char *const device_names[] = {"auto", "cpu", "cuda", NULL}; /* as enum device */
+static const char *const split_names[] = {"test", "validation", NULL};
 
 struct options {
     struct blend blend;
-    const char *data, *split, *metrics, *output;
-    int device, help, version;
+    const char *data, *metrics, *output;
+    int split, device, help, version; /* split, device: place in the names */
 };
 
 static int parse(int argc, char **argv, struct options *o) {
+    int code = 0;
     opterr = 0;
-    for (int c; (c = getopt_long(argc, argv, ":c:d:m:o:h", long_options, NULL)) != -1;) {
+    for (int c; !code && (c = getopt_long(argc, argv, ":c:d:m:o:h", long_options, NULL)) != -1;) {
         switch (c) {
         case 'c':
             o->blend.path[0] = optarg;
             break;
-        case OPTION_BLEND: {
-            int code = blend_add(&o->blend, optarg);
-            if (code) return code;
+        case OPTION_BLEND:
+            code = blend_add(&o->blend, optarg);
             break;
-        }
         case 'd':
             o->data = optarg;
             break;
         case OPTION_SPLIT:
-            o->split = optarg;
+            code = option_choice("split", optarg, split_names, &o->split);
             break;
         case 'm':
             o->metrics = optarg;
@@ -87,10 +87,8 @@ static int parse(int argc, char **argv, struct options *o) {
             o->output = optarg;
             break;
         case OPTION_DEVICE:
-            o->device = 0;
-            while (o->device < DEVICES && strcmp(optarg, device_names[o->device]) != 0) o->device++;
-            if (o->device < DEVICES) break;
-            return error_set(EX_USAGE, "--device %s: want auto, cpu or cuda", optarg);
+            code = option_choice("device", optarg, device_names, &o->device);
+            break;
         case 'h':
             o->help = 1;
             return 0;
@@ -101,13 +99,11 @@ static int parse(int argc, char **argv, struct options *o) {
             return program_bad_option(c, argv[optind - 1]);
         }
     }
+    if (code) return code;
     if (optind < argc)
         return error_set(EX_USAGE, "\"%s\": want only options (--help lists them)", argv[optind]);
     if (!o->blend.path[0]) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
     if (!o->data) return error_set(EX_USAGE, "--data is missing (--help tells more)");
-    if (strcmp(o->split, "test") != 0 && strcmp(o->split, "validation") != 0) {
-        return error_set(EX_USAGE, "--split %s: want test or validation", o->split);
-    }
     return 0;
 }
 
@@ -147,7 +143,8 @@ static int evaluate(struct options *o, const struct comm *comm) {
     enum device device = DEVICE_CPU;
     struct metrics metrics = {0};
     struct csr input = {0}, target = {0};
-    int is_test = strcmp(o->split, "test") == 0;
+    const char *split = split_names[o->split];
+    int is_test = o->split == 0;
     enum dataset_part input_part = is_test ? DATASET_TEST_INPUT : DATASET_VALIDATION_INPUT;
     enum dataset_part target_part = is_test ? DATASET_TEST_TARGET : DATASET_VALIDATION_TARGET;
     int code = blend_read_info(&o->blend, comm);
@@ -156,7 +153,7 @@ static int evaluate(struct options *o, const struct comm *comm) {
     if (!code) code = dataset_verify(&dataset, comm);
     if (code) goto cleanup;
     if (dataset.nonzeros[target_part] == 0) {
-        code = error_set(EX_DATAERR, "%s: the %s split has no user with a target", o->data, o->split);
+        code = error_set(EX_DATAERR, "%s: the %s split has no user with a target", o->data, split);
     } else if (info->n_items != dataset.n_items) {
         code = error_set(EX_DATAERR, "%s: has %lld items, %s has %lld; want the data set of the training",
                          o->blend.path[0], (long long)info->n_items, o->data, (long long)dataset.n_items);
@@ -177,7 +174,7 @@ static int evaluate(struct options *o, const struct comm *comm) {
     code = comm_agree(comm, code);
     if (code) goto cleanup;
     metrics_reduce(&metrics, comm);
-    if (comm->rank == 0) code = ranking_write_table(o->output, o->split, &metrics);
+    if (comm->rank == 0) code = ranking_write_table(o->output, split, &metrics);
     code = comm_agree(comm, code);
 cleanup:
     csr_free(&input);
@@ -190,7 +187,7 @@ cleanup:
 }
 
 int main(int argc, char **argv) {
-    struct options o = {.split = "test", .blend.n = 1};
+    struct options o = {.blend.n = 1};
     int code = parse(argc, argv, &o);
     if (!code && (o.help || o.version)) {
         if (o.help) fputs(help, stdout);

@@ -12,6 +12,7 @@
 #include "error.h"
 #include "explain.h"
 #include "latency.h"
+#include "options.h"
 #include "program.h"
 #include "recommender.h"
 
@@ -30,7 +31,7 @@ static const char help[] =
     "over.\n"
     "\n"
     "  -c, --checkpoint FILE   best.h5 or one of checkpoints/ of a run directory; nothing else is needed\n"
-    "      --blend FILE:WEIGHT     add so much of another model's scores; may be given again\n"
+    "      --blend FILE:W          add W times another model's scores; may be given again\n"
     "\n"
     "Users:\n"
     "  -i, --input FILE        their interactions so far: CSV, plain, gzip or zstd; \"-\" is standard input; "
@@ -77,12 +78,7 @@ enum {
     OPTION_INCLUDE_SEEN,
     OPTION_EXCLUDE_SEEN,
     OPTION_MIN_RATING,
-    OPTION_DELIMITER,
-    OPTION_HEADER,
-    OPTION_USER,
-    OPTION_ITEM,
-    OPTION_RATING,
-    OPTION_BAD_ROWS,
+    OPTION_CSV,
     OPTION_USERS_FROM,
     OPTION_SPLIT,
     OPTION_GROUPED,
@@ -109,12 +105,12 @@ static const struct option long_options[] = {
     {"include-seen", no_argument, NULL, OPTION_INCLUDE_SEEN},
     {"exclude-seen", no_argument, NULL, OPTION_EXCLUDE_SEEN},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
-    {"delimiter", required_argument, NULL, OPTION_DELIMITER},
-    {"header", required_argument, NULL, OPTION_HEADER},
-    {"user-column", required_argument, NULL, OPTION_USER},
-    {"item-column", required_argument, NULL, OPTION_ITEM},
-    {"rating-column", required_argument, NULL, OPTION_RATING},
-    {"bad-rows", required_argument, NULL, OPTION_BAD_ROWS},
+    {"delimiter", required_argument, NULL, OPTION_CSV},
+    {"header", required_argument, NULL, OPTION_CSV},
+    {"user-column", required_argument, NULL, OPTION_CSV},
+    {"item-column", required_argument, NULL, OPTION_CSV},
+    {"rating-column", required_argument, NULL, OPTION_CSV},
+    {"bad-rows", required_argument, NULL, OPTION_CSV},
     {"users-from", required_argument, NULL, OPTION_USERS_FROM},
     {"split", required_argument, NULL, OPTION_SPLIT},
     {"grouped", no_argument, NULL, OPTION_GROUPED},
@@ -140,8 +136,6 @@ static const enum precision precisions[] = {PRECISION_FP32, PRECISION_BF16, PREC
 static const char *const device_names[] = {"auto", "cpu", "cuda", NULL};  /* as enum device */
 static const char *const format_names[] = {"csv", "jsonl", "hdf5", NULL}; /* as enum lists_format */
 static const char *const split_names[] = {"train", "validation", "test", NULL};
-static const char *const header_names[] = {"auto", "yes", "no", NULL}; /* as enum csv_header */
-static const char *const bad_rows_names[] = {"error", "skip", NULL};
 
 struct options {
     struct blend blend;
@@ -154,66 +148,7 @@ struct options {
 
 /* ---- options ---- */
 
-static int parse_number(const char *name, double low, double high, double *value) {
-    char *end;
-    errno = 0;
-    *value = strtod(optarg, &end);
-    if (end != optarg && !*end && !errno && *value >= low && *value <= high) return 0;
-    return error_set(EX_USAGE, "--%s %s: want a number from %g to %g", name, optarg, low, high);
-}
-
-static int parse_whole(const char *name, double low, double high, int64_t *value) {
-    double number;
-    int code = parse_number(name, low, high, &number);
-    if (!code && number != floor(number)) {
-        code = error_set(EX_USAGE, "--%s %s: want a whole number", name, optarg);
-    }
-    if (!code) *value = (int64_t)number;
-    return code;
-}
-
-/* The place of the word in the list. */
-static int parse_choice(const char *name, const char *const *words, int *choice) {
-    char all[128] = "";
-    for (int i = 0; words[i]; i++) {
-        if (strcmp(optarg, words[i]) == 0) {
-            *choice = i;
-            return 0;
-        }
-        size_t used = strlen(all);
-        snprintf(all + used, sizeof all - used, "%s%s", i ? words[i + 1] ? ", " : " or " : "", words[i]);
-    }
-    return error_set(EX_USAGE, "--%s %s: want %s", name, optarg, all);
-}
-
-static int set_csv_option(struct csv_options *csv, int option) {
-    int choice = 0, code = 0;
-    switch (option) {
-    case OPTION_DELIMITER:
-        csv->delimiter = optarg;
-        break;
-    case OPTION_HEADER:
-        code = parse_choice("header", header_names, &choice);
-        csv->header = (enum csv_header)choice;
-        break;
-    case OPTION_USER:
-        csv->user_column = optarg;
-        break;
-    case OPTION_ITEM:
-        csv->item_column = optarg;
-        break;
-    case OPTION_RATING:
-        csv->rating_column = optarg;
-        break;
-    case OPTION_BAD_ROWS:
-        code = parse_choice("bad-rows", bad_rows_names, &choice);
-        csv->skip_bad_rows = choice == 1;
-        break;
-    }
-    return code;
-}
-
-static int set_option(struct options *o, int option) {
+static int set_option(struct options *o, int option, const char *name) {
     int64_t number = 0;
     int choice = 0, code = 0;
     switch (option) {
@@ -227,7 +162,7 @@ static int set_option(struct options *o, int option) {
         o->inputs[o->history.n_paths++] = optarg;
         break;
     case 'k':
-        code = parse_whole("top-k", 1, TOP_K_MAX, &number);
+        code = option_whole("top-k", optarg, 1, TOP_K_MAX, &number);
         o->top_k = (int)number;
         break;
     case 'o':
@@ -240,20 +175,20 @@ static int set_option(struct options *o, int option) {
         o->include_seen = 0;
         break;
     case OPTION_MIN_RATING:
-        code = parse_number("min-rating", -1e300, 1e300, &o->history.min_rating);
+        code = option_number("min-rating", optarg, -INFINITY, INFINITY, &o->history.min_rating);
         break;
     case OPTION_USERS_FROM:
         o->history.dataset = optarg;
         break;
     case OPTION_SPLIT:
-        code = parse_choice("split", split_names, &choice);
+        code = option_choice("split", optarg, split_names, &choice);
         o->split = split_names[choice];
         break;
     case OPTION_GROUPED:
         o->history.grouped = 1;
         break;
     case OPTION_MEMORY:
-        code = parse_whole("memory", 1, 1e9, &number);
+        code = option_whole("memory", optarg, 1, 1000000000, &number);
         o->history.memory = number << 20;
         break;
     case OPTION_ALLOW:
@@ -263,19 +198,19 @@ static int set_option(struct options *o, int option) {
         o->deny = optarg;
         break;
     case OPTION_MIN_COUNT:
-        code = parse_whole("min-count", 0, 1e15, &o->min_count);
+        code = option_whole("min-count", optarg, 0, INT64_MAX, &o->min_count);
         break;
     case OPTION_SCORE:
-        code = parse_choice("score", score_names, &o->score);
+        code = option_choice("score", optarg, score_names, &o->score);
         break;
     case OPTION_PRECISION:
-        code = parse_choice("precision", precision_names, &o->precision);
+        code = option_choice("precision", optarg, precision_names, &o->precision);
         break;
     case OPTION_DEVICE:
-        code = parse_choice("device", device_names, &o->device);
+        code = option_choice("device", optarg, device_names, &o->device);
         break;
     case OPTION_FORMAT:
-        code = parse_choice("format", format_names, &o->format);
+        code = option_choice("format", optarg, format_names, &o->format);
         break;
     case OPTION_EXPLAIN:
         o->explain = optarg;
@@ -293,7 +228,7 @@ static int set_option(struct options *o, int option) {
         o->version = 1;
         break;
     default:
-        code = set_csv_option(&o->history.csv, option);
+        code = csv_set_option(&o->history.csv, name, optarg);
     }
     return code;
 }
@@ -341,9 +276,9 @@ static int check(struct options *o) {
 
 static int parse(int argc, char **argv, struct options *o) {
     opterr = 0;
-    for (int c; (c = getopt_long(argc, argv, ":c:i:k:o:h", long_options, NULL)) != -1;) {
+    for (int c, index = 0; (c = getopt_long(argc, argv, ":c:i:k:o:h", long_options, &index)) != -1;) {
         if (c == ':' || c == '?') return program_bad_option(c, argv[optind - 1]);
-        int code = set_option(o, c);
+        int code = set_option(o, c, long_options[index].name);
         if (code || o->help || o->version) return code;
     }
     if (optind < argc)
