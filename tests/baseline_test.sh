@@ -1,14 +1,8 @@
 #!/bin/bash
 # model.type popularity and ease through all programs: the same on any number of ranks, evaluated and recommended
 # from their checkpoint.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
-
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 20000 >"$tmp/part.csv"
 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --min-item-users 5 --heldout-users 100 --output "$tmp/data" >/dev/null || exit 1

@@ -1,13 +1,8 @@
 #!/bin/bash
 # --blend of vaecf-evaluate and vaecf-recommend: the sum of the models' scores, on any number of ranks.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
 check() { if "${@:2}"; then ok "$1"; else not_ok "$1: $(tail -n 3 "$tmp/err")"; fi; }
 
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"

@@ -1,14 +1,8 @@
 #!/bin/bash
 # The programs from outside: the whole line on a small data set, --help and --version, and every kind of mistake:
 # the right exit code, one line on stderr that names what is wrong, on one rank or several, and no hang.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
-bin=${BIN:-bin}
-
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 # expect CODE PATTERN NAME COMMAND...: exit code and the one line of the error, which matches PATTERN.
 expect() {

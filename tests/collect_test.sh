@@ -1,13 +1,8 @@
 #!/bin/bash
 # vaecf-collect on made-up run directories: each status, parameters that differ, means over seeds by hand, mistakes.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. tests/common.sh
 bin=$(realpath "${BIN:-bin}")
-failed=0
-check() { # check TEXT COMMAND...
-    if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi
-}
 cd "$tmp" || exit 71
 
 cat >base.yaml <<'E'

@@ -3,17 +3,12 @@
 # whole runs: CPU and GPU agree, the same bits again, ranks over MPI and over a stand-in of NCCL agree, lost ranks and
 # missing or unfit GPUs are told. What needs nvcc compiles for every generation of GPUs, if nvcc is there.
 # shellcheck disable=SC2317  # functions that check calls
-set -u
+# shellcheck source=tests/common.sh
+. tests/common.sh
 build=${BUILD:-build}
 host=$build/cuda_host
 if [ ! -x "$host/cuda_backend_test" ]; then echo "skipped: no C++ compiler, so no host emulation of CUDA"; exit 77; fi
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
 
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
-check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
 export OMP_NUM_THREADS=1
 
 # ---- every function ----

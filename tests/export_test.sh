@@ -1,13 +1,7 @@
 #!/bin/bash
 # vaecf-export: an archive that unzip and NumPy read; the README's reader computes the scores of vaecf-recommend.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
-check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 awk 'BEGIN { for (u = 1; u <= 60; u++) for (k = 0; k < 9; k++) print "u" u ",i" ((u * 7 + k * 5) % 12 + (u % 2) * 12) }' \
     >"$tmp/ratings.csv"

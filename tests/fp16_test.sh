@@ -2,15 +2,8 @@
 # fp16 on the CPU with real overflows: steps are skipped and the scale falls until gradients fit, on every rank alike,
 # also after a stop; results stay near those of fp32.
 # shellcheck disable=SC2317  # functions that check calls
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
-
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
-check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"
 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --min-item-users 3 --heldout-users 60 --output "$tmp/data" >/dev/null || exit 1

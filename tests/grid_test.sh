@@ -2,16 +2,10 @@
 # Training on grids of data x item ranks: all agree with one rank, in losses and in metrics; a run goes on on another
 # grid; signals, precisions and errors are as on one. Then the C test of the same name on several ranks.
 # shellcheck disable=SC2317  # functions that check calls
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 export OMP_NUM_THREADS=1
 
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
-check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
 
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"
 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --min-item-users 3 --heldout-users 60 --shards 3 --output "$tmp/data" \

@@ -1,12 +1,9 @@
 #!/bin/bash
 # `make install` into a folder, with the programs started from elsewhere; a missing library told by name.
-set -u
+# shellcheck source=tests/common.sh
+. tests/common.sh
 if [ "${BUILD:-build}" != build ]; then echo "skipped: the plain build is installed"; exit 77; fi
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
 unset MAKEFLAGS MAKELEVEL MFLAGS
-check() { if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi; }
 
 make -s install DESTDIR="$tmp" PREFIX=/opt/vaecf >"$tmp/log" 2>&1
 check "make install" [ $? = 0 ]

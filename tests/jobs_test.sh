@@ -1,10 +1,8 @@
 #!/bin/bash
 # jobs/slurm/train.sh with pretended srun, mpirun and scontrol: what it starts, when it requeues, what it returns.
 # (tests/slurm_test.sh has a real Slurm, where there is one.)
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 check() { # check TEXT CONDITION...
     local text=$1

@@ -2,10 +2,8 @@
 # jobs/pbs/ in a pretended OpenPBS: a copy of the script started in another directory, ids with brackets, qstat -f with
 # lines that go on behind a tab, PBS_NODEFILE with a line a rank. (tests/slurm_test.sh has a real qsub: Slurm's.)
 # What is pretended follows the OpenPBS User's Guide; -v, -W depend and -J are written down as they come.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 check() { # check TEXT COMMAND...
     if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1 && cat "$tmp/out" "$tmp/queue"; fi
 }

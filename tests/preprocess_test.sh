@@ -1,17 +1,9 @@
 #!/bin/bash
 # vaecf-preprocess from outside: inputs, options, exit codes, the same dataset from the same rows in any form.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 pre=${BIN:-bin}/vaecf-preprocess
 out=$tmp/out
-
-ok() { echo "ok - $1"; }
-not_ok() {
-    echo "not ok - $1"
-    failed=1
-}
 
 # run ARGUMENT...: a fresh output directory; sets status, and leaves stdout and stderr
 run() {

@@ -2,17 +2,11 @@
 # vaecf-recommend for many users: in any order, grouped, through temporary files, on ranks, from a data set, in each
 # format, with filters; one user explained; bad histories in one clear line.
 # shellcheck disable=SC2016  # $0 is for awk
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. tests/common.sh
 # where lists have the same bits however they are made; cuda_host_test.sh compares those of a GPU with them
 export VAECF_DEVICE=cpu
-bin=${BIN:-bin}
-failed=0
 
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
-check() { if "${@:2}"; then ok "$1"; else not_ok "$1"; fi; }
 
 # 3,000 users with two tastes, their rows mixed
 awk 'BEGIN {

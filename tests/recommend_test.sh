@@ -1,13 +1,7 @@
 #!/bin/bash
 # vaecf-recommend: order, ties and what is left out; unknown items and users; odd ids; where it writes.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
-
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 # 60 users of two tastes; ids with a comma, a quote and UTF-8
 awk 'BEGIN {

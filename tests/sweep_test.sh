@@ -1,14 +1,9 @@
 #!/bin/bash
 # vaecf-sweep: which runs there are, that they are what the file says, and every kind of mistake in the file.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
+# shellcheck source=tests/common.sh
+. tests/common.sh
 sweep=$(realpath "${BIN:-bin}")/vaecf-sweep
 configs=$(realpath jobs/configs)
-failed=0
-check() { # check TEXT COMMAND...
-    if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi
-}
 cd "$tmp" || exit 71
 
 cat >base.yaml <<'E'

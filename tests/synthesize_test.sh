@@ -1,17 +1,10 @@
 #!/bin/bash
 # vaecf-synthesize: the rows it promises, the same on any number of threads, with the structure that was planted.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-failed=0
+# shellcheck source=tests/common.sh
+. tests/common.sh
 synthesize=${BIN:-bin}/vaecf-synthesize
 small=(--users 500 --items 400 --interactions 20000 --groups 4 --seed 5)
 
-ok() { echo "ok - $1"; }
-not_ok() {
-    echo "not ok - $1"
-    failed=1
-}
 # is NAME VALUE WANTED
 is() {
     if [ "$2" = "$3" ]; then ok "$1"; else not_ok "$1: wanted $3, got $2"; fi

@@ -1,14 +1,8 @@
 #!/bin/bash
 # Training over ranks and across stops: 1 to 4 ranks agree, the same seed gives the same bits, a run that was stopped
 # goes on as if it had not been. On MovieLens-100K where it is, else on the data set that comes along.
-set -u
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
-bin=${BIN:-bin}
-failed=0
-
-ok() { echo "ok - $1"; }
-not_ok() { echo "not ok - $1"; failed=1; }
+# shellcheck source=tests/common.sh
+. tests/common.sh
 
 data=../shared/data/ml-100k/ratings.csv
 options=(--min-rating 4 --heldout-users 100)
