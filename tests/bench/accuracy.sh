@@ -45,7 +45,10 @@ options() {
 # others DATA: what is added to powers, and how much of it, for best; likewise
 others() {
     case $1 in
+    ml-100k) echo network 0.05 ;;
     ml-1m) echo recvae 0.05 network 0.05 ;;
+    debian) echo dae 0.02 ;;
+    gowalla) echo vae 0.01 ;;
     esac
 }
 
