@@ -99,13 +99,16 @@ describe() {
     echo "modules: ${LOADEDMODULES:-none}; in $PWD; $(vaecf-train --version | head -n 2 | paste -sd ' ')"
 }
 
-# evaluate RUN OPTION...: vaecf-evaluate on a run directory's best model and data set
+# evaluate RUN OPTION...: vaecf-evaluate on a run directory's best model and data set. The run's own test.csv is not
+# replaced by what is no such table.
 evaluate() {
-    local run=${1:-} data
+    local run=${1:-} data table=test
     [ -r "$run/config.yaml" ] || fail 66 "'$run': want the run directory of a training, with its config.yaml"
     shift
     data=$(sed -nE "/^data:/,/^[^ d]/s/^  path: '(.*)'\$/\1/p" "$run/config.yaml" | sed "s/''/'/g")
-    ranks vaecf-evaluate --checkpoint "$run/best.h5" --data "$data" --output "$run/test.csv" "$@"
+    case " $* " in *" --split validation "* | *" --split=validation "*) table=validation ;; esac
+    case " $* " in *" --blend "* | *" --blend="*) table=$table-blend ;; esac
+    ranks vaecf-evaluate --checkpoint "$run/best.h5" --data "$data" --output "$run/$table.csv" "$@"
 }
 
 # sweep SLOT SLOTS RESTARTED FILE OPTION...: trains the runs SLOT, SLOT + SLOTS, ... of a sweep (SLOTS = 0: that one

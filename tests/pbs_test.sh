@@ -127,5 +127,8 @@ chmod +x "$project/bin/vaecf-evaluate"
 printf "data:\n  path: 'da''ta'\nmodel:\n" >"$project/my run/config.yaml"
 job evaluate.sh VAECF_ARGS='"my run" --split validation'
 check "evaluate.sh takes the data set of the run" has \
-    "vaecf-evaluate --checkpoint my run/best.h5 --data da'ta --output my run/test.csv --split validation" started
+    "vaecf-evaluate --checkpoint my run/best.h5 --data da'ta --output my run/validation.csv --split validation" started
+job evaluate.sh VAECF_ARGS='"my run" --blend other/best.h5:0.1'
+check "a blend does not replace test.csv" has \
+    "vaecf-evaluate --checkpoint my run/best.h5 --data da'ta --output my run/test-blend.csv --blend other/best.h5:0.1" started
 exit $failed

@@ -1,7 +1,8 @@
 #!/bin/bash
-# Metrics of a trained model on a cluster with OpenPBS or PBS Pro: RUN/test.csv of RUN/best.h5, or what the options say.
+# Metrics of a trained model on a cluster with OpenPBS or PBS Pro: RUN/test.csv of RUN/best.h5, or what the options say
+# (validation.csv with --split validation, test-blend.csv with --blend).
 #
-#   export VAECF_ARGS='results/runs/ml-20m --split validation --output validation.csv'
+#   export VAECF_ARGS='results/runs/ml-20m --split validation'
 #   qsub -v VAECF_ARGS jobs/pbs/evaluate.sh
 #PBS -N vaecf-evaluate
 #PBS -l select=1:ncpus=4:mpiprocs=2

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Metrics of a trained model on a Slurm cluster: RUN/test.csv of RUN/best.h5, or what the options say.
+# Metrics of a trained model on a Slurm cluster: RUN/test.csv of RUN/best.h5, or what the options say
+# (validation.csv with --split validation, test-blend.csv with --blend).
 #
 #   sbatch jobs/slurm/evaluate.sh RUN [option of vaecf-evaluate]...
-#   sbatch --nodes=2 jobs/slurm/evaluate.sh results/runs/ml-20m --split validation --output validation.csv
+#   sbatch --nodes=2 jobs/slurm/evaluate.sh results/runs/ml-20m --split validation
 #SBATCH --job-name=vaecf-evaluate
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=2
