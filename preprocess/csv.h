@@ -74,8 +74,18 @@ struct csv_chunk {
 
 struct csv;
 
-/* Sets what the command line option of this name says: delimiter, header, user-column, item-column,
- * rating-column, bad-rows. The text is kept. EX_USAGE. */
+/* The options of a command line that say it, for getopt_long's table: each gives `value`. */
+/* clang-format off */
+#define CSV_LONG_OPTIONS(value) \
+    {"delimiter", required_argument, NULL, value}, \
+    {"header", required_argument, NULL, value}, \
+    {"user-column", required_argument, NULL, value}, \
+    {"item-column", required_argument, NULL, value}, \
+    {"rating-column", required_argument, NULL, value}, \
+    {"bad-rows", required_argument, NULL, value}
+/* clang-format on */
+
+/* Sets what the option of this name says. The text is kept. EX_USAGE. */
 int csv_set_option(struct csv_options *options, const char *name, const char *text);
 
 /* Do the options make sense in themselves? EX_USAGE. */

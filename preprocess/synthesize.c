@@ -20,8 +20,8 @@
 #endif
 
 #include "error.h"
-#include "options.h"
 #include "file.h"
+#include "options.h"
 #include "philox.h"
 #include "program.h"
 

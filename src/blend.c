@@ -1,18 +1,16 @@
 /* See blend.h. */
 #include "blend.h"
 
-#include <errno.h>
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
+#include "options.h"
 
 int blend_add(struct blend *blend, char *option) {
-    char *colon = strrchr(option, ':'), *end = NULL;
-    errno = 0;
-    double weight = colon ? strtod(colon + 1, &end) : 0;
-    if (!colon || colon == option || end == colon + 1 || *end || errno || !isfinite(weight)) {
+    char *colon = strrchr(option, ':');
+    double weight;
+    if (!colon || colon == option || option_number("blend", colon + 1, -INFINITY, INFINITY, &weight)) {
         return error_set(EX_USAGE, "--blend %s: want FILE:WEIGHT, for example other/best.h5:0.05", option);
     }
     if (blend->n == MODELS_MAX) return error_set(EX_USAGE, "--blend: want at most %d", MODELS_MAX - 1);

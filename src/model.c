@@ -160,10 +160,6 @@ static int reserve(struct model *m, int64_t rows) {
         m->z = b->alloc(b, n);
         complete = m->z != NULL;
     }
-    if (m->next) {
-        m->added = b->alloc(b, n * (size_t)m->n_items);
-        complete = complete && m->added;
-    }
     if (m->grads) {
         m->grad_a = b->alloc(b, n * (size_t)widest);
         m->grad_b = b->alloc(b, n * (size_t)widest);
@@ -348,28 +344,32 @@ static void score_baseline(struct model *m, int64_t rows, real *scores) {
     }
 }
 
-/* This model's scores of the loaded batch. */
-static int score_alone(struct model *m, int64_t rows, real *scores) {
+/* This model's scores of the loaded batch, for which there is workspace. */
+static void score_alone(struct model *m, int64_t rows, real *scores) {
     struct backend *b = m->backend;
-    int last = m->n_layers - 1, code = grid_agree(m->grid, reserve(m, rows));
-    if (code || rows == 0) return code;
+    int last = m->n_layers - 1;
     if (!model_is_network(&m->config)) {
         score_baseline(m, rows, scores);
-        return 0;
+        return;
     }
     forward(m, rows, NULL);
     b->output_scores(b, rows, m->width[last], input_of(m, last), weight(m, last), bias(m, last), scores);
-    return 0;
 }
 
 int model_score(struct model *model, const struct csr *rows, real *scores) {
     struct backend *b = model->backend;
-    int code = grid_agree(model->grid, b->load(b, rows, NULL, 0));
-    if (!code) code = score_alone(model, rows->rows, scores);
-    for (struct model *m = model->next; m && !code; m = m->next) {
-        code = score_alone(m, rows->rows, model->added);
-        if (!code) b->add(b, (size_t)(rows->rows * m->n_items), m->weight, model->added, scores);
+    int code = b->load(b, rows, NULL, 0);
+    for (struct model *m = model; m && !code; m = m->next) code = reserve(m, rows->rows);
+    if (!code && model->next && !model->added && rows->rows > 0) {
+        model->added = b->alloc(b, (size_t)(model->capacity * model->n_items));
+        if (!model->added) code = EX_OSERR;
     }
-    if (code) return code;
+    code = grid_agree(model->grid, code);
+    if (code || rows->rows == 0) return code;
+    score_alone(model, rows->rows, scores);
+    for (struct model *m = model->next; m; m = m->next) {
+        score_alone(m, rows->rows, model->added);
+        b->add(b, (size_t)(rows->rows * m->n_items), m->weight, model->added, scores);
+    }
     return b->losses ? 0 : b->check(b); /* an asynchronous one is asked when somebody waits */
 }

@@ -66,9 +66,9 @@ struct model {
     enum turn turn;      /* likewise */
     int64_t sampled;     /* items of a sampled softmax; 0 unless the trainer sets it, with */
     int64_t sample_step; /* which step of the epoch it is */
-    struct model *next; /* of the same items and backend, not owned: its scores times its weight, and those */
-    double weight;      /* of the next one, are added to this one's; NULL unless the caller sets it */
-    real *added;        /* [capacity, n_items] of the first of such a list */
+    struct model *next;  /* of the same items and backend, not owned; NULL unless the caller sets it, with */
+    double weight;       /* of its scores in the sum over a list; the first one's is not used */
+    real *added;         /* [capacity, n_items], of the first of a list: another one's scores */
     /* workspace for batches of up to `capacity` rows */
     int64_t capacity;
     real *out[MODEL_LAYERS_MAX];  /* layer l's output [capacity, width of it]; NULL for the last */

@@ -21,8 +21,9 @@ int option_whole(const char *name, const char *text, int64_t low, int64_t high, 
 
 int option_number(const char *name, const char *text, double low, double high, double *value) {
     char *end;
+    errno = 0;
     *value = strtod(text, &end);
-    if (*text && !*end && isfinite(*value) && *value >= low && *value <= high) return 0;
+    if (*text && !*end && !errno && isfinite(*value) && *value >= low && *value <= high) return 0;
     if (isinf(low) && isinf(high)) return error_set(EX_USAGE, "--%s %s: want a number", name, text);
     return error_set(EX_USAGE, "--%s %s: want a number from %g to %g", name, text, low, high);
 }

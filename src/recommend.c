@@ -105,12 +105,7 @@ static const struct option long_options[] = {
     {"include-seen", no_argument, NULL, OPTION_INCLUDE_SEEN},
     {"exclude-seen", no_argument, NULL, OPTION_EXCLUDE_SEEN},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
-    {"delimiter", required_argument, NULL, OPTION_CSV},
-    {"header", required_argument, NULL, OPTION_CSV},
-    {"user-column", required_argument, NULL, OPTION_CSV},
-    {"item-column", required_argument, NULL, OPTION_CSV},
-    {"rating-column", required_argument, NULL, OPTION_CSV},
-    {"bad-rows", required_argument, NULL, OPTION_CSV},
+    CSV_LONG_OPTIONS(OPTION_CSV),
     {"users-from", required_argument, NULL, OPTION_USERS_FROM},
     {"split", required_argument, NULL, OPTION_SPLIT},
     {"grouped", no_argument, NULL, OPTION_GROUPED},
@@ -175,7 +170,7 @@ static int set_option(struct options *o, int option, const char *name) {
         o->include_seen = 0;
         break;
     case OPTION_MIN_RATING:
-        code = option_number("min-rating", optarg, -INFINITY, INFINITY, &o->history.min_rating);
+        code = option_number("min-rating", optarg, -1e300, 1e300, &o->history.min_rating);
         break;
     case OPTION_USERS_FROM:
         o->history.dataset = optarg;
@@ -198,7 +193,7 @@ static int set_option(struct options *o, int option, const char *name) {
         o->deny = optarg;
         break;
     case OPTION_MIN_COUNT:
-        code = option_whole("min-count", optarg, 0, INT64_MAX, &o->min_count);
+        code = option_whole("min-count", optarg, 0, INT64_C(1000000000000000), &o->min_count);
         break;
     case OPTION_SCORE:
         code = option_choice("score", optarg, score_names, &o->score);

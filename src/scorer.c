@@ -106,6 +106,11 @@ struct scorer {
     float *panel;      /* [threads, panel_size] */
 };
 
+/* Of which the outputs are the catalogue. */
+static const struct layer *last_layer(const struct member *s) {
+    return &s->layer[s->n_layers - 1];
+}
+
 /* ---- memory ---- */
 
 static void *memory(size_t bytes) {
@@ -286,7 +291,7 @@ static int create_member(const struct model *model, enum precision precision, fl
             code = pack(s, weight, bias, model->tensor[2 * l].cols, is_last, to);
         }
     }
-    struct layer *last = &s->layer[s->n_layers - 1];
+    const struct layer *last = last_layer(s);
     for (int64_t i = 0; i < last->n_out && !code; i++) last->bias[i] *= factor;
     free(weight);
     free(bias);
@@ -310,7 +315,7 @@ static float *last_input(const struct member *s) {
 }
 
 static int64_t catalogue_panels(const struct scorer *s) {
-    return s->member->layer[s->member->n_layers - 1].panels;
+    return last_layer(s->member)->panels;
 }
 
 int scorer_create(const struct model *model, enum precision precision, struct scorer **scorer) {
@@ -325,7 +330,7 @@ int scorer_create(const struct model *model, enum precision precision, struct sc
         struct member *member = &s->member[s->n_members++];
         code = create_member(m, precision, m == model ? 1 : (float)m->weight, member);
         member->panel_at = s->panel_size;
-        s->panel_size += (size_t)member->layer[member->n_layers - 1].n_in * PANEL;
+        s->panel_size += (size_t)last_layer(member)->n_in * PANEL;
     }
     if (!code) {
         size_t bytes = (size_t)(catalogue_panels(s) * PANEL) * sizeof *s->closed;
@@ -518,7 +523,7 @@ static void add_exponentials(struct best *best, const float *logits, int64_t n) 
 /* Panel p of a member's last layer as float, where it is for `rows` users: converted once for all of them. */
 static const void *unpack(const struct member *s, int64_t p, int64_t rows, float *scratch,
                           enum precision *precision) {
-    const struct layer *last = &s->layer[s->n_layers - 1];
+    const struct layer *last = last_layer(s);
     const void *panel = panel_of(s, last, p);
     *precision = s->precision;
     if (s->precision == PRECISION_FP32 || rows <= 4) return panel;
@@ -533,7 +538,7 @@ static const void *unpack(const struct member *s, int64_t p, int64_t rows, float
 /* logits[n, PANEL] = a member's, n <= BLOCK, or += if is_added; x of its last layer. */
 static void score_panel(const struct member *s, enum precision precision, const void *panel, int64_t p,
                         int64_t n, const float *x, int is_added, float *logits) {
-    const struct layer *last = &s->layer[s->n_layers - 1];
+    const struct layer *last = last_layer(s);
     float own[BLOCK * PANEL] __attribute__((aligned(128)));
     if (!s->is_direct) {
         multiply(precision, n, last->n_in, x, s->stride, panel, last->bias + p * PANEL,

@@ -75,7 +75,7 @@ train() {
 
 # blend DATA SEED: the same for best
 blend() {
-    local with=() all how base
+    local with=() all how base i
     read -ra how < <(others "$1")
     train "$1" powers 1
     base=$run

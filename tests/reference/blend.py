@@ -5,7 +5,7 @@ Prints a row of a CSV file for each weight; --users takes so many of them alone,
 
     python blend.py --data data/gowalla --ease ease/best.h5 --network dae/best.h5 --weights 0 0.01 0.02
 
-Made with numpy 2.4.6, h5py 3.16.0, scipy 1.17.1.
+Made with numpy 2.4.6, h5py 3.16.0, scipy 1.17.1; plain_multvae, whose reader it has, wants PyTorch too.
 """
 
 import argparse
