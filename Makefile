@@ -42,7 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help found setup demo install clean lint format tests test test-suite test-asan test-valgrind test-crash \
+.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash \
     fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
@@ -51,6 +51,7 @@ help:
 	@echo "make demo            installs what is missing, trains on the data set that comes along, recommends;"
 	@echo "                     INPUT=ratings.csv: on your file"
 	@echo "make test            installs what is missing, builds, runs all tests, plain and with ASan and UBSan"
+	@echo "make test-bare       both commands on a bare Debian that is made for it and removed; as root; SUITE=trixie: Debian 13"
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
@@ -72,7 +73,7 @@ help:
 
 # ---- what there is on this machine ----
 
-ifneq ($(filter-out help clean setup lint format demo test,$(or $(MAKECMDGOALS),all)),)
+ifneq ($(filter-out help clean setup lint format demo test test-bare,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
 FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
@@ -237,10 +238,16 @@ ASAN := SANITIZE=address,undefined BUILD=build/asan BIN=build/asan/bin
 test-asan:
 	@$(MAKE) --no-print-directory $(ASAN) test-suite
 
-test: setup
-	@$(MAKE) --no-print-directory all tests
-	@$(MAKE) --no-print-directory $(ASAN) all tests
-	@tests/run.sh --both
+test:
+	@jobs/setup.sh tests
+	@begin=$$(date +%s) && $(MAKE) --no-print-directory all tests && between=$$(date +%s) && \
+	    $(MAKE) --no-print-directory $(ASAN) all tests && \
+	    tests/run.sh --both "building $$((between - begin)) s" "building with ASan and UBSan $$(($$(date +%s) - between)) s"
+
+# The README's two commands on a bare Debian; SUITE=trixie: Debian 13
+SUITE ?= bookworm
+test-bare:
+	@tests/bare.sh $(SUITE)
 
 # half of them on 1 rank, half on 2
 KILLS ?= 200
@@ -305,11 +312,17 @@ bench-accuracy: all
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
+# Other versions of clang-format format otherwise.
+CLANG_FORMAT := clang-format-14
 lint:
-	clang-format --dry-run -Werror $(FORMATTED)
+	@command -v $(CLANG_FORMAT) shellcheck > /dev/null || \
+	    { echo "error: make lint takes $(CLANG_FORMAT) and shellcheck; on Debian 12 jobs/setup.sh develop installs them" >&2; exit 69; }
+	$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
 	shellcheck -x $(SCRIPTS)
+	@! grep -nE '(until|while) .*; do sleep [^;]*; done' tests/*.sh tests/*/*.sh || \
+	    { echo "error: loops that wait without a limit; tests/common.sh has within" >&2; exit 1; }
 format:
-	clang-format -i $(FORMATTED)
+	$(CLANG_FORMAT) -i $(FORMATTED)
 
 # ---- the rest ----
 

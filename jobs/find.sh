@@ -15,11 +15,10 @@ mpicc=${MPICC:-mpicc}
 work=$(mktemp -d) || exit 71
 trap 'rm -rf "$work"' EXIT
 
-# The same environment as last time, and nothing was missing: the answer stands.
+# The same environment as last time, and nothing was lacking: the answer stands.
 signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
-if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" &&
-    grep -qx 'FOUND_MISSING :=' "$out" && grep -q '^FOUND_CMOCKA_LIBS' "$out"; then
+if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" && grep -qx 'FOUND_LACKING :=' "$out"; then
     exit 0
 fi
 
@@ -75,23 +74,36 @@ find() {
 }
 
 report=()
-missing=()
+missing=() # without it nothing is built
+lacking=() # without it something is left out
 result=()
 
-# take NAME, TITLE, DEBIAN, MODULE, SPACK, CONDA, then find's arguments
+# whence NAME: the packages that it comes from, by the list
+whence() {
+    awk -F ' *[|] *' -v name="$1" '
+        !/^#/ && $2 ~ "^" name "( |$)" { printf "Debian: %s; module: %s; Spack: %s; conda-forge: %s", $3, $4, $5, $6 }' \
+        "$(dirname "$0")/packages.txt"
+}
+# take NAME TITLE, then find's arguments
 take() {
-    local name=$1 title=$2 packages="Debian: $3; module: $4; Spack: $5; conda-forge: $6"
-    shift 6
+    local name=$1 title=$2
+    shift 2
     if find "$name" "$@"; then
         report+=("  ✓ $title ${version:+$version }found ($(sed 's/^ *//; s/ *$//' <<<"$libs"))")
         # their headers are not ours to warn about
         result+=("FOUND_${name}_CFLAGS := ${cflags//-I/-isystem }" "FOUND_${name}_LIBS := $(with_rpath "$libs")")
     else
-        report+=("  ✗ $title is missing  ($packages)")
+        report+=("  ✗ $title is missing  ($(whence "$name"))")
         missing+=("$name")
     fi
 }
 
+if try "" stdio.h printf; then
+    result+=("FOUND_CC := $compiler")
+else
+    report+=("  ✗ a C compiler is missing  ($(whence CC))")
+    missing+=(CC)
+fi
 if command -v "$mpicc" >/dev/null && try "" mpi.h MPI_Init; then
     version=$(mpirun --version 2>/dev/null | head -n 1)
     report+=("  ✓ MPI found ($mpicc${version:+; $version})")
@@ -99,15 +111,15 @@ if command -v "$mpicc" >/dev/null && try "" mpi.h MPI_Init; then
     flags=$({ "$mpicc" --showme:compile || "$mpicc" -show; } 2>/dev/null | head -n 1 | grep -oE -- '-I[^ ]+' | tr '\n' ' ')
     result+=("FOUND_MPI_CFLAGS := ${flags//-I/-isystem }")
 else
-    report+=("  ✗ MPI is missing  (Debian: libopenmpi-dev openmpi-bin; module: openmpi; Spack: openmpi; conda-forge: openmpi-mpicc)")
+    report+=("  ✗ MPI is missing  ($(whence MPI))")
     missing+=(MPI)
 fi
-take HDF5 HDF5 libhdf5-dev hdf5 hdf5 hdf5 \
+take HDF5 HDF5 \
     hdf5.h H5Fopen -lhdf5 hdf5-serial hdf5 hdf5-openmpi hdf5-mpich
-take YAML libyaml libyaml-dev libyaml libyaml yaml \
+take YAML libyaml \
     yaml.h yaml_parser_load -lyaml yaml-0.1
-take ZLIB zlib zlib1g-dev zlib zlib-ng+compat zlib zlib.h gzread -lz zlib
-take ZSTD zstd libzstd-dev zstd zstd zstd zstd.h ZSTD_decompressStream -lzstd libzstd
+take ZLIB zlib zlib.h gzread -lz zlib
+take ZSTD zstd zstd.h ZSTD_decompressStream -lzstd libzstd
 
 # Matrix products: oneDNN, else a CBLAS.
 gemm=
@@ -132,7 +144,7 @@ elif [ "${GEMM:-auto}" != onednn ]; then
     fi
 fi
 if [ -z "$gemm" ]; then
-    report+=("  ✗ oneDNN or a CBLAS is missing  (Debian: libdnnl-dev or libopenblas-dev; module: onednn, openblas or mkl; Spack: onednn or openblas; conda-forge: onednn or openblas)")
+    report+=("  ✗ oneDNN or a CBLAS is missing  ($(whence GEMM))")
     missing+=(GEMM)
 fi
 
@@ -147,7 +159,8 @@ if find LAPACK "$lapack" spotri_ -lopenblas openblas || find LAPACK "$lapack" sp
     report+=("  ✓ LAPACK ${version:+$version }found (model.type ease; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
     result+=("FOUND_LAPACK_CFLAGS := -DVAECF_LAPACK" "FOUND_LAPACK_LIBS := $(with_rpath "$libs")")
 else
-    report+=("  → LAPACK: none; model.type ease is refused  (Debian: libopenblas-dev; module: openblas or mkl; Spack: openblas; conda-forge: openblas)")
+    report+=("  → LAPACK: none; model.type ease is refused  ($(whence LAPACK))")
+    lacking+=(LAPACK)
 fi
 
 printf '#include <omp.h>\nint main(void) { return omp_get_max_threads() < 1; }\n' >"$work/omp.c"
@@ -218,15 +231,17 @@ if [ -n "$cxx" ] && "$cxx" -std=c++17 -o "$work/try" "$work/try.cc" 2>/dev/null;
     result+=("FOUND_CXX := $cxx")
 else
     report+=("  → C++ compiler: none; no tests of the CUDA code without a GPU")
+    lacking+=(CXX)
 fi
 needed=${#missing[@]} # cmocka is for the tests alone: without it the programs are still built
-take CMOCKA "cmocka (for the tests)" libcmocka-dev cmocka cmocka cmocka \
+take CMOCKA "cmocka (for the tests)" \
     'stdio.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <setjmp.h>
 #include <cmocka.h' _cmocka_run_group_tests -lcmocka cmocka
+lacking+=("${missing[@]}")
 missing=("${missing[@]:0:needed}")
 
 {
@@ -234,6 +249,7 @@ missing=("${missing[@]:0:needed}")
     echo "# signature $signature"
     printf '%s\n' "${result[@]}"
     echo "FOUND_MISSING :=${missing[*]+ ${missing[*]}}"
+    echo "FOUND_LACKING :=${lacking[*]+ ${lacking[*]}}"
 } >"$work/found.mk"
 if ! cmp -s "$work/found.mk" "$out"; then
     printf '%s\n' "${report[@]}" | tee "$(dirname "$out")/found.txt" >&2

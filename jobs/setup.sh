@@ -1,68 +1,99 @@
 #!/bin/bash
-# Installs what vaecf is built and tested with, where that is missing and there is apt (Debian, Ubuntu);
-# elsewhere names the modules, Spack or conda-forge packages. Does nothing if nothing is missing.
+# Installs with apt (Debian, Ubuntu) what is missing of jobs/packages.txt. Without apt, root or network it says in one
+# line which packages to ask for. Does nothing if nothing is missing.
 #
-#   jobs/setup.sh [PACKAGE...]     PACKAGE: Debian packages wanted besides (CI: shellcheck clang-format)
+#   jobs/setup.sh [programs|tests|develop]    programs: what `make demo` needs (the default); tests: `make test` too;
+#                                             develop: `make lint`, `make fuzz` and `make test-valgrind` too
+#   jobs/setup.sh --missing PART              installs nothing; prints a line for each thing missing
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-mkdir -p build
-lack=()
-for program in make pkg-config mpicc mpirun; do
-    command -v "$program" >/dev/null || lack+=("$program")
-done
-command -v gcc >/dev/null || command -v cc >/dev/null || lack+=("a C compiler")
-if jobs/find.sh build/found.mk 2>build/find.log && [ ${#lack[@]} -eq 0 ] && [ $# -eq 0 ] &&
-    grep -q '^FOUND_CMOCKA_LIBS' build/found.mk; then
-    cat build/find.log
+list_only=
+if [ "${1:-}" = --missing ]; then list_only=yes && shift; fi
+case ${1:-programs} in
+programs) parts=' programs models ' ;;
+tests) parts=' programs models tests ' ;;
+develop) parts=' programs models tests develop ' ;;
+*) echo "error: $1: want programs, tests or develop" >&2 && exit 64 ;;
+esac
+if [[ $parts = *tests* ]] && [ "$(id -u)" = 0 ]; then parts+='cluster '; fi
+
+is_there() {
+    case $1 in
+    python3:*) # the system's, where another one comes first on the PATH
+        "${PYTHON:-python3}" -c "import ${1#*:}" 2>/dev/null || /usr/bin/python3 -c "import ${1#*:}" 2>/dev/null
+        ;;
+    [A-Z]*) grep -qE "^FOUND_$1(_LIBS|_CFLAGS)? :=" build/found.mk ;;
+    *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
+    esac
+}
+# look: sets `missing`, for each thing that is not there a line "THING|part|looked for|Debian|..." of the list
+look() {
+    local line part words word
+    mkdir -p build
+    jobs/find.sh build/found.mk 2>build/find.log || true
+    missing=()
+    while IFS= read -r line; do
+        IFS='|' read -r part words _ <<<"$line"
+        if [[ $parts != *" ${part// /} "* ]]; then continue; fi
+        for word in $words; do
+            is_there "$word" || missing+=("${word#*:}|$line")
+        done
+    done < <(grep -v '^#' jobs/packages.txt)
+}
+# column N: the words in that column of what is missing, each once
+column() {
+    printf '%s\n' "${missing[@]}" | cut -d'|' -f"$1" | tr -s ' ' '\n' | grep -vxE -- '-?' | awk '!seen[$0]++' | paste -sd' '
+}
+
+look
+if [ -n "$list_only" ]; then
+    for line in "${missing[@]}"; do
+        IFS='|' read -r thing _ _ packages _ <<<"$line"
+        echo "$thing is missing (Debian: $(xargs <<<"$packages"))"
+    done
     exit 0
 fi
-mapfile -t -O ${#lack[@]} lack < <(sed -nE 's/^  ✗ (.*) is missing .*/\1/p' build/found.txt)
+cat build/find.log
+if [ ${#missing[@]} = 0 ]; then exit 0; fi
+things=$(printf '%s\n' "${missing[@]}" | sed -E 's/^([^|]*)\|.*\| */\1 (/; s/$/)/' | paste -sd, | sed 's/,/, /g')
 
-if ! command -v apt-get >/dev/null; then
-    [ ${#lack[@]} -gt 0 ] || exit 0
-    echo "error: vaecf needs what is missing here, and there is no apt to install it with:" >&2
-    grep '✗' build/found.txt >&2 || printf '  ✗ %s\n' "${lack[@]}" >&2
-    echo "Load a module, or take it from Spack (spack install openmpi hdf5 libyaml zstd onednn cmocka) or conda-forge" >&2
-    echo "(conda install -c conda-forge gcc openmpi-mpicc hdf5 yaml zlib zstd onednn cmocka pkg-config make)." >&2
-    exit 69
-fi
-
-installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-want=("$@")
-if [ ${#lack[@]} -gt 0 ]; then
-    want+=(gcc libc6-dev make pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev zlib1g-dev libzstd-dev
-        libcmocka-dev zstd)
-    # either will do for matrix products; not every architecture has oneDNN
-    if [[ " ${lack[*]} " == *CBLAS* || " ${lack[*]} " == *compiler* ]]; then
-        case $(dpkg --print-architecture) in amd64 | arm64) want+=(libdnnl-dev) ;; *) want+=(libopenblas-dev) ;; esac
+# cannot STATUS REASON: ends with one line; a program that only lacks a model is built all the same
+cannot() {
+    if [ "$(column 2)" = models ] && [[ $parts != *tests* ]]; then
+        echo "note: $things is missing, and $2"
+        exit 0
     fi
+    echo "error: $things is missing, and $2" >&2
+    exit "$1"
+}
+if ! command -v apt-get >/dev/null; then
+    cannot 69 "there is no apt: load the modules ($(column 5)), or \`spack install $(column 6)\`, or \`conda install -c conda-forge $(column 7)\`"
 fi
-packages=()
-for package in "${want[@]}"; do installed "$package" || packages+=("$package"); done
-if [ ${#packages[@]} -eq 0 ]; then
-    [ ${#lack[@]} -gt 0 ] || exit 0
-    echo "error: not found although its Debian package is installed: ${lack[*]} (an environment that hides it?)" >&2
-    exit 69
-fi
-
-if [ ${#lack[@]} -gt 0 ]; then
-    echo "Missing to build and test vaecf: $(printf '%s, ' "${lack[@]}" | sed 's/, $//')."
-fi
-echo "Installing with apt: ${packages[*]}"
-apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300)
+read -ra packages < <(column 4)
+case $(dpkg --print-architecture) in
+amd64 | arm64) ;;
+*) packages=("${packages[@]/libdnnl-dev/libopenblas-dev}") ;; # oneDNN is not there
+esac
+apt=(env DEBIAN_FRONTEND=noninteractive apt-get -q -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=300 -o Acquire::Retries=1
+    -o Acquire::http::Timeout=30)
+install="apt-get install --no-install-recommends ${packages[*]}"
 if [ "$(id -u)" != 0 ]; then
     if ! command -v sudo >/dev/null || { ! [ -t 0 ] && ! sudo -n true 2>/dev/null; }; then
-        echo "error: that needs root; run: apt-get install --no-install-recommends ${packages[*]}" >&2
-        exit 77
+        cannot 77 "installing takes root; ask for: $install"
     fi
     apt=(sudo "${apt[@]}")
 fi
-install() { "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >build/apt.log 2>&1; }
+echo "Missing: $things"
+echo "Installing with apt: ${packages[*]}"
+try() { "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >build/apt.log 2>&1; }
 # the package lists may be missing or old
-if ! install && ! { "${apt[@]}" update >build/apt.log 2>&1 && install; }; then
-    tail -n 15 build/apt.log >&2
-    echo "error: apt could not install them (build/apt.log has all it said)" >&2
+if ! try && ! { "${apt[@]}" update >build/apt.log 2>&1 && try; }; then
+    cannot 69 "apt failed: $(grep -m1 -E '^(E|W|Err)' build/apt.log || tail -n 1 build/apt.log) (more in build/apt.log); ask for: $install"
+fi
+look
+cat build/find.log
+if [ ${#missing[@]} -gt 0 ]; then
+    echo "error: not found although installed ($(column 4)): $(column 1); does the environment hide it?" >&2
     exit 69
 fi
-if [ ${#lack[@]} -gt 0 ]; then jobs/find.sh build/found.mk; fi

@@ -40,6 +40,11 @@ void program_version(const char *program) {
 #else
     printf("CBLAS");
 #endif
+#ifdef VAECF_LAPACK
+    printf(", LAPACK");
+#else
+    printf(", LAPACK: no");
+#endif
 #ifdef _OPENMP
     printf(", OpenMP %d", _OPENMP);
 #else

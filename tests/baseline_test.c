@@ -85,7 +85,7 @@ static void test_ease(void **state) {
     (void)state;
     if (baseline_check(&config)) {
         assert_non_null(strstr(error_message(), "LAPACK"));
-        skip();
+        return;
     }
     for (int powers = 0; powers < 2; powers++) {
         create(MODEL_EASE, powers, &backend, &model);

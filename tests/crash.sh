@@ -5,14 +5,12 @@
 #
 #   BIN=bin KILLS=200 tests/crash.sh       KILLS: of each signal, half of them on 1 rank and half on 2
 #   SEED=2 ...                             other moments
-set -u
 cd "$(dirname "$0")/.." || exit 71
-bin=${BIN:-bin} kills=${KILLS:-200}
+# shellcheck source=tests/common.sh
+. tests/common.sh
+kills=${KILLS:-200}
 RANDOM=${SEED:-1}
-tmp=$(mktemp -d) || exit 71
-trap 'rm -rf "$tmp"' EXIT
 export TMPDIR=$tmp # what a killed mpirun leaves behind goes with it
-failed=0
 
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 20000 >"$tmp/part.csv"
 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --min-item-users 5 --heldout-users 100 --output "$tmp/data" >/dev/null || exit 1
@@ -63,10 +61,16 @@ hit() {
     [ ${#processes[@]} -gt 0 ] && kill -"$1" "${processes[@]}" 2>/dev/null
 }
 
+# shellcheck disable=SC2317  # called by within
+no_rank() { ! pgrep -f -- "vaecf-train --config $tmp/run.yaml" >/dev/null; }
 # round SIGNAL RANKS KILLS
 round() {
-    local signal=$1 ranks=$2 want=$3 n=0 inside=0 stops=0 ends=0 status
+    local signal=$1 ranks=$2 want=$3 n=0 starts=0 inside=0 stops=0 ends=0 status
     while [ "$n" -lt "$want" ]; do
+        starts=$((starts + 1))
+        if [ $starts -gt $((10 * want + 10)) ]; then
+            echo "not ok - SIG$signal, $ranks rank(s): $n kills in $starts starts" && return 1
+        fi
         start "$ranks" --resume auto
         sleep "$(random "$duration")"
         if hit "$signal" "$ranks"; then
@@ -76,7 +80,7 @@ round() {
         fi
         { wait "$job"; } 2>/dev/null
         status=$?
-        while pgrep -f -- "vaecf-train --config $tmp/run.yaml" >/dev/null; do sleep 0.05; done
+        within 60 no_rank || { echo "not ok - SIG$signal: ranks go on after their launcher's end" && return 1; }
         case $status in
         0) ends=$((ends + 1)) ;;
         75) stops=$((stops + 1)) ;;

@@ -769,5 +769,6 @@ int main(void) {
         cmocka_unit_test(test_normalizing),     cmocka_unit_test(test_kept_steps),
         cmocka_unit_test(test_many_batches),    cmocka_unit_test(test_adding),
     };
+    if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -7,7 +7,7 @@
 . tests/common.sh
 build=${BUILD:-build}
 host=$build/cuda_host
-if [ ! -x "$host/cuda_backend_test" ]; then echo "skipped: no C++ compiler, so no host emulation of CUDA"; exit 77; fi
+if [ ! -x "$host/cuda_backend_test" ]; then not_ok "no host emulation of CUDA: it takes a C++ compiler" && exit 1; fi
 
 export OMP_NUM_THREADS=1
 

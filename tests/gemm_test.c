@@ -69,7 +69,7 @@ static void test_gemm(void **state) {
 static void test_gemm_bf16(void **state) {
     (void)state;
     if (!gemm_has_bf16()) {
-        puts("# this processor does not multiply bf16");
+        puts("# skipped: this processor does not multiply bf16");
         skip();
     }
     check(1);

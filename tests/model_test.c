@@ -175,7 +175,7 @@ static void test_recvae(void **state) {
 static void test_bf16(void **state) {
     (void)state;
     if (!gemm_has_bf16()) {
-        puts("# this processor does not multiply bf16");
+        puts("# skipped: this processor does not multiply bf16");
         skip();
     }
     compare("vae_tanh", PRECISION_BF16, 0.02);

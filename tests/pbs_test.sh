@@ -30,7 +30,7 @@ cat >"$tmp/fake/mpirun" <<'E'
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4" && exit; fi
 echo "mpirun $*" >>"$TMP_LOG/started"
 [[ $* != *--hostfile* ]] || cp "$(sed 's/.*--hostfile \([^ ]*\).*/\1/' <<<"$*")" "$TMP_LOG/hosts"
-until [[ $1 == */rank.sh ]]; do shift; done
+while [ $# -gt 0 ] && [[ $1 != */rank.sh ]]; do shift; done
 exec "$@"
 E
 cat >"$tmp/fake/qstat" <<'E'

@@ -73,12 +73,8 @@ tail -n +2 "$tmp/ratings.csv" | sort -t, -k4 >"$tmp/shuffled.csv"
 same "shuffled, no header" --input "$tmp/shuffled.csv" "${options[@]}"
 gzip -c "$tmp/ratings.csv" >"$tmp/gzip"
 same "gzip" --input "$tmp/gzip" "${options[@]}"
-if command -v zstd >/dev/null; then
-    zstd -q -c "$tmp/ratings.csv" >"$tmp/zstd"
-    same "zstd" --input "$tmp/zstd" "${options[@]}"
-else
-    echo "skipped: there is no zstd to compress with"
-fi
+zstd -q -c "$tmp/ratings.csv" >"$tmp/zstd"
+same "zstd" --input "$tmp/zstd" "${options[@]}"
 same "standard input" --input - "${options[@]}" <"$tmp/gzip"
 head -n 1000 "$tmp/ratings.csv" >"$tmp/a.csv"
 tail -n +1001 "$tmp/ratings.csv" >"$tmp/b.csv"
@@ -137,28 +133,24 @@ split=("$absolute" --input ratings.csv "${options[@]}" --shards 5)
 OMP_NUM_THREADS=1 bytes "one thread" "${split[@]}"
 OMP_NUM_THREADS=5 bytes "5 threads" "${split[@]}"
 bytes "little memory" "${split[@]}" --memory 64M --tmp "$tmp"
-if command -v mpirun >/dev/null; then
-    for ranks in 2 7; do bytes "$ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
-    cp "$tmp/work/ratings.csv" "$tmp/plain.csv"
-    gzip -c "$tmp/plain.csv" >"$tmp/work/ratings.csv"
-    bytes "3 ranks, gzip" "${mpirun[@]}" -n 3 "${split[@]}"
-    cp "$tmp/ratings.csv" "$tmp/work/ratings.csv"
-    rm -r "$tmp/bytes"
-    bytes "in order" "${split[@]}"
-    { head -n 1 "$tmp/ratings.csv" && tail -n +2 "$tmp/ratings.csv" | sort -t, -k4; } >"$tmp/work/ratings.csv"
-    for ranks in 1 2 3 7; do bytes "shuffled, $ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
-    # a bad row in the last part: file, line and reason, once
-    { cat "$tmp/plain.csv" && echo u1; } >"$tmp/work/ratings.csv"
-    (cd "$tmp/work" && timeout 250 "${mpirun[@]}" -n 3 "${split[@]}" --output bad >"$tmp/stdout" 2>"$tmp/stderr")
-    lines=$(wc -l <"$tmp/work/ratings.csv")
-    if [ "$(grep -c "error: ratings.csv:$lines: fields: 1" "$tmp/stderr")" = 1 ] && [ ! -e "$tmp/work/bad/dataset.h5" ]; then
-        ok "a bad row of 3 ranks"
-    else
-        not_ok "a bad row of 3 ranks: wanted line $lines"
-        cat "$tmp/stderr"
-    fi
+for ranks in 2 7; do bytes "$ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
+cp "$tmp/work/ratings.csv" "$tmp/plain.csv"
+gzip -c "$tmp/plain.csv" >"$tmp/work/ratings.csv"
+bytes "3 ranks, gzip" "${mpirun[@]}" -n 3 "${split[@]}"
+cp "$tmp/ratings.csv" "$tmp/work/ratings.csv"
+rm -r "$tmp/bytes"
+bytes "in order" "${split[@]}"
+{ head -n 1 "$tmp/ratings.csv" && tail -n +2 "$tmp/ratings.csv" | sort -t, -k4; } >"$tmp/work/ratings.csv"
+for ranks in 1 2 3 7; do bytes "shuffled, $ranks ranks" "${mpirun[@]}" -n $ranks "${split[@]}"; done
+# a bad row in the last part: file, line and reason, once
+{ cat "$tmp/plain.csv" && echo u1; } >"$tmp/work/ratings.csv"
+(cd "$tmp/work" && timeout 250 "${mpirun[@]}" -n 3 "${split[@]}" --output bad >"$tmp/stdout" 2>"$tmp/stderr")
+lines=$(wc -l <"$tmp/work/ratings.csv")
+if [ "$(grep -c "error: ratings.csv:$lines: fields: 1" "$tmp/stderr")" = 1 ] && [ ! -e "$tmp/work/bad/dataset.h5" ]; then
+    ok "a bad row of 3 ranks"
 else
-    echo "skipped: there is no mpirun"
+    not_ok "a bad row of 3 ranks: wanted line $lines"
+    cat "$tmp/stderr"
 fi
 
 # ---- what the summary says ----
@@ -317,6 +309,6 @@ if [ -r $data ]; then
         --min-rating 4 --heldout-users 94
     prints "ml-100k without filters" '^rows: 100000 read, 0 skipped, 0 duplicates, 0 below' --input $data
 else
-    echo "skipped: no $data"
+    echo "note: no $data: two checks fewer"
 fi
 exit $failed

@@ -1,9 +1,12 @@
 #!/bin/bash
 # Runs the tests: every tests/*_test.c (built into BUILD/tests, each case of cmocka counts) and every
 # tests/*_test.sh (each line "ok - ..." counts, else the script as one). The last line: "N passed, N failed".
+# A command that a test calls and that is not there fails that test by name, and ends it at once.
 #
 #   BIN=bin BUILD=build tests/run.sh [NAME...]    NAME: config for config_test.c; default all
-#   tests/run.sh --both                           all, with bin/ and then with ASan and UBSan from build/asan/bin
+#   tests/run.sh --both [TEXT...]                 all, with bin/ and then with ASan and UBSan from build/asan/bin, but for
+#                                                 scripts marked "# plain build alone"; TEXT: "building 50 s", told with
+#                                                 the time that the tests took
 set -u
 cd "$(dirname "$0")/.." || exit 71
 
@@ -23,6 +26,22 @@ export UBSAN_OPTIONS=print_stacktrace=1
 passed=0
 failed=0
 skipped=0
+times=() # "SECONDS NAME" of each
+
+work=$(mktemp -d) || exit 71
+pid=
+trap '[ -z "$pid" ] || kill -TERM -- -$pid 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+# Bash calls this for a command that is nowhere: in the tests and in every script that they start.
+export VAECF_ABSENT=$work/absent
+command_not_found_handle() {
+    echo "$1: command not found" >&2
+    echo "$1" >>"$VAECF_ABSENT"
+    kill -TERM $$
+    return 127
+}
+export -f command_not_found_handle
 
 # summary WORD LOG: the number in cmocka's "[  WORD  ] N test(s)" lines
 summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
@@ -31,12 +50,20 @@ summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n +=
 run_one() {
     local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none
     shift
-    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null
+    : >"$VAECF_ABSENT"
+    timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
+    pid=$!
+    wait $pid
     status=$?
+    kill -KILL -- -$pid 2>/dev/null # what it left behind
+    pid=
+    sort -u "$VAECF_ABSENT" | sed 's/.*/not ok - &: this command is not there (jobs\/packages.txt)/' >>"$log"
     good=$(grep -acE '^(\[       OK \]|ok - )' "$log")
     bad=$(($(grep -acE '^not ok - ' "$log") + $(summary FAILED "$log")))
     none=$(($(grep -acE '^skipped: ' "$log") + $(summary SKIPPED "$log")))
-    if [[ $* == *.sh && $status = 77 ]]; then
+    if [ -s "$VAECF_ABSENT" ] && [ "$status" = 0 ]; then
+        status=127
+    elif [[ $* == *.sh && $status = 77 ]]; then
         none=1 status=0
     elif [ "$status" = 0 ]; then
         bad=0
@@ -45,10 +72,11 @@ run_one() {
         bad=1 # it crashed, or took too long
     fi
     passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + none))
+    times+=("$((SECONDS - start)) $name")
     if [ "$status" = 0 ]; then
         printf '  pass  %-22s %3d ok%s  %d s\n' "$name" "$good" "$([ "$none" = 0 ] || echo ", $none skipped")" \
             $((SECONDS - start))
-        grep -a '^skipped: ' "$log" | sed 's/^/          /'
+        grep -aE "^(skipped|note): $([ "$none" = 0 ] || echo '|^# skipped: ')" "$log" | sort -u | sed 's/^/          /'
     else
         printf '  FAIL  %-22s %3d ok, %d failed  (status %d%s); %s ends:\n' "$name" "$good" "$bad" "$status" \
             "$([ "$status" = 124 ] && echo ": longer than $limit s")" "$log"
@@ -64,6 +92,7 @@ suite() {
     for file in tests/*_test.c tests/*_test.sh; do
         name=$(basename "${file%_test.*}")
         if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+        if [ "$BUILD" != build ] && grep -q '^# plain build alone' "$file"; then continue; fi
         case $file in
         *.c) run_one "$name" "$BUILD/tests/${name}_test" ;;
         *.sh) run_one "$name.sh" bash "$file" ;;
@@ -71,10 +100,23 @@ suite() {
     done
 }
 
+# What the tests call and is not there fails here by name, before a test stumbles over it.
+absent=$(jobs/setup.sh --missing tests)
+if [ -n "$absent" ]; then
+    failed=$(wc -l <<<"$absent")
+    while IFS= read -r line; do echo "  FAIL  $line"; done <<<"$absent"
+fi
+
 if [ "${1:-}" = --both ]; then
+    shift
     suite "tests:"
+    parts=("$@" "tests $SECONDS s")
+    start=$SECONDS
     export BIN=build/asan/bin BUILD=build/asan
     suite "the same with ASan and UBSan:"
+    parts+=("with ASan and UBSan $((SECONDS - start)) s")
+    echo "time: $(printf '%s, ' "${parts[@]}" | sed 's/, $//'); longest:" \
+        "$(printf '%s\n' "${times[@]}" | sort -rn | head -n 6 | awk '{ printf "%s%s %s s", sep, $2, $1; sep = ", " }')"
 else
     suite "tests of $BUILD:" "$@"
 fi

@@ -7,7 +7,7 @@
 data=../shared/data/ml-100k/ratings.csv
 options=(--min-rating 4 --heldout-users 100)
 if [ ! -r $data ]; then
-    echo "skipped: no $data; a part of preprocess/debian-build-depends.csv.gz instead"
+    echo "note: no $data; a part of preprocess/debian-build-depends.csv.gz instead"
     gzip -dc preprocess/debian-build-depends.csv.gz | head -n 20000 >"$tmp/part.csv"
     data=$tmp/part.csv options=(--min-item-users 5 --heldout-users 100)
 fi
