@@ -50,7 +50,8 @@ look
 if [ -n "$list_only" ]; then
     for line in "${missing[@]}"; do
         IFS='|' read -r thing _ _ packages _ <<<"$line"
-        echo "$thing is missing (Debian: $(xargs <<<"$packages"))"
+        read -ra packages <<<"$packages"
+        echo "$thing is missing (Debian: ${packages[*]})"
     done
     exit 0
 fi
