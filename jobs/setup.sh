@@ -12,11 +12,12 @@ list_only=
 if [ "${1:-}" = --missing ]; then list_only=yes && shift; fi
 case ${1:-programs} in
 programs) parts=' programs models ' ;;
-tests) parts=' programs models tests ' ;;
+tests) parts=' programs models tests ' ;; # C++ too: without nvcc the CUDA code is tested on the host
 develop) parts=' programs models tests develop ' ;;
 *) echo "error: $1: want programs, tests or develop" >&2 && exit 64 ;;
 esac
 if [[ $parts = *tests* ]] && [ "$(id -u)" = 0 ]; then parts+='cluster '; fi
+if [ "${CUDA:-}" != no ] && command -v "${CUDA_HOME:-/usr/local/cuda}/bin/nvcc" nvcc >/dev/null; then parts+='cuda '; fi
 
 is_there() {
     case $1 in
@@ -52,16 +53,16 @@ if [ -n "$list_only" ]; then
         IFS='|' read -r thing _ _ packages _ <<<"$line"
         read -ra packages <<<"$packages"
         echo "$thing is missing (Debian: ${packages[*]})"
-    done
+    done | awk '!seen[$0]++'
     exit 0
 fi
 cat build/find.log
 if [ ${#missing[@]} = 0 ]; then exit 0; fi
-things=$(printf '%s\n' "${missing[@]}" | sed -E 's/^([^|]*)\|.*\| */\1 (/; s/$/)/' | paste -sd, | sed 's/,/, /g')
+things=$(printf '%s\n' "${missing[@]}" | sed -E 's/^([^|]*)\|.*\| */\1 (/; s/$/)/' | awk '!seen[$0]++' | paste -sd, | sed 's/,/, /g')
 
 # cannot STATUS REASON: ends with one line; a program that only lacks a model is built all the same
 cannot() {
-    if [ "$(column 2)" = models ] && [[ $parts != *tests* ]]; then
+    if [[ " models cuda " == *" $(column 2) "* ]] && [[ $parts != *tests* ]]; then
         echo "note: $things is missing, and $2"
         exit 0
     fi

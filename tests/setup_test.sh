@@ -24,7 +24,7 @@ libraries="CC MPI HDF5 YAML ZLIB ZSTD GEMM LAPACK"
 
 # setup FOUND PART: its exit status
 setup() {
-    env -i PATH="$tmp/path" FOUND="$1" "$project/jobs/setup.sh" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null
+    env -i PATH="$tmp/path" FOUND="$1" CUDA_HOME="$tmp/cuda" "$project/jobs/setup.sh" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null
 }
 # fails STATUS TEXT: with that status and one line, which has the text
 fails() { [ "$status $(wc -l <"$tmp/err")" = "$1 1" ] && grep -qF -- "$2" "$tmp/err"; }
@@ -39,6 +39,12 @@ check "no apt: 69, with modules" fails 69 "error: HDF5 (data sets and checkpoint
 check "Spack's and conda-forge's names" fails 69 "\`spack install hdf5 libyaml\`, or \`conda install -c conda-forge hdf5 yaml\`"
 setup "CC MPI HDF5 YAML ZLIB ZSTD GEMM"
 check "without LAPACK the demo goes on, with a note" [ "$? $(grep -c '^note: LAPACK (model.type ease) is missing' "$tmp/out")" = "0 1" ]
+
+mkdir -p "$tmp/cuda/bin"
+cp "$tmp/path/make" "$tmp/cuda/bin/nvcc"
+setup "$libraries"
+check "with nvcc it wants C++" [ "$? $(grep -c '^note: CXX (CUDA) is missing' "$tmp/out")" = "0 1" ]
+rm "$tmp/cuda/bin/nvcc"
 
 # shellcheck disable=SC2016
 script apt-get 'echo "apt-get $*" >>"$0.log"; echo "E: Failed to fetch http://x/Packages" >&2; exit 100'
