@@ -58,15 +58,15 @@ if [ -n "$list_only" ]; then
 fi
 cat build/find.log
 if [ ${#missing[@]} = 0 ]; then exit 0; fi
-things=$(printf '%s\n' "${missing[@]}" | sed -E 's/^([^|]*)\|.*\| */\1 (/; s/$/)/' | awk '!seen[$0]++' | paste -sd, | sed 's/,/, /g')
+things=$(column 1 | sed 's/ /, /g')
 
 # cannot STATUS REASON: ends with one line; a program that only lacks a model is built all the same
 cannot() {
     if [[ " models cuda " == *" $(column 2) "* ]] && [[ $parts != *tests* ]]; then
-        echo "note: $things is missing, and $2"
+        echo "note: missing: $things; $2"
         exit 0
     fi
-    echo "error: $things is missing, and $2" >&2
+    echo "error: missing: $things; $2" >&2
     exit "$1"
 }
 if ! command -v apt-get >/dev/null; then
@@ -86,12 +86,11 @@ if [ "$(id -u)" != 0 ]; then
     fi
     apt=(sudo "${apt[@]}")
 fi
-echo "Missing: $things"
-echo "Installing with apt: ${packages[*]}"
+echo "missing: $things; installing with apt: ${packages[*]}"
 try() { "${apt[@]}" install -y --no-install-recommends "${packages[@]}" >build/apt.log 2>&1; }
 # the package lists may be missing or old
 if ! try && ! { "${apt[@]}" update >build/apt.log 2>&1 && try; }; then
-    cannot 69 "apt failed: $(grep -m1 -E '^(E|W|Err)' build/apt.log || tail -n 1 build/apt.log) (more in build/apt.log); ask for: $install"
+    cannot 69 "apt failed: $(grep -m1 '^E:' build/apt.log || tail -n 1 build/apt.log) (more in build/apt.log); ask for: $install"
 fi
 look
 cat build/find.log

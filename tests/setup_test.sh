@@ -35,15 +35,15 @@ setup "$libraries"
 check "nothing missing: nothing is said" [ "$?$(cat "$tmp/out" "$tmp/err")" = 0 ]
 setup "CC MPI ZLIB ZSTD GEMM LAPACK" programs
 status=$?
-check "no apt: 69, with modules" fails 69 "error: HDF5 (data sets and checkpoints), YAML (configurations) is missing, and there is no apt: load the modules (hdf5 libyaml)"
+check "no apt: 69, with modules" fails 69 "error: missing: HDF5, YAML; there is no apt: load the modules (hdf5 libyaml)"
 check "Spack's and conda-forge's names" fails 69 "\`spack install hdf5 libyaml\`, or \`conda install -c conda-forge hdf5 yaml\`"
 setup "CC MPI HDF5 YAML ZLIB ZSTD GEMM"
-check "without LAPACK the demo goes on, with a note" [ "$? $(grep -c '^note: LAPACK (model.type ease) is missing' "$tmp/out")" = "0 1" ]
+check "without LAPACK the demo goes on, with a note" [ "$? $(grep -c '^note: missing: LAPACK; ' "$tmp/out")" = "0 1" ]
 
 mkdir -p "$tmp/cuda/bin"
 cp "$tmp/path/make" "$tmp/cuda/bin/nvcc"
 setup "$libraries"
-check "with nvcc it wants C++" [ "$? $(grep -c '^note: CXX (CUDA) is missing' "$tmp/out")" = "0 1" ]
+check "with nvcc it wants C++" [ "$? $(grep -c '^note: missing: CXX; ' "$tmp/out")" = "0 1" ]
 rm "$tmp/cuda/bin/nvcc"
 
 # shellcheck disable=SC2016
