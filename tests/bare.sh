@@ -19,7 +19,7 @@ if [ "$(id -u)" != 0 ]; then echo "error: tests/bare.sh makes and enters a Debia
 if [ -z "${BARE_ROOT:-}" ]; then # outside
     work=$(mktemp -d "${TMPDIR:-/var/tmp}/vaecf-bare.XXXXXX")
     export BARE_ROOT=${KEEP:-$work}/$suite BARE_WORK=$work
-    unshare --mount --pid --fork --kill-child --mount-proc bash tests/bare.sh "$@" &
+    unshare --mount --uts --pid --fork --kill-child --mount-proc bash tests/bare.sh "$@" &
     inside=$!
     # with its first process the namespaces end, and then nothing is mounted in the folder
     trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null; rm -rf --one-file-system "$work"' EXIT
@@ -45,6 +45,8 @@ if [ ! -d "$BARE_ROOT/usr" ]; then
         { tail -n 5 "$BARE_WORK/debootstrap.log" >&2 && echo "error: debootstrap $suite failed" >&2 && exit 69; }
 fi
 cp /etc/resolv.conf "$BARE_ROOT/etc/resolv.conf"
+hostname bare # which Debian's installer, too, makes known; without it MPI waits for the name server at every start
+printf '127.0.0.1 localhost\n127.0.1.1 bare\n' >"$BARE_ROOT/etc/hosts"
 mount -t proc proc "$BARE_ROOT/proc"
 mount --rbind -o ro /sys "$BARE_ROOT/sys"
 mount --rbind /dev "$BARE_ROOT/dev"
