@@ -22,7 +22,7 @@ if [ -z "${BARE_ROOT:-}" ]; then # outside
     unshare --mount --uts --pid --fork --kill-child --mount-proc bash tests/bare.sh "$@" &
     inside=$!
     # with its first process the namespaces end, and then nothing is mounted in the folder
-    trap 'kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null; rm -rf --one-file-system "$work"' EXIT
+    trap 'set +e; kill -KILL $inside 2>/dev/null; wait $inside 2>/dev/null; rm -rf --one-file-system "$work"' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM
     wait $inside
