@@ -13,7 +13,7 @@ has() { grep -qF -- "$1" "$tmp/$2"; }
 project="$tmp/a project"
 mkdir -p "$tmp/fake" "$project/bin" "$project/data" "$tmp/home"
 cp -r jobs "$project/"
-cp "${BIN:-bin}/vaecf-sweep" "$project/bin/"
+cp "$bin/vaecf-sweep" "$bin/vaecf-preprocess" "$project/bin/"
 # the program: obeys USR1, exits as $SCRIPT says, which may be a code for each run directory
 cat >"$project/bin/vaecf-train" <<'E'
 #!/bin/bash

@@ -34,10 +34,10 @@ trap '[ -z "$pid" ] || kill -TERM -- -$pid 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 # Bash calls this for a command that is nowhere: in the tests and in every script that they start.
-export VAECF_ABSENT=$work/absent
+export ABSENT_COMMANDS=$work/absent
 command_not_found_handle() {
     echo "$1: command not found" >&2
-    echo "$1" >>"$VAECF_ABSENT"
+    echo "$1" >>"$ABSENT_COMMANDS"
     kill -TERM $$
     return 127
 }
@@ -50,18 +50,18 @@ summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n +=
 run_one() {
     local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none
     shift
-    : >"$VAECF_ABSENT"
+    : >"$ABSENT_COMMANDS"
     timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
     pid=$!
     wait $pid
     status=$?
     kill -KILL -- -$pid 2>/dev/null # what it left behind
     pid=
-    sort -u "$VAECF_ABSENT" | sed 's/.*/not ok - &: this command is not there (jobs\/packages.txt)/' >>"$log"
+    sort -u "$ABSENT_COMMANDS" | sed 's/.*/not ok - &: this command is not there (jobs\/packages.txt)/' >>"$log"
     good=$(grep -acE '^(\[       OK \]|ok - )' "$log")
     bad=$(($(grep -acE '^not ok - ' "$log") + $(summary FAILED "$log")))
     none=$(($(grep -acE '^skipped: ' "$log") + $(summary SKIPPED "$log")))
-    if [ -s "$VAECF_ABSENT" ] && [ "$status" = 0 ]; then
+    if [ -s "$ABSENT_COMMANDS" ] && [ "$status" = 0 ]; then
         status=127
     elif [[ $* == *.sh && $status = 77 ]]; then
         none=1 status=0
