@@ -26,8 +26,6 @@ enum {
     PIECE = 1 << 12,     /* so many at a time */
 };
 
-static const double SECONDS = 1; /* for a batch size, if that is enough for CALLS_MIN calls */
-
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -159,14 +157,15 @@ struct times {
 
 /* Batches of users of the matrix, each call the next users, after a reading of other memory. */
 static int measure(const struct recommender *r, const struct csr *m, int64_t rows, const float *memory,
-                   int32_t *top, float *scores, struct times *t) {
+                   double seconds, int32_t *top, float *scores, struct times *t) {
     int64_t indptr[BATCH_MAX + 1], first = 0;
     size_t bytes = ranker_bytes(r->ranker), at = 0;
     volatile float sink = 0;
-    double start = now();
+    double start = now(), passed = 0;
     t->calls = -2; /* the first two warm up */
     t->mean = 0;
-    while (t->calls < CALLS_MIN || (t->calls < CALLS_MAX && now() - start < SECONDS)) {
+    while (t->calls < 1 || (t->calls < CALLS_MIN && passed < 10 * seconds) ||
+           (t->calls < CALLS_MAX && passed < seconds)) {
         struct csr batch = csr_slice(m, first, rows, indptr);
         double before = now();
         sink += read_memory(memory + at / sizeof *memory, bytes < MEMORY ? bytes : MEMORY);
@@ -181,6 +180,7 @@ static int measure(const struct recommender *r, const struct csr *m, int64_t row
         }
         at = at + 2 * bytes <= MEMORY ? (at + bytes) / PIECE * PIECE : 0;
         t->calls++;
+        passed = now() - start;
         first = first + 2 * rows <= m->rows ? first + rows : 0;
     }
     (void)sink;
@@ -191,7 +191,7 @@ static int measure(const struct recommender *r, const struct csr *m, int64_t row
 }
 
 int latency_measure(const struct recommender *r, const struct catalogue *c, struct history *history,
-                    const char *precision, const char *path) {
+                    const char *precision, double seconds, const char *path) {
     static struct times t;
     char table[(BATCHES + 1) * LINE];
     struct csr m = {0};
@@ -211,7 +211,7 @@ int latency_measure(const struct recommender *r, const struct catalogue *c, stru
     const int threads = omp_get_max_threads();
     const double bytes = (double)ranker_bytes(r->ranker);
     for (int64_t batch = 1; batch <= BATCH_MAX && !code; batch *= 2) {
-        code = measure(r, &m, batch, memory, top, scores, &t);
+        code = measure(r, &m, batch, memory, seconds, top, scores, &t);
         if (code) break;
         double p[] = {percentile(t.call, t.calls, 0.5), percentile(t.call, t.calls, 0.9),
                       percentile(t.call, t.calls, 0.95), percentile(t.call, t.calls, 0.99)};

@@ -10,8 +10,9 @@
  * weights take, measured before each call, which also leaves little of them in the cache), times_stream (p50
  * by that); on a GPU, which reads its weights elsewhere, the last two are empty. Users are the first of the
  * history, or, if that is NULL, made up: as many items as MovieLens users have, each as likely as its count
- * says. EX_OSERR, EX_CANTCREAT, EX_IOERR, history_next's codes. */
+ * says. A size of a batch is timed for `seconds`, or longer, up to ten times, until there are seven calls;
+ * once at least. EX_OSERR, EX_CANTCREAT, EX_IOERR, history_next's codes. */
 int latency_measure(const struct recommender *recommender, const struct catalogue *catalogue,
-                    struct history *history, const char *precision, const char *path);
+                    struct history *history, const char *precision, double seconds, const char *path);
 
 #endif

@@ -65,6 +65,7 @@ static const char help[] =
     "      --explain USER      one user's history and list, to be read on a terminal\n"
     "      --items FILE        with titles from this CSV file: id, title\n"
     "      --benchmark         times batches of 1 to 4096 users, of the input or made up; --output: as CSV\n"
+    "      --benchmark-seconds X   for each size of a batch (default 1)\n"
     "  -h, --help              this text\n"
     "      --version           version, and what was compiled in\n"
     "\n"
@@ -93,6 +94,7 @@ enum {
     OPTION_EXPLAIN,
     OPTION_ITEMS,
     OPTION_BENCHMARK,
+    OPTION_BENCHMARK_SECONDS,
     OPTION_VERSION,
 };
 
@@ -120,6 +122,7 @@ static const struct option long_options[] = {
     {"explain", required_argument, NULL, OPTION_EXPLAIN},
     {"items", required_argument, NULL, OPTION_ITEMS},
     {"benchmark", no_argument, NULL, OPTION_BENCHMARK},
+    {"benchmark-seconds", required_argument, NULL, OPTION_BENCHMARK_SECONDS},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
@@ -138,6 +141,7 @@ struct options {
     const char **inputs;
     struct history_options history;
     int top_k, include_seen, score, precision, device, format, benchmark, help, version;
+    double benchmark_seconds;
     int64_t min_count;
 };
 
@@ -215,6 +219,9 @@ static int set_option(struct options *o, int option, const char *name) {
         break;
     case OPTION_BENCHMARK:
         o->benchmark = 1;
+        break;
+    case OPTION_BENCHMARK_SECONDS:
+        code = option_number("benchmark-seconds", optarg, 0, 3600, &o->benchmark_seconds);
         break;
     case 'h':
         o->help = 1;
@@ -408,7 +415,9 @@ static int recommend(struct options *o, const struct comm *comm) {
         if (comm->rank == 0) code = explain(&recommender, &catalogue, history, o->explain);
     } else if (!code && o->benchmark) {
         const char *precision = precision_names[o->precision];
-        if (comm->rank == 0) code = latency_measure(&recommender, &catalogue, history, precision, o->output);
+        if (comm->rank == 0)
+            code = latency_measure(&recommender, &catalogue, history, precision, o->benchmark_seconds,
+                                   o->output);
     } else if (!code) {
         code = write_lists(o, comm, &recommender, &catalogue, history);
     }
@@ -423,7 +432,12 @@ static int recommend(struct options *o, const struct comm *comm) {
 
 int main(int argc, char **argv) {
     struct options o = {
-        .blend.n = 1, .top_k = 20, .format = -1, .inputs = calloc((size_t)argc + 1, sizeof *o.inputs)};
+        .blend.n = 1,
+        .top_k = 20,
+        .format = -1,
+        .benchmark_seconds = 1,
+        .inputs = calloc((size_t)argc + 1, sizeof *o.inputs),
+    };
     o.history.min_rating = -INFINITY;
     o.history.memory = INT64_C(1) << 30;
     o.history.reading = tell_reading;

@@ -226,7 +226,7 @@ check "on two ranks" cmp "$tmp/cuda-recs.csv" "$tmp/ranks.csv"
 check "a blend of two networks" lists --blend "$tmp/turns/best.h5:0.25" --top-k 30
 user=$(sed -n '2s/,.*//p' "$tmp/part.csv")
 check "explained alike" cmp <(recommend --explain "$user" --device cpu) <(recommend --explain "$user" --device cuda)
-recommend --benchmark --device cuda --output "$tmp/latency.csv" >"$tmp/stdout"
+recommend --benchmark --benchmark-seconds 0.05 --device cuda --output "$tmp/latency.csv" >"$tmp/stdout"
 check "--benchmark" [ "$(grep -c '^host emulation (sm_90' "$tmp/stdout") $(grep -cE '^fp32,([0-9.]+,){9},$' "$tmp/latency.csv")" = "1 13" ]
 recommend --precision bf16 --device cuda
 check "--precision bf16 on a GPU: 64" [ "$? $(grep -c 'want --device cpu' "$tmp/err")" = "64 1" ]
