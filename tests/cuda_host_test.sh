@@ -2,6 +2,7 @@
 # The CUDA code without a GPU, on the host emulation of tests/cuda_host: every function against the CPU backend, then
 # whole runs: CPU and GPU agree, the same bits again, ranks over MPI and over a stand-in of NCCL agree, lost ranks and
 # missing or unfit GPUs are told. What needs nvcc compiles for every generation of GPUs, if nvcc is there.
+# starts first
 # shellcheck disable=SC2317  # functions that check calls
 # shellcheck source=tests/common.sh
 . tests/common.sh

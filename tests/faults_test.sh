@@ -2,6 +2,7 @@
 # What goes wrong on clusters: ranks that are killed or stopped, signals of every kind, disks that are full or
 # read-only, damaged files, another number of ranks. Each ends with the right code and line, and with a checkpoint to
 # go on from.
+# alone: it measures silence of seconds
 # shellcheck disable=SC2317  # functions are called by check
 # A mount namespace of our own: mounts vanish with it. An ordinary user gets one inside a user namespace.
 if [ -z "${IN_NAMESPACE:-}" ]; then

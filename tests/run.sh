@@ -3,6 +3,9 @@
 # tests/*_test.sh (each line "ok - ..." counts, else the script as one). The last line: "N passed, N failed".
 # A command that a test calls and that is not there fails that test by name, and ends it at once.
 #
+# Tests run side by side, TEST_JOBS at a time (the number of cores, at most 8); a script marked "# alone" runs after the
+# others and by itself, as it counts on being on time; one marked "# starts first" takes longest.
+#
 #   BIN=bin BUILD=build tests/run.sh [NAME...]    NAME: config for config_test.c; default all
 #   tests/run.sh --both [TEXT...]                 all, with bin/ and then with ASan and UBSan from build/asan/bin, but for
 #                                                 scripts marked "# plain build alone"; TEXT: "building 50 s", told with
@@ -23,18 +26,20 @@ export LSAN_OPTIONS=suppressions=$PWD/tests/lsan.supp:print_suppressions=0
 export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1
 export UBSAN_OPTIONS=print_stacktrace=1
 
-passed=0
-failed=0
-skipped=0
-times=() # "SECONDS NAME" of each
-
 work=$(mktemp -d) || exit 71
-pid=
-trap '[ -z "$pid" ] || kill -TERM -- -$pid 2>/dev/null; rm -rf "$work"' EXIT
+trap 'stop_all; rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
+# stop_all: the tests that run, each a process group, which get a moment to clean up
+stop_all() {
+    local file
+    for file in "$work"/*.pid; do
+        if [ -e "$file" ]; then kill -TERM -- "-$(cat "$file")" 2>/dev/null; fi
+    done
+    wait
+}
+
 # Bash calls this for a command that is nowhere: in the tests and in every script that they start.
-export ABSENT_COMMANDS=$work/absent
 command_not_found_handle() {
     echo "$1: command not found" >&2
     echo "$1" >>"$ABSENT_COMMANDS"
@@ -46,17 +51,20 @@ export -f command_not_found_handle
 # summary WORD LOG: the number in cmocka's "[  WORD  ] N test(s)" lines
 summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
-# run_one NAME COMMAND...: counts its cases, shows the end of its log if it failed.
+# run_one NAME COMMAND...: leaves what it says, with the end of its log if it failed, in $work/NAME.said, and
+# "SECONDS NAME PASSED FAILED SKIPPED" in $work/NAME.counts.
 run_one() {
-    local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none
+    local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none pid
     shift
+    export ABSENT_COMMANDS=$work/$name.absent
     : >"$ABSENT_COMMANDS"
     timeout -k 10 "$limit" "$@" >"$log" 2>&1 </dev/null &
     pid=$!
+    echo $pid >"$work/$name.pid"
     wait $pid
     status=$?
     kill -KILL -- -$pid 2>/dev/null # what it left behind
-    pid=
+    rm "$work/$name.pid"
     sort -u "$ABSENT_COMMANDS" | sed 's/.*/not ok - &: this command is not there (jobs\/packages.txt)/' >>"$log"
     good=$(grep -acE '^(\[       OK \]|ok - )' "$log")
     bad=$(($(grep -acE '^not ok - ' "$log") + $(summary FAILED "$log")))
@@ -71,8 +79,6 @@ run_one() {
     elif [ "$bad" = 0 ]; then
         bad=1 # it crashed, or took too long
     fi
-    passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + none))
-    times+=("$((SECONDS - start)) $name")
     if [ "$status" = 0 ]; then
         printf '  pass  %-22s %3d ok%s  %d s\n' "$name" "$good" "$([ "$none" = 0 ] || echo ", $none skipped")" \
             $((SECONDS - start))
@@ -81,23 +87,56 @@ run_one() {
         printf '  FAIL  %-22s %3d ok, %d failed  (status %d%s); %s ends:\n' "$name" "$good" "$bad" "$status" \
             "$([ "$status" = 124 ] && echo ": longer than $limit s")" "$log"
         tail -n 40 "$log" | sed 's/^/        | /'
-    fi
+    fi >"$work/$name.said"
+    echo "$((SECONDS - start)) $name $good $bad $none" >"$work/$name.counts"
 }
 
+passed=0
+failed=0
+skipped=0
+times=() # "SECONDS NAME" of each
+# collect: tells of the tests that have ended
+collect() {
+    local counts seconds name good bad none
+    for counts in "$work"/*.counts; do
+        if [ ! -e "$counts" ]; then return; fi
+        read -r seconds name good bad none <"$counts"
+        cat "$work/$name.said"
+        passed=$((passed + good)) failed=$((failed + bad)) skipped=$((skipped + none))
+        times+=("$seconds $name")
+        rm "$counts"
+    done
+}
+# run_all SLOTS FILE...: so many at a time
+run_all() {
+    local slots=$1 file name
+    for file in "${@:2}"; do
+        while [ "$(jobs -rp | wc -l)" -ge "$slots" ]; do wait -n && collect; done
+        name=$(basename "${file%_test.*}")
+        case $file in
+        *.c) run_one "$name" "$BUILD/tests/${name}_test" & ;;
+        *.sh) run_one "$name.sh" bash "$file" & ;;
+        esac
+    done
+    wait
+    collect
+}
+
+# suite TITLE [NAME...]
 suite() {
+    local file name first=() others=() alone=()
     echo "$1"
     shift
     mkdir -p "$BUILD/logs"
-    local file name
     for file in tests/*_test.c tests/*_test.sh; do
         name=$(basename "${file%_test.*}")
         if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
+        if [ ! -e "$file" ]; then continue; fi
         if [ "$BUILD" != build ] && grep -q '^# plain build alone' "$file"; then continue; fi
-        case $file in
-        *.c) run_one "$name" "$BUILD/tests/${name}_test" ;;
-        *.sh) run_one "$name.sh" bash "$file" ;;
-        esac
+        if grep -q '^# alone: ' "$file"; then alone+=("$file"); elif grep -q '^# starts first' "$file"; then first+=("$file"); else others+=("$file"); fi
     done
+    run_all "${TEST_JOBS:-$(($(nproc) < 8 ? $(nproc) : 8))}" "${first[@]+"${first[@]}"}" "${others[@]+"${others[@]}"}"
+    run_all 1 "${alone[@]+"${alone[@]}"}"
 }
 
 # What the tests call and is not there fails here by name, before a test stumbles over it.
