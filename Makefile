@@ -319,7 +319,7 @@ lint:
 	    { echo "error: make lint takes $(CLANG_FORMAT) and shellcheck; on Debian 12 jobs/setup.sh develop installs them" >&2; exit 69; }
 	$(CLANG_FORMAT) --dry-run -Werror $(FORMATTED)
 	shellcheck -x $(SCRIPTS)
-	@! grep -nE '(until|while) .*; do sleep [^;]*; done' tests/*.sh tests/*/*.sh || \
+	@! grep -nE '(until|while) .*; do sleep [^;]*; done' tests/*.sh tests/*/*.sh | grep -v 'SECONDS -ge' || \
 	    { echo "error: loops that wait without a limit; tests/common.sh has within" >&2; exit 1; }
 format:
 	$(CLANG_FORMAT) -i $(FORMATTED)

@@ -76,7 +76,7 @@ check "another part: 64" fails 64 "want programs, tests or develop"
 # ---- tests/run.sh ----
 printf '#!/bin/bash\n' >"$project/jobs/setup.sh"
 # shellcheck disable=SC2016
-printf 'until "$(no-such-tool -P 1)"; do sleep 1; done 2>/dev/null\n' >"$project/tests/waits_test.sh"
+printf 'until "$(no-such-tool -P 1)"; do\n sleep 1\ndone 2>/dev/null\n' >"$project/tests/waits_test.sh"
 printf 'echo "ok - this"; no-such-tool || true; echo "ok - that"\n' >"$project/tests/shrugs_test.sh"
 printf 'echo "ok - this"\n' >"$project/tests/fine_test.sh"
 run() { (cd "$project" && env -u BUILD -u BIN timeout 60 tests/run.sh "$@") >"$tmp/out" 2>&1; }
