@@ -50,8 +50,8 @@ command_not_found_handle() {
 }
 export -f command_not_found_handle
 
-# summary WORD LOG: the number in cmocka's "[  WORD  ] N test(s)" lines
-summary() { sed -nE "s/^\[ *$1 *\] ([0-9]+) test\(s\).*/\1/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
+# summary WORD LOG: the number in cmocka's lines "[  WORD  ] N test(s)", with "tests: " before it since version 2
+summary() { sed -nE "s/^\[ *$1 *\] (tests: )?([0-9]+) test\(s\).*/\2/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
 # run_one NAME COMMAND...: leaves what it says, with the end of its log if it failed, in $work/NAME.said, and
 # "SECONDS NAME PASSED FAILED SKIPPED" in $work/NAME.counts.
