@@ -47,6 +47,7 @@ fi
 cp /etc/resolv.conf "$BARE_ROOT/etc/resolv.conf"
 hostname bare # which Debian's installer, too, makes known; without it MPI waits for the name server at every start
 printf '127.0.0.1 localhost\n127.0.1.1 bare\n' >"$BARE_ROOT/etc/hosts"
+mount --bind "$BARE_ROOT" "$BARE_ROOT" # as a container's root, where namespaces can be made
 mount -t proc proc "$BARE_ROOT/proc"
 mount --rbind -o ro /sys "$BARE_ROOT/sys"
 mount --rbind /dev "$BARE_ROOT/dev"
