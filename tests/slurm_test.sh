@@ -23,7 +23,7 @@ tests/slurm/cluster.sh up "$tmp" || { echo "not ok - the cluster does not come u
 . "$tmp/env.sh"
 
 check() { # check TEXT COMMAND...
-    if "${@:2}"; then echo "ok - $1"; else echo "not ok - $1" && failed=1; fi
+    if "${@:2}"; then echo "ok - $1 ($SECONDS s)"; else echo "not ok - $1" && failed=1; fi
 }
 # as_user COMMAND...: in the project, as nobody, without a home
 as_user() { (cd "$project" && setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent timeout 60 "$@"); }
