@@ -219,11 +219,11 @@ if mount -t tmpfs -o size=64m tmpfs "$tmp/disk" 2>/dev/null; then
     rm "$tmp/disk/filler"
     train 1 --resume auto
     check "with room again it goes on" cmp <(untimed "$tmp/whole") <(untimed "$tmp/disk/run")
-    mount -o remount,ro "$tmp/disk"
+    mount -o remount,bind,ro "$tmp/disk"
     train 1 --resume auto --set train.epochs=6
     check "a read-only disk: 73" [ $? = 73 ]
     check "told once" says_once 'error: .*/disk/run.*: Read-only file system'
-    mount -o remount,rw "$tmp/disk"
+    mount -o remount,bind,rw "$tmp/disk"
     check "writable again it goes on" train 1 --resume auto --set train.epochs=6
     umount -l "$tmp/disk"
 else
