@@ -1,7 +1,7 @@
 #!/bin/bash
 # The README's two commands on a bare Debian: debootstrap makes one in a folder, a clone of this checkout's last commit
-# goes into it, and what is missing there is found. Takes root. The machine stays as it was: the folder is removed, mounts
-# and processes live in namespaces that end with this script.
+# goes into it, and a package that is forgotten shows. Takes root. The machine stays as it was: the folder is removed,
+# mounts and processes live in namespaces that end with this script.
 #
 #   tests/bare.sh [SUITE [COMMAND...]]    SUITE: bookworm (the default), trixie; COMMAND: instead of
 #                                         "make demo", each model.type on the demo's data, "make test"
@@ -35,9 +35,11 @@ say() { printf '\n=== %s: %s\n' "$suite" "$*"; }
 if [ ! -d "$BARE_ROOT/usr" ]; then
     say "debootstrap"
     debootstrap=(debootstrap)
-    if ! command -v debootstrap >/dev/null; then # a copy of its own, not installed
-        (cd "$BARE_WORK" && apt-get download -q debootstrap && dpkg-deb -x debootstrap_*.deb debootstrap) >/dev/null ||
-            { echo "error: no debootstrap here, nor apt to download it with" >&2 && exit 69; }
+    if ! command -v debootstrap >/dev/null; then # a copy of its own, by package lists of its own
+        apt=(apt-get -q -o Dir::State::lists="$BARE_WORK/lists" -o Dir::Cache="$BARE_WORK/cache" -o APT::Sandbox::User=root)
+        mkdir -p "$BARE_WORK"/{lists,cache/archives}/partial
+        (cd "$BARE_WORK" && "${apt[@]}" update && "${apt[@]}" download debootstrap && dpkg-deb -x debootstrap_*.deb debootstrap) \
+            >"$BARE_WORK/apt.log" 2>&1 || { echo "error: no debootstrap here, and apt cannot download it: $(tail -n 1 "$BARE_WORK/apt.log")" >&2 && exit 69; }
         debootstrap=(env DEBOOTSTRAP_DIR="$BARE_WORK/debootstrap/usr/share/debootstrap" "$BARE_WORK/debootstrap/usr/sbin/debootstrap")
     fi
     mkdir -p "$(dirname "$BARE_ROOT")"
