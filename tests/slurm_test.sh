@@ -55,11 +55,14 @@ wait_for() {
     }
     has_row() { grep -qs '^1,' "$project/results/$1/metrics.csv"; }
     log_has() { grep -qE -- "$2" "$project/$1" 2>/dev/null; }
-    # signalled NAME: has a stopped rank a signal waiting for it?
+    # signalled NAME: has a stopped rank SIGUSR1 or SIGTERM waiting for it? (Others wait too, a child's end for one.)
     signalled() {
-        local pid
+        local pid pending
         for pid in $(ranks_of "$1"); do
-            if grep -qsE '^(SigPnd|ShdPnd):.*[^0[:space:]]' "/proc/$pid/status"; then return 0; fi
+            # shellcheck disable=SC2013  # numbers
+            for pending in $(sed -nE 's/^(SigPnd|ShdPnd):\s*/0x/p' "/proc/$pid/status" 2>/dev/null); do
+                if ((pending & 0x4200)); then return 0; fi
+            done
         done
         return 1
     }
