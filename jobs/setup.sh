@@ -12,7 +12,7 @@ list_only=
 if [ "${1:-}" = --missing ]; then list_only=yes && shift; fi
 case ${1:-programs} in
 programs) parts=' programs models ' ;;
-tests) parts=' programs models tests ' ;; # C++ too: without nvcc the CUDA code is tested on the host
+tests) parts=' programs models tests ' ;;
 develop) parts=' programs models tests develop ' ;;
 *) echo "error: $1: want programs, tests or develop" >&2 && exit 64 ;;
 esac
@@ -60,7 +60,7 @@ cat build/find.log
 if [ ${#missing[@]} = 0 ]; then exit 0; fi
 things=$(column 1 | sed 's/ /, /g')
 
-# cannot STATUS REASON: ends with one line; a program that only lacks a model is built all the same
+# cannot STATUS REASON: ends with one line. For the programs, what only a model or a GPU needs may be missing: a note.
 cannot() {
     if [[ " models cuda " == *" $(column 2) "* ]] && [[ $parts != *tests* ]]; then
         echo "note: missing: $things; $2"

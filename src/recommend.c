@@ -415,9 +415,10 @@ static int recommend(struct options *o, const struct comm *comm) {
         if (comm->rank == 0) code = explain(&recommender, &catalogue, history, o->explain);
     } else if (!code && o->benchmark) {
         const char *precision = precision_names[o->precision];
-        if (comm->rank == 0)
+        if (comm->rank == 0) {
             code = latency_measure(&recommender, &catalogue, history, precision, o->benchmark_seconds,
                                    o->output);
+        }
     } else if (!code) {
         code = write_lists(o, comm, &recommender, &catalogue, history);
     }

@@ -58,7 +58,7 @@ ndcg() { awk -F, '$3 == "ndcg@100" { print $4 }' "$tmp/$1/test.csv"; }
 ndcg_apart() { awk -v a="$(ndcg "$1")" -v b="$(ndcg "$2")" 'BEGIN { d = a - b; print a == "" || b == "" ? "none" : d < 0 ? -d : d }'; }
 
 # ---- the tests, on the GPU ----
-VAECF_DEVICE=cuda VAECF_COMM=mpi BIN=$bin BUILD=$build tests/run.sh >"$tmp/suite" 2>&1
+TEST_JOBS=1 VAECF_DEVICE=cuda VAECF_COMM=mpi BIN=$bin BUILD=$build tests/run.sh >"$tmp/suite" 2>&1
 grep -aE '^  FAIL' "$tmp/suite"
 row "tests that fail with VAECF_DEVICE=cuda" "$(sed -nE 's/.* passed, ([0-9]+) failed$/\1/p' "$tmp/suite" | tail -n 1)" 0
 "$build/tests/cuda_backend_test" >"$tmp/functions" 2>&1

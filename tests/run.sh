@@ -135,7 +135,13 @@ suite() {
         if [ $# -gt 0 ] && [[ " $* " != *" $name "* ]]; then continue; fi
         if [ ! -e "$file" ]; then continue; fi
         if [ "$BUILD" != build ] && grep -q '^# plain build alone' "$file"; then continue; fi
-        if grep -q '^# alone: ' "$file"; then alone+=("$file"); elif grep -q '^# starts first' "$file"; then first+=("$file"); else others+=("$file"); fi
+        if grep -q '^# alone: ' "$file"; then
+            alone+=("$file")
+        elif grep -q '^# starts first' "$file"; then
+            first+=("$file")
+        else
+            others+=("$file")
+        fi
     done
     run_all "${TEST_JOBS:-$(($(nproc) < 8 ? $(nproc) : 8))}" "${first[@]+"${first[@]}"}" "${others[@]+"${others[@]}"}"
     run_all 1 "${alone[@]+"${alone[@]}"}"

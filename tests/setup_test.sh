@@ -6,7 +6,7 @@
 # shellcheck source=tests/common.sh
 . tests/common.sh
 
-# A checkout with a jobs/find.sh that finds what $FOUND says, and a PATH with what $THERE names and a few usual commands.
+# A checkout with a jobs/find.sh that finds what $FOUND says, and a PATH with a few commands alone.
 project=$tmp/project
 mkdir -p "$project/jobs" "$project/tests" "$tmp/path"
 cp jobs/setup.sh jobs/packages.txt "$project/jobs/"
