@@ -18,6 +18,7 @@
 #include "csv.h"
 #include "error.h"
 #include "options.h"
+#include "output.h"
 #include "program.h"
 #include "read.h"
 #include "scratch.h"
@@ -101,6 +102,7 @@ static const char *const stage_name[STAGES] = {"read", "split", "write"};
 struct job {
     struct comm comm;
     struct options options;
+    struct lock *lock; /* of the output directory; rank 0's */
     struct scratch scratch;
     struct spool interactions, rows;
     struct reader reader;
@@ -316,7 +318,8 @@ static int prepare(struct job *job) {
     int64_t fixed = (INT64_C(48) << 20) + threads * (INT64_C(56) << 20); /* buffers, tables */
     if (bytes > INT64_C(1) << 32) fixed += threads * bytes / n_bins * 3; /* a bin's work */
     job->scratch = (struct scratch){.dir = o->tmp, .budget = memory > fixed ? memory - fixed : 0};
-    if (!o->tmp) job->scratch.dir = getenv("TMPDIR") ? getenv("TMPDIR") : o->output;
+    const char *tmp = getenv("TMPDIR");
+    if (!o->tmp) job->scratch.dir = tmp && *tmp ? tmp : o->output;
     if (access(job->scratch.dir, W_OK)) {
         return error_set(EX_CANTCREAT, "%s: cannot write temporary data: %s; --tmp names another directory",
                          job->scratch.dir, strerror(errno));
@@ -399,8 +402,8 @@ static int write_output(struct job *job) {
         {.name = "target_fraction", .is_double = true, .number = s->target_fraction},
     };
     int n_attributes = (int)(sizeof attributes / sizeof *attributes) - (o->own_split ? 0 : 4);
-    return shards_write(&job->comm, o->output, s->n_shards, split, &job->reader.items, &job->rows, attributes,
-                        n_attributes);
+    return shards_write(&job->comm, o->output, job->lock, s->n_shards, split, &job->reader.items, &job->rows,
+                        attributes, n_attributes);
 }
 
 static double density(const struct split_counts *c) {
@@ -458,9 +461,11 @@ static int write_report(const struct job *job, int64_t memory) {
     const struct split *split = &job->split;
     const struct reader *r = &job->reader;
     char name[DATASET_PATH_MAX + 32];
+    struct output *output;
     snprintf(name, sizeof name, "%s/report.csv", job->options.output);
-    FILE *file = fopen(name, "w");
-    if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", name, strerror(errno));
+    int code = output_open(name, &output);
+    if (code) return error_prefix(code, "the data set is complete, but");
+    FILE *file = output_stream(output);
     fprintf(file, "stage,quantity,value\n");
     fprintf(file, "rows,read,%" PRId64 "\nrows,skipped,%" PRId64 "\n", r->rows, r->skipped);
     fprintf(file, "rows,first skipped,\"");
@@ -494,9 +499,8 @@ static int write_report(const struct job *job, int64_t memory) {
     }
     fprintf(file, "memory,peak MB of a rank,%.0f\nmemory,MB on disk of rank 0,%.0f\n", (double)memory / 1024,
             1e-6 * (double)job->scratch.size);
-    int failed = ferror(file);
-    if (fclose(file) || failed) return error_set(EX_IOERR, "%s: cannot write: %s", name, strerror(errno));
-    return 0;
+    code = output_close(output, output_check(output));
+    return code ? error_prefix(code, "the data set is complete, but") : 0;
 }
 
 static int finish(const struct job *job) {
@@ -528,11 +532,16 @@ static bool is_parallel(void) {
     return false;
 }
 
+static void note(const char *line) {
+    fprintf(stderr, "%s: note: %s\n", program, line);
+}
+
 static int run(struct job *job) {
     static int (*const step[STAGES])(struct job *) = {read_parts, split_parts, write_output};
     const struct comm *comm = &job->comm;
     bool made = false;
-    int code = comm->rank ? 0 : shards_prepare(job->options.output, job->options.force, &made);
+    int code =
+        comm->rank ? 0 : shards_prepare(job->options.output, job->options.force, note, &made, &job->lock);
     if (comm->size > 1) code = comm_agree(comm, code);
     if (!code) code = prepare(job);
     if (comm->size > 1) code = comm_agree(comm, code);
@@ -542,6 +551,7 @@ static int run(struct job *job) {
         job->seconds[i] = seconds() - start;
     }
     if (!code) code = finish(job);
+    lock_release(job->lock);
     if (code && made) rmdir(job->options.output); /* if nothing is in it */
     read_free(&job->reader);
     spool_close(&job->interactions);
@@ -553,6 +563,7 @@ static int run(struct job *job) {
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct job job = {.comm = {.mpi = MPI_COMM_NULL, .size = 1},
                       .options = {.min_rating = -(double)INFINITY,
                                   .split = {.seed = 98765,

@@ -4,80 +4,124 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "comm.h"
 #include "dataset.h"
 #include "error.h"
+#include "file.h"
 #include "h5.h"
+#include "output.h"
 #include "records.h"
 #include "scratch.h"
 
 enum { NAME_MAX_ = DATASET_PATH_MAX + 64, OBJECT_MAX = 64 };
 
 static const char *const split_name[SPLITS] = {"train", "validation", "test"};
-static const char temporary[] = ".tmp";
 
 static void dataset_name(const char *dir, char name[NAME_MAX_]) {
     snprintf(name, NAME_MAX_, "%s/dataset.h5", dir);
 }
 
-int shards_prepare(const char *dir, bool force, bool *made) {
-    char name[NAME_MAX_];
-    struct stat status;
-    size_t length = strlen(dir);
-    if (!length || length >= DATASET_PATH_MAX - 32) {
-        return error_set(EX_CANTCREAT, "--output: want a path of 1 to %d bytes", DATASET_PATH_MAX - 33);
-    }
-    for (size_t i = 1; i <= length; i++) {
-        if (dir[i] != '/' && dir[i]) continue;
-        snprintf(name, sizeof name, "%.*s", (int)i, dir);
-        if (mkdir(name, 0777) == 0) {
-            *made = true;
-        } else if (errno != EEXIST && !(dir[i] && errno == EACCES)) {
-            return error_set(EX_CANTCREAT, "%s: cannot make the directory: %s", name, strerror(errno));
+enum kind { OTHER, PART, UNFINISHED };
+
+/* Is it a file of a dataset besides dataset.h5, whatever its number, or an unfinished one of ours? */
+static enum kind kind_of(const char *name) {
+    char shard[64];
+    int end = 0;
+    sscanf(name, "shard-%*5[0-9]-of-%*5[0-9].h5%n", &end);
+    snprintf(shard, sizeof shard, "%.*s", end, name);
+    if ((end && !name[end]) || strcmp(name, "report.csv") == 0) return PART;
+    if (output_is_left(name, end ? shard : "dataset.h5") || output_is_left(name, "report.csv"))
+        return UNFINISHED;
+    return OTHER;
+}
+
+/* Every file of this kind in a directory: removed, or, where there is `to`, moved there. */
+static int clear(const char *dir, enum kind kind, const char *to) {
+    DIR *list = opendir(dir);
+    if (!list) return error_set(EX_IOERR, "%s: cannot read: %s", dir, strerror(errno));
+    int code = 0;
+    while (!code) {
+        char name[NAME_MAX_ + 256], target[NAME_MAX_ + 256];
+        struct stat status;
+        errno = 0;
+        struct dirent *entry = readdir(list);
+        if (!entry && errno) code = error_set(EX_IOERR, "%s: cannot read: %s", dir, strerror(errno));
+        if (!entry) break;
+        if (kind_of(entry->d_name) != kind) continue;
+        snprintf(name, sizeof name, "%s/%s", dir, entry->d_name);
+        if (lstat(name, &status) || !S_ISREG(status.st_mode)) continue;
+        snprintf(target, sizeof target, "%s/%s", to ? to : "", entry->d_name);
+        if ((to ? rename(name, target) : unlink(name)) && errno != ENOENT) {
+            code = error_set(EX_IOERR, "%s: cannot %s: %s", name, to ? "move" : "remove", strerror(errno));
         }
     }
-    if (stat(dir, &status) || !S_ISDIR(status.st_mode)) {
-        return error_set(EX_CANTCREAT, "%s: is no directory", dir);
-    }
-    if (access(dir, W_OK)) return error_set(EX_CANTCREAT, "%s: %s", dir, strerror(errno));
-    dataset_name(dir, name);
-    if (!force && access(name, F_OK) == 0) {
-        return error_set(EX_CANTCREAT, "%s: there is a dataset already; replace it with --force", name);
-    }
-    return 0;
-}
-
-/* Is it the name of a shard, whatever its number, or of a temporary file of ours? */
-static bool is_shard(const char *name, bool *is_temporary) {
-    char rest[8] = "";
-    int end = -1;
-    sscanf(name, "shard-%*5[0-9]-of-%*5[0-9].h5%n", &end);
-    if (end < 0 && strncmp(name, "dataset.h5", 10) == 0 && name[10]) end = 10;
-    if (end < 0) return false;
-    snprintf(rest, sizeof rest, "%s", name + end);
-    *is_temporary = strcmp(rest, temporary) == 0;
-    return *is_temporary || !*rest;
-}
-
-/* Removes the shards of a dataset, or the temporary files. */
-static int remove_files(const char *dir, bool temporaries) {
-    DIR *list = opendir(dir);
-    if (!list) return error_set(EX_IOERR, "%s: %s", dir, strerror(errno));
-    int code = 0;
-    for (struct dirent *entry; !code && (entry = readdir(list));) {
-        char name[NAME_MAX_ + 256];
-        bool is_temporary = false;
-        if (!is_shard(entry->d_name, &is_temporary) || is_temporary != temporaries) continue;
-        snprintf(name, sizeof name, "%s/%s", dir, entry->d_name);
-        if (unlink(name)) code = error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
-    }
     closedir(list);
+    return code;
+}
+
+/* dataset.h5 of one directory into another, as far as it is there. */
+static int move_dataset(const char *from, const char *to) {
+    char name[NAME_MAX_], target[NAME_MAX_];
+    dataset_name(from, name);
+    dataset_name(to, target);
+    if (!rename(name, target) || errno == ENOENT) return 0;
+    return error_set(EX_IOERR, "%s: cannot move: %s", name, strerror(errno));
+}
+
+/* Where the old dataset is while the new one takes its place. */
+static void replaced_name(const char *dir, char name[NAME_MAX_]) {
+    snprintf(name, NAME_MAX_, "%s/replaced.tmp", dir);
+}
+
+/* Puts an old dataset back, or, where the new one is whole, removes it: after a failure or a crash. */
+static int end_replacing(const char *dir) {
+    char replaced[NAME_MAX_], name[NAME_MAX_];
+    int code = 0;
+    replaced_name(dir, replaced);
+    if (access(replaced, F_OK)) return 0;
+    dataset_name(dir, name);
+    if (access(name, F_OK) == 0) {
+        dataset_name(replaced, name);
+        code = clear(replaced, PART, NULL);
+        if (!code && unlink(name) && errno != ENOENT) {
+            code = error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
+        }
+    } else {
+        code = clear(dir, PART, NULL);
+        if (!code) code = clear(replaced, PART, dir);
+        if (!code) code = move_dataset(replaced, dir);
+    }
+    if (!code && rmdir(replaced)) {
+        code = error_set(EX_IOERR, "%s: cannot remove: %s", replaced, strerror(errno));
+    }
+    return code;
+}
+
+int shards_prepare(const char *dir, bool force, void (*note)(const char *line), bool *made,
+                   struct lock **lock) {
+    char name[NAME_MAX_];
+    int is_new = 0;
+    *lock = NULL;
+    if (!*dir || strlen(dir) >= DATASET_PATH_MAX - 32) {
+        return error_set(EX_CANTCREAT, "--output: want a path of 1 to %d bytes", DATASET_PATH_MAX - 33);
+    }
+    int code = file_make_directory(dir, &is_new);
+    *made = is_new;
+    if (!code) code = lock_take(dir, note, lock);
+    if (code) return code;
+    code = end_replacing(dir);
+    dataset_name(dir, name);
+    if (!code && !force && access(name, F_OK) == 0) {
+        code = error_set(EX_CANTCREAT, "%s: there is a dataset already; replace it with --force", name);
+    }
     return code;
 }
 
@@ -301,30 +345,52 @@ static int write_dataset(const char *name, int64_t n_shards, const struct split 
     return h5_close(file, name, code);
 }
 
-/* Gives a temporary file its place. */
-static int place(const char *name) {
-    char from[NAME_MAX_ + sizeof temporary];
-    snprintf(from, sizeof from, "%s%s", name, temporary);
+/* The name of a file until it is in its place; `token` is this run's. */
+static void unfinished_name(const char *name, const char *token, char unfinished[NAME_MAX_]) {
+    snprintf(unfinished, NAME_MAX_, "%s.%s.tmp", name, token);
+}
+
+/* Makes an empty file under such a name. */
+static int make_unfinished(const char *name, const char *token, char unfinished[NAME_MAX_]) {
+    int file;
+    unfinished_name(name, token, unfinished);
+    do file = open(unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
+    while (file < 0 && errno == EINTR);
+    if (file >= 0) {
+        close(file);
+        return 0;
+    }
+    int is_disk = errno == ENOSPC || errno == EDQUOT || errno == EIO;
+    return error_set(is_disk ? EX_IOERR : EX_CANTCREAT, "%s: cannot create: %s", name, strerror(errno));
+}
+
+/* Gives a file its place. */
+static int place(const char *name, const char *token) {
+    char from[NAME_MAX_];
+    unfinished_name(name, token, from);
     if (rename(from, name)) return error_set(EX_IOERR, "%s: cannot rename: %s", from, strerror(errno));
     return 0;
 }
 
 /* From here on what was there is no dataset any more, until the new one is. */
-static int place_all(const char *dir, int64_t n_shards) {
-    char name[NAME_MAX_];
+static int place_all(const char *dir, int64_t n_shards, const char *token) {
+    char name[NAME_MAX_], replaced[NAME_MAX_];
+    replaced_name(dir, replaced);
     dataset_name(dir, name);
-    if (unlink(name) && errno != ENOENT) {
-        return error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
-    }
-    int code = remove_files(dir, false);
+    int code = mkdir(replaced, 0777)
+                   ? error_set(EX_IOERR, "%s: cannot make the directory: %s", replaced, strerror(errno))
+                   : 0;
+    if (!code) code = move_dataset(dir, replaced);
+    if (!code) code = clear(dir, PART, replaced);
     for (int64_t i = 0; i < n_shards && !code; i++) {
-        dataset_shard_path(dir, i, n_shards, name, sizeof name);
-        code = place(name);
+        char shard[NAME_MAX_];
+        dataset_shard_path(dir, i, n_shards, shard, sizeof shard);
+        code = place(shard, token);
     }
-    dataset_name(dir, name);
     if (!code) code = flush(dir);
-    if (!code) code = place(name);
-    return code ? code : flush(dir);
+    if (!code) code = place(name, token);
+    if (!code) code = flush(dir);
+    return code;
 }
 
 static int agree(const struct comm *comm, int code) {
@@ -332,32 +398,42 @@ static int agree(const struct comm *comm, int code) {
     return comm->size > 1 ? comm_agree(comm, code) : code;
 }
 
-int shards_write(const struct comm *comm, const char *dir, int64_t n_shards, const struct split *split,
-                 const struct ids *items, const struct spool *rows, const struct shards_attribute *attributes,
-                 int n_attributes) {
-    char name[NAME_MAX_], temporary_name[NAME_MAX_ + sizeof temporary];
+int shards_write(const struct comm *comm, const char *dir, const struct lock *lock, int64_t n_shards,
+                 const struct split *split, const struct ids *items, const struct spool *rows,
+                 const struct shards_attribute *attributes, int n_attributes) {
+    char name[NAME_MAX_], unfinished[NAME_MAX_], token[16];
     int64_t first, count;
+    uint64_t number = (uint64_t)getpid();
     bool main_rank = comm->rank == 0;
     comm_part(n_shards, comm->rank, comm->size, &first, &count);
-    int code = agree(comm, main_rank ? remove_files(dir, true) : 0);
+    if (main_rank && getrandom(&number, sizeof number, 0) < 0) number = (uint64_t)getpid();
+    comm_broadcast(comm, &number, sizeof number);
+    snprintf(token, sizeof token, "%012" PRIx64, number & 0xffffffffffff);
+    int code = agree(comm, main_rank ? clear(dir, UNFINISHED, NULL) : 0);
     for (int64_t i = first; i < first + count && !code; i++) {
         dataset_shard_path(dir, i, n_shards, name, sizeof name);
-        snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
-        code = write_shard(temporary_name, i, n_shards, split, rows);
+        code = make_unfinished(name, token, unfinished);
+        if (!code) code = write_shard(unfinished, i, n_shards, split, rows);
     }
     dataset_name(dir, name);
-    snprintf(temporary_name, sizeof temporary_name, "%s%s", name, temporary);
+    if (!code && main_rank) code = make_unfinished(name, token, unfinished);
     if (!code && main_rank) {
-        code = write_dataset(temporary_name, n_shards, split, items, attributes, n_attributes);
+        code = write_dataset(unfinished, n_shards, split, items, attributes, n_attributes);
     }
+    if (!code && main_rank) code = lock_check(lock);
     code = agree(comm, code);
-    if (!code && main_rank) code = place_all(dir, n_shards); /* from here on a signal is too late */
+    if (!code && main_rank) code = place_all(dir, n_shards, token); /* from here on a signal is too late */
     if (comm->size > 1) code = comm_agree(comm, code);
-    if (code && main_rank) {
+    if (main_rank && (!code || !lock_check(lock))) {
         char message[1024];
         snprintf(message, sizeof message, "%s", error_message());
-        remove_files(dir, true);
-        error_set(code, "%s", message);
+        int ended = end_replacing(dir);
+        if (code) { /* the first failure counts */
+            clear(dir, UNFINISHED, NULL);
+            code = error_set(code, "%s", message);
+        } else if (ended) {
+            code = error_prefix(ended, "the data set is complete, but");
+        }
     }
-    return code;
+    return comm->size > 1 ? comm_agree(comm, code) : code;
 }

@@ -3,7 +3,6 @@
  * Every user belongs to a group, and so does every item. A user's items are drawn from the group's or, the
  * rest, from all items, both by a power law of the item's rank; no item twice. All random numbers are
  * counter-based, so users are made side by side, in blocks that are written in order. */
-#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
@@ -11,17 +10,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-#include <zlib.h>
 
 #ifdef _OPENMP
 #include <omp.h>
 #endif
 
 #include "error.h"
-#include "file.h"
 #include "options.h"
+#include "output.h"
 #include "philox.h"
 #include "program.h"
 
@@ -47,7 +43,7 @@ static const char help[] =
     "      --ids KIND        number (default: 1, 2, ...) or text (u1, i1)\n"
     "      --seed N          (default 1)\n"
     "      --truth FILE      also writes item,rank,group: what a model should find out\n"
-    "  -o, --output FILE     default \"-\", standard output; FILE.gz is compressed\n"
+    "  -o, --output FILE     default \"-\", standard output; FILE.gz, FILE.zst are compressed\n"
     "  -h, --help            this text\n"
     "      --version         version, and what was compiled in\n"
     "\n"
@@ -272,15 +268,7 @@ static void make_block(const struct source *s, struct block *b) {
     free(row);
 }
 
-static int write_text(gzFile file, const char *name, const char *text, size_t length) {
-    int number = 0;
-    errno = 0;
-    if (!length || gzwrite(file, text, (unsigned)length) == (int)length) return 0;
-    const char *reason = gzerror(file, &number);
-    return error_set(EX_IOERR, "%s: cannot write: %s", name, number == Z_ERRNO ? strerror(errno) : reason);
-}
-
-static int make_rows(const struct source *s, gzFile file, const char *name) {
+static int make_rows(const struct source *s, struct output *output) {
     const struct options *o = s->options;
     int n_blocks = 1, code = 0;
 #ifdef _OPENMP
@@ -291,7 +279,7 @@ static int make_rows(const struct source *s, gzFile file, const char *name) {
     struct dealer dealer = {0};
     for (int64_t u = 0; u < o->users; u++) dealer.total += user_weight(o, u);
     static const char header[] = "userId,movieId,rating,timestamp\n";
-    code = write_text(file, name, header, sizeof header - 1);
+    fputs(header, output_stream(output));
     while (!code && dealer.next < o->users) {
         for (int b = 0; b < n_blocks && !code; b++) code = fill_block(o, &dealer, &block[b]);
         if (code) break;
@@ -299,7 +287,8 @@ static int make_rows(const struct source *s, gzFile file, const char *name) {
         for (int b = 0; b < n_blocks; b++) make_block(s, &block[b]);
         for (int b = 0; b < n_blocks && !code; b++) {
             if (block[b].code) code = error_memory("rows", (unsigned long long)block[b].rows * ROW_MAX);
-            if (!code) code = write_text(file, name, block[b].text, block[b].length);
+            if (!code) fwrite(block[b].text, 1, block[b].length, output_stream(output));
+            if (!code) code = output_check(output);
         }
     }
     for (int b = 0; b < n_blocks; b++) {
@@ -312,58 +301,23 @@ static int make_rows(const struct source *s, gzFile file, const char *name) {
 
 /* ---- files ---- */
 
-/* A regular file appears when it is whole; anything else ("-", a pipe, a device) is written as it is. */
-static bool is_regular(const char *path) {
-    struct stat status;
-    return strcmp(path, "-") && (stat(path, &status) || S_ISREG(status.st_mode));
-}
-
 static int make_output(const struct source *s) {
-    const char *path = s->options->output;
-    char name[FILE_NAME_SIZE];
-    size_t length = strlen(path);
-    bool standard = strcmp(path, "-") == 0, regular = is_regular(path);
-    snprintf(name, sizeof name, "%s", standard ? "standard output" : path);
-    if (regular) file_temporary(path, name);
-    /* T: gzip's functions, but no compression */
-    const char *mode = length > 3 && strcmp(path + length - 3, ".gz") == 0 ? "wb1" : "wbT";
-    errno = 0;
-    gzFile file = standard ? gzdopen(dup(STDOUT_FILENO), mode) : gzopen(name, mode);
-    if (!file) {
-        return error_set(EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno ? errno : ENOMEM));
-    }
-    gzbuffer(file, 1 << 18);
-    int code = make_rows(s, file, standard ? name : path);
-    errno = 0;
-    if (gzclose(file) != Z_OK && !code) {
-        code = error_set(EX_IOERR, "%s: cannot write: %s", standard ? name : path,
-                         strerror(errno ? errno : EIO));
-    }
-    if (code && regular) unlink(name);
-    if (!code && regular) code = file_place(path);
-    return code;
+    struct output *output;
+    int code = output_open(s->options->output, &output);
+    return code ? code : output_close(output, make_rows(s, output));
 }
 
 static int write_truth(const struct source *s) {
-    const char *path = s->options->truth;
-    char name[FILE_NAME_SIZE];
-    bool regular = is_regular(path);
-    snprintf(name, sizeof name, "%s", path);
-    if (regular) file_temporary(path, name);
-    FILE *file = fopen(name, "w");
-    if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno));
+    struct output *output;
+    int code = output_open(s->options->truth, &output);
+    if (code) return code;
+    FILE *file = output_stream(output);
     fprintf(file, "item,rank,group\n");
     for (int64_t rank = 0; rank < s->options->items; rank++) {
         fprintf(file, "%s%" PRId64 ",%" PRId64 ",%" PRId64 "\n", s->options->text_ids ? "i" : "",
                 item_number(s, rank), rank + 1, rank % s->options->groups + 1);
     }
-    int failed = ferror(file);
-    if ((fclose(file) || failed)) {
-        int code = error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(errno));
-        if (regular) unlink(name);
-        return code;
-    }
-    return regular ? file_place(path) : 0;
+    return output_close(output, output_check(output));
 }
 
 /* ---- options ---- */
@@ -447,13 +401,11 @@ static int parse_options(int argc, char **argv, struct options *o) {
         return error_set(EX_USAGE, "--groups %" PRId64 ": want at most one for each of the %" PRId64 " items",
                          o->groups, o->items);
     }
-    if (strlen(o->output) + 8 > FILE_NAME_SIZE || (o->truth && strlen(o->truth) + 8 > FILE_NAME_SIZE)) {
-        return error_set(EX_USAGE, "a file's name is too long");
-    }
     return 0;
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {.users = 138493,
                         .items = 26744,
                         .interactions = 20000263,

@@ -7,11 +7,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 #include "h5.h"
+#include "output.h"
 #include "program.h"
 
 static const char format_name[] = "vaecf-checkpoint";
@@ -286,19 +288,17 @@ static int write_all(hid_t file, const struct config *config, const struct train
 int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
                     const struct model *model, const real *m, const real *v, const struct items *items,
                     const char *fingerprint) {
-    char temporary[FILE_NAME_SIZE];
-    hid_t file;
+    struct output *output = NULL;
+    const char *name;
+    hid_t file = H5I_INVALID_HID;
     if (model->grid && model->grid->items.rank > 0) return serve(model, m, v);
-    file_temporary(path, temporary);
-    int code = h5_create(temporary, &file);
-    int is_made = !code;
-    if (is_made) code = write_all(file, config, state, model, m, v, items, fingerprint);
+    int code = output_open(path, &output);
+    if (!code) code = output_name(output, &name);
+    if (!code) code = h5_create(name, &file);
+    if (!code) code = write_all(file, config, state, model, m, v, items, fingerprint);
     end_serving(model);
-    if (!is_made) return code;
-    code = h5_close(file, temporary, code);
-    if (!code) return file_place(path);
-    unlink(temporary);
-    return code;
+    if (file >= 0) code = h5_close(file, name, code);
+    return output_close(output, code);
 }
 
 /* ---- reading ---- */
@@ -393,73 +393,103 @@ void checkpoint_path(const char *dir, int64_t step, char *path, int size) {
 
 /* The step of a checkpoint's file name; -1 if it is none. */
 static int64_t step_of(const char *name) {
-    long long step = -1;
-    int end = 0;
-    if (sscanf(name, "step-%lld.h5%n", &step, &end) != 1 || end == 0 || name[end] || step < 0) return -1;
-    return step;
+    char again[64];
+    long long step;
+    if (sscanf(name, "step-%lld.h5", &step) != 1 || step < 0) return -1;
+    snprintf(again, sizeof again, "step-%09lld.h5", step);
+    return strcmp(name, again) == 0 ? step : -1;
 }
 
-static int is_temporary(const char *name) {
-    size_t length = strlen(name);
-    return strncmp(name, "step-", 5) == 0 && length > 4 && strcmp(name + length - 4, ".tmp") == 0;
+static int descending(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
 }
 
-/* The largest step below `below`; -1 if there is none. */
-static int64_t newest_below(const char *dir, int64_t below) {
-    char name[FILE_NAME_SIZE];
-    int64_t newest = -1;
+int checkpoint_list(const char *dir, int64_t **steps, int *n) {
+    char name[FILE_NAME_SIZE], path[FILE_NAME_SIZE];
+    struct stat status;
+    int code = 0;
+    *steps = NULL;
+    *n = 0;
     snprintf(name, sizeof name, "%s/checkpoints", dir);
     DIR *list = opendir(name);
-    if (!list) return -1;
-    for (struct dirent *entry; (entry = readdir(list));) {
-        int64_t step = step_of(entry->d_name);
-        if (step < below && step > newest) newest = step;
+    if (!list && errno == ENOENT) return 0;
+    if (!list) return error_set(EX_IOERR, "%s: cannot read: %s", name, strerror(errno));
+    for (;;) {
+        errno = 0;
+        struct dirent *entry = readdir(list);
+        if (!entry && errno) code = error_set(EX_IOERR, "%s: cannot read: %s", name, strerror(errno));
+        if (!entry) break;
+        int64_t step = step_of(entry->d_name), *more;
+        if (step < 0) continue;
+        checkpoint_path(dir, step, path, sizeof path);
+        if (lstat(path, &status) || !S_ISREG(status.st_mode)) continue;
+        more = realloc(*steps, (size_t)(*n + 1) * sizeof *more);
+        if (!more) {
+            code = error_memory("the list of checkpoints", (size_t)(*n + 1) * sizeof *more);
+            break;
+        }
+        *steps = more;
+        more[(*n)++] = step;
     }
     closedir(list);
-    return newest;
-}
-
-static int verify(const char *path) {
-    struct checkpoint_info info;
-    return checkpoint_read_info(path, &info);
+    if (code) {
+        free(*steps);
+        *steps = NULL;
+        *n = 0;
+    }
+    if (*n) qsort(*steps, (size_t)*n, sizeof **steps, descending);
+    return code;
 }
 
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line)) {
-    for (int64_t step = INT64_MAX; (step = newest_below(dir, step)) >= 0;) {
-        checkpoint_path(dir, step, path, size);
-        if (!verify(path)) return 0;
+    struct checkpoint_info info;
+    int64_t *steps;
+    int n, found = 0, code = checkpoint_list(dir, &steps, &n);
+    for (int i = 0; i < n && !code && !found; i++) {
         char line[1200];
+        checkpoint_path(dir, steps[i], path, size);
+        code = checkpoint_read_info(path, &info);
+        found = !code;
+        if (code != EX_DATAERR) continue; /* a disk that cannot be read is no damage */
+        code = 0;
         snprintf(line, sizeof line, "%s; trying the one before", error_message());
-        warn(line);
+        if (i + 1 < n) warn(line);
     }
-    path[0] = '\0';
-    return 0;
+    free(steps);
+    if (!code && !found && n) {
+        code = error_prefix(EX_DATAERR,
+                            "%s/checkpoints: none of the %d is whole; begin anew by --overwrite; the last",
+                            dir, n);
+    }
+    if (!found) path[0] = '\0';
+    return code;
+}
+
+int checkpoint_mark_damaged(const char *dir, int64_t above) {
+    int64_t *steps;
+    int n, code = checkpoint_list(dir, &steps, &n);
+    for (int i = 0; i < n && !code && steps[i] > above; i++) {
+        char path[FILE_NAME_SIZE], aside[FILE_NAME_SIZE + 16];
+        checkpoint_path(dir, steps[i], path, sizeof path);
+        snprintf(aside, sizeof aside, "%s.damaged", path);
+        if (rename(path, aside)) code = error_set(EX_IOERR, "%s: cannot rename: %s", path, strerror(errno));
+    }
+    free(steps);
+    return code;
 }
 
 int checkpoint_prune(const char *dir, int64_t keep) {
-    char name[FILE_NAME_SIZE], path[FILE_NAME_SIZE];
-    int64_t limit = INT64_MAX; /* checkpoints below this step go */
-    for (int64_t i = 0; i < keep && limit >= 0; i++) limit = newest_below(dir, limit);
-    snprintf(name, sizeof name, "%s/checkpoints", dir);
-    DIR *list = opendir(name);
-    if (!list) return 0;
-    int code = 0;
-    for (struct dirent *entry; !code && (entry = readdir(list));) {
-        int64_t step = step_of(entry->d_name);
-        if (!is_temporary(entry->d_name) && (step < 0 || step >= limit)) continue;
-        snprintf(path, sizeof path, "%s/%s", name, entry->d_name);
+    int64_t *steps;
+    int n, code = checkpoint_list(dir, &steps, &n);
+    for (int i = 0; i < n && !code; i++) {
+        char path[FILE_NAME_SIZE];
+        if (i < keep) continue;
+        checkpoint_path(dir, steps[i], path, sizeof path);
         if (unlink(path) && errno != ENOENT) {
             code = error_set(EX_IOERR, "%s: cannot remove: %s", path, strerror(errno));
         }
     }
-    closedir(list);
+    free(steps);
     return code;
-}
-
-void checkpoint_clean(const char *dir) {
-    char path[FILE_NAME_SIZE], temporary[FILE_NAME_SIZE];
-    snprintf(path, sizeof path, "%s/best.h5", dir);
-    file_temporary(path, temporary);
-    unlink(temporary);
-    checkpoint_prune(dir, INT64_MAX);
 }

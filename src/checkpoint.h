@@ -7,8 +7,8 @@
  *   /state       attributes: struct train_state's fields
  *   /items/id, /items/count           the catalogue
  *
- * Saved under a temporary name, sealed (see h5.h), flushed to disk, then renamed: a reader never sees half a
- * file, and checkpoint_read_info knows one that was damaged later. */
+ * Saved as all outputs are (see output.h) and sealed (see h5.h): a reader never sees half a file, and
+ * checkpoint_read_info knows one that was damaged later. */
 #ifndef VAECF_CHECKPOINT_H
 #define VAECF_CHECKPOINT_H
 
@@ -69,14 +69,19 @@ int checkpoint_read_items(const char *path, struct items *items);
 /* "DIR/checkpoints/step-000000123.h5" */
 void checkpoint_path(const char *dir, int64_t step, char *path, int size);
 
+/* The steps of DIR/checkpoints/step-*.h5, the newest first: regular files of exactly such a name. *steps is
+ * the caller's to free. EX_IOERR, EX_OSERR; no directory is an empty list. */
+int checkpoint_list(const char *dir, int64_t **steps, int *n);
+
 /* The newest checkpoint under DIR/checkpoints that is whole (its seal tested), into path; "" if there
- * is none. Each damaged one that was passed over is told through warn. */
+ * is none. Each damaged one that was passed over is told through warn. EX_DATAERR if there are some and none
+ * is whole, EX_IOERR if one cannot be read. */
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line));
 
-/* Deletes all but the newest `keep` under DIR/checkpoints, and temporary files left by a crash. */
-int checkpoint_prune(const char *dir, int64_t keep);
+/* Those of later steps than `above` are damaged: "step-000000123.h5.damaged" from now on. */
+int checkpoint_mark_damaged(const char *dir, int64_t above);
 
-/* Deletes what a crash left under a temporary name, that of DIR/best.h5 too; as far as it can. */
-void checkpoint_clean(const char *dir);
+/* Deletes all but the newest `keep` under DIR/checkpoints. */
+int checkpoint_prune(const char *dir, int64_t keep);
 
 #endif

@@ -575,7 +575,7 @@ static int write_file(const char *directory, const char *name, const struct coll
 
 static int write_all(const struct collection *c, const char *directory) {
     struct means means = {.wanted = c->differs[c->seed]};
-    int code = file_make_directory(directory);
+    int code = file_make_directory(directory, NULL);
     if (!code && means.wanted) code = average(c, &means.table, &means.errors);
     if (!code) code = write_file(directory, "runs.csv", c, &means);
     if (!code) code = write_file(directory, "runs.tex", c, &means);
@@ -639,6 +639,7 @@ static int choose_metrics(struct collection *c, char *list) {
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {.metrics = "recall@20,recall@50,ndcg@100"};
     struct collection c = {0};
     int code = parse(argc, argv, &o);

@@ -187,6 +187,7 @@ cleanup:
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {.blend.n = 1};
     int code = parse(argc, argv, &o);
     if (!code && (o.help || o.version)) {

@@ -114,8 +114,7 @@ static int write_npz(const char *path, const struct config *config, const struct
     if (!code) code = add_int(npz, "latent", config->model.latent);
     if (!code) code = add_text(npz, "config", text);
     if (!code) code = add_int(npz, "format_version", 1);
-    int failed = npz_close(npz, !code);
-    return code ? code : failed;
+    return npz_close(npz, code);
 }
 
 static int export_model(const struct options *o) {
@@ -136,6 +135,7 @@ static int export_model(const struct options *o) {
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {0};
     int code = parse(argc, argv, &o);
     if (!code && o.help) {

@@ -1,4 +1,5 @@
 /* See file.h. */
+#define _GNU_SOURCE /* mkostemp */
 #include "file.h"
 
 #include <errno.h>
@@ -10,20 +11,36 @@
 #include <unistd.h>
 
 #include "error.h"
+#include "output.h"
 
-int file_make_directory(const char *path) {
+/* Makes one directory. Above the last one a directory may be closed to us and yet lead on. */
+static int make_one(const char *name, int *made) {
+    struct stat status;
+    if (mkdir(name, 0777) == 0) {
+        *made = 1;
+        return 0;
+    }
+    int reason = errno;
+    if (reason == EEXIST || (stat(name, &status) == 0 && S_ISDIR(status.st_mode))) return 0;
+    int is_disk = reason == ENOSPC || reason == EDQUOT || reason == EIO;
+    return error_set(is_disk ? EX_IOERR : EX_CANTCREAT, "%s: cannot make the directory: %s", name,
+                     strerror(reason));
+}
+
+int file_make_directory(const char *path, int *made) {
     char name[FILE_NAME_SIZE];
     size_t length = strlen(path);
     struct stat status;
+    int is_new = 0, code = 0;
     if (!length || length >= sizeof name)
         return error_set(EX_CANTCREAT, "\"%s\": want the path of a directory", path);
-    for (size_t i = 1; i <= length; i++) {
+    for (size_t i = 1; i <= length && !code; i++) {
         if (path[i] != '/' && path[i]) continue;
         snprintf(name, sizeof name, "%.*s", (int)i, path);
-        if (mkdir(name, 0777) && errno != EEXIST && stat(name, &status)) {
-            return error_set(EX_CANTCREAT, "%s: cannot make the directory: %s", name, strerror(errno));
-        }
+        code = make_one(name, &is_new);
     }
+    if (code) return code;
+    if (made) *made = is_new;
     if (stat(path, &status) || !S_ISDIR(status.st_mode)) {
         return error_set(EX_CANTCREAT, "%s: is no directory", path);
     }
@@ -31,59 +48,29 @@ int file_make_directory(const char *path) {
     return 0;
 }
 
-void file_temporary(const char *path, char temporary[FILE_NAME_SIZE]) {
-    snprintf(temporary, FILE_NAME_SIZE, "%s.tmp", path);
-}
-
-/* Waits until a file or directory is on the disk. Some file systems cannot for directories (EINVAL). */
-static int flush(const char *path) {
-    int file = open(path, O_RDONLY);
-    if (file < 0) return -1;
-    int failed = fsync(file) && errno != EINVAL, reason = errno;
-    close(file);
-    errno = reason;
-    return failed ? -1 : 0;
-}
-
-int file_place(const char *path) {
-    char temporary[FILE_NAME_SIZE], directory[FILE_NAME_SIZE];
-    file_temporary(path, temporary);
-    snprintf(directory, sizeof directory, "%s", path);
-    char *slash = strrchr(directory, '/');
-    if (slash) *(slash > directory ? slash : slash + 1) = '\0';
-    if (flush(temporary) || rename(temporary, path) || flush(slash ? directory : ".")) {
-        int code = error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(errno));
-        unlink(temporary);
-        return code;
-    }
-    return 0;
-}
-
 int file_write(const char *path, const char *text) {
-    char temporary[FILE_NAME_SIZE];
-    file_temporary(path, temporary);
-    FILE *file = fopen(temporary, "w");
-    if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno));
-    int failed = fputs(text, file) < 0, reason = errno;
-    if (fclose(file) && !failed) {
-        failed = 1;
-        reason = errno;
-    }
-    if (!failed) return file_place(path);
-    unlink(temporary);
-    return error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(reason));
+    struct output *output;
+    int code = output_open(path, &output);
+    if (code) return code;
+    fputs(text, output_stream(output));
+    return output_close(output, output_check(output));
+}
+
+const char *file_scratch_directory(void) {
+    const char *directory = getenv("TMPDIR");
+    return directory && *directory ? directory : "/tmp";
 }
 
 int file_scratch(FILE **file) {
-    char name[FILE_NAME_SIZE + 32];
-    const char *directory = getenv("TMPDIR");
-    if (!directory || !*directory) directory = "/tmp";
-    snprintf(name, sizeof name, "%.*s/vaecf-XXXXXX", FILE_NAME_SIZE, directory);
-    int number = mkstemp(name);
+    char name[FILE_NAME_SIZE];
+    const char *directory = file_scratch_directory();
+    int length = snprintf(name, sizeof name, "%s/vaecf-XXXXXX", directory);
+    errno = ENAMETOOLONG;
+    int number = length < (int)sizeof name ? mkostemp(name, O_CLOEXEC) : -1;
     *file = number < 0 ? NULL : fdopen(number, "w+");
+    int reason = errno;
     if (number >= 0) unlink(name);
     if (*file) return 0;
-    int reason = errno;
     if (number >= 0) close(number);
     return error_set(EX_CANTCREAT, "%s: cannot create a temporary file: %s (TMPDIR names another place)",
                      directory, strerror(reason));

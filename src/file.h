@@ -1,4 +1,4 @@
-/* Files that are there whole or not at all, and directories for them. */
+/* Directories and small files; see output.h for how files are written. */
 #ifndef VAECF_FILE_H
 #define VAECF_FILE_H
 
@@ -6,22 +6,17 @@
 
 enum { FILE_NAME_SIZE = 4096 };
 
-/* Makes a directory and those above it; it may be there already. EX_CANTCREAT if it cannot be made or
- * written. */
-int file_make_directory(const char *path);
+/* Makes a directory and those above it; it may be there already. *made, unless NULL: it was not. EX_CANTCREAT
+ * if it cannot be made or written. */
+int file_make_directory(const char *path, int *made);
 
-/* "PATH.tmp": the name under which a file is written. */
-void file_temporary(const char *path, char temporary[FILE_NAME_SIZE]);
-
-/* Gives a written and closed temporary file its place: flushes it to disk, renames it, flushes the directory.
- * On failure the temporary file is removed and what was in the place stays. EX_IOERR. */
-int file_place(const char *path);
-
-/* Writes a whole small file, by way of a temporary one. EX_CANTCREAT, EX_IOERR. */
+/* Writes a whole small file. NULL: to standard output. The errors of output_open and output_close. */
 int file_write(const char *path, const char *text);
 
-/* Opens a file without a name in $TMPDIR (/tmp) to write and read again; it vanishes with its last user.
- * EX_CANTCREAT. */
+/* Where temporary files go: $TMPDIR, or /tmp. */
+const char *file_scratch_directory(void);
+
+/* Opens a file without a name there to write and read again; it vanishes with its last user. EX_CANTCREAT. */
 int file_scratch(FILE **file);
 
 #endif

@@ -5,11 +5,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "error.h"
 #include "file.h"
 #include "h5.h"
+#include "output.h"
 #include "utf8.h"
 
 enum { PIECE = 1 << 16 /* of an HDF5 dataset: numbers, or bytes of ids, written at a time */ };
@@ -27,11 +27,11 @@ struct column {
 enum { INDPTR, ITEM, SCORE, SOURCE, COLUMNS };
 
 struct lists {
-    const char *path; /* NULL: standard output */
+    const char *path, *name; /* of the output, NULL: standard output; of HDF5's file */
     enum lists_format format;
     const struct catalogue *catalogue;
-    char temporary[FILE_NAME_SIZE];
-    FILE *file;
+    struct output *output;
+    FILE *file; /* its stream */
     hid_t h5;
     struct column column[COLUMNS];
     int64_t users, entries;
@@ -125,6 +125,7 @@ static int column_open(struct lists *l, struct column *c, const char *path, hid_
     hid_t space = H5Screate_simple(1, &none, &unlimited), create = H5Pcreate(H5P_DATASET_CREATE);
     H5Pset_chunk(create, 1, &chunk);
     H5Pset_fletcher32(create);
+    H5Pset_obj_track_times(create, 0); /* the same lists are the same file */
     c->set = H5Dcreate2(l->h5, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
     H5Pclose(create);
     H5Sclose(space);
@@ -153,9 +154,9 @@ static int column_add(const struct lists *l, struct column *c, const void *value
 static int open_h5(struct lists *l, const char *score) {
     const struct items *items = &l->catalogue->items;
     int64_t zero = 0;
-    int code = h5_create(l->temporary, &l->h5);
-    if (code) return code;
-    code = file_scratch(&l->ids);
+    int code = output_name(l->output, &l->name);
+    if (!code) code = h5_create(l->name, &l->h5);
+    if (!code) code = file_scratch(&l->ids);
     if (!code) code = h5_set_text(l->h5, "/", "format", "vaecf-lists");
     if (!code) code = h5_set_int(l->h5, "/", "format_version", 1);
     if (!code) code = h5_set_text(l->h5, "/", "score", score);
@@ -230,7 +231,7 @@ static int close_h5(struct lists *l, int keep) {
         H5Fclose(l->h5);
         return code;
     }
-    return h5_close(l->h5, l->temporary, code);
+    return h5_close(l->h5, l->name, code);
 }
 
 /* ---- the whole ---- */
@@ -242,13 +243,9 @@ int lists_open(const char *path, enum lists_format format, const struct catalogu
     *lists = l;
     if (!l) return error_memory("the output", sizeof *l);
     *l = (struct lists){.path = path, .format = format, .catalogue = catalogue, .h5 = H5I_INVALID_HID};
-    if (path) file_temporary(path, l->temporary);
-    if (format == LISTS_HDF5) {
-        code = open_h5(l, score);
-    } else {
-        l->file = path ? fopen(l->temporary, "w") : stdout;
-        if (!l->file) code = error_set(EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno));
-    }
+    code = output_open(path, &l->output);
+    if (!code) l->file = output_stream(l->output);
+    if (!code && format == LISTS_HDF5) code = open_h5(l, score);
     if (!code && format == LISTS_CSV) fputs("user,rank,item,score,source\n", l->file);
     if (code) {
         lists_close(l, 0);
@@ -262,21 +259,15 @@ int lists_add(struct lists *l, const char *user, size_t length, enum lists_sourc
     if (l->format == LISTS_HDF5) return add_h5(l, user, length, source, items, scores, n);
     if (l->format == LISTS_CSV) add_csv(l, user, length, source, items, scores, n);
     if (l->format == LISTS_JSON) add_json(l, user, length, source, items, scores, n);
-    return ferror(l->file) ? fail(l, "") : 0;
+    return output_check(l->output);
 }
 
 int lists_close(struct lists *l, int keep) {
-    int code = 0;
-    if (l->format == LISTS_HDF5) {
-        code = close_h5(l, keep);
-    } else if (l->file) {
-        if (fflush(l->file) && keep) code = fail(l, "");
-        if (l->path && fclose(l->file) && keep && !code) code = fail(l, "");
-    }
-    if (l->path && keep && !code) {
-        code = file_place(l->path);
-    } else if (l->path && (l->file || l->h5 >= 0)) {
-        unlink(l->temporary);
+    int code = l->format == LISTS_HDF5 && l->h5 >= 0 ? close_h5(l, keep) : 0;
+    if (keep || !l->output) {
+        code = output_close(l->output, code);
+    } else {
+        output_close(l->output, EX_SOFTWARE); /* given up by the caller, who has told why */
     }
     free(l);
     return code;

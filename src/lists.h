@@ -7,7 +7,7 @@
  * int32, /score float32: user u's list is [indptr[u], indptr[u + 1]); /source uint8 [users] (0 model, 1
  *         popularity); /user_id strings [users]; /items/id strings: the catalogue, which /item counts from 0
  *
- * A file is there whole or not at all: it has a temporary name until lists_close. */
+ * Written as output.h tells: a file is there whole or not at all. */
 #ifndef VAECF_LISTS_H
 #define VAECF_LISTS_H
 
@@ -20,7 +20,7 @@ enum lists_source { LISTS_MODEL, LISTS_POPULARITY };
 
 struct lists;
 
-/* path NULL: standard output (not HDF5). score: "logit", "probability". EX_CANTCREAT, EX_OSERR. */
+/* path NULL: standard output. score: "logit", "probability". EX_CANTCREAT, EX_OSERR. */
 int lists_open(const char *path, enum lists_format format, const struct catalogue *catalogue,
                const char *score, struct lists **lists);
 

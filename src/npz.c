@@ -1,15 +1,13 @@
 /* See npz.h. The zip format: PKWARE's APPNOTE.TXT, 4.3; .npy: NumPy's format 1.0. */
 #include "npz.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <zlib.h>
 
 #include "error.h"
-#include "file.h"
+#include "output.h"
 
 enum {
     HEAD_SIZE = 512,
@@ -25,9 +23,7 @@ struct entry {
 };
 
 struct npz {
-    const char *path;
-    char temporary[FILE_NAME_SIZE];
-    FILE *file;
+    struct output *output;
     uint64_t offset; /* bytes written */
     struct entry *entry;
     int n;
@@ -51,19 +47,16 @@ static void text(struct record *r, const char *value) {
 
 static int put(struct npz *z, const void *data, size_t bytes) {
     z->offset += bytes;
-    if (!bytes || fwrite(data, bytes, 1, z->file) == 1) return 0;
-    return error_set(EX_IOERR, "%s: cannot write: %s", z->path, strerror(errno));
+    fwrite(data, 1, bytes, output_stream(z->output));
+    return output_check(z->output);
 }
 
 int npz_open(const char *path, struct npz **npz) {
     struct npz *z = calloc(1, sizeof *z);
     *npz = z;
     if (!z) return error_memory("the archive", sizeof *z);
-    z->path = path;
-    file_temporary(path, z->temporary);
-    z->file = fopen(z->temporary, "wb");
-    if (z->file) return 0;
-    int code = error_set(EX_CANTCREAT, "%s: cannot create: %s", path, strerror(errno));
+    int code = output_open(path, &z->output);
+    if (!code) return 0;
     free(z);
     *npz = NULL;
     return code;
@@ -176,16 +169,8 @@ static int write_directory(struct npz *z) {
     return code ? code : put(z, r.bytes, r.n);
 }
 
-int npz_close(struct npz *z, int keep) {
-    int code = keep ? write_directory(z) : 0;
-    if (fclose(z->file) && keep && !code) {
-        code = error_set(EX_IOERR, "%s: cannot write: %s", z->path, strerror(errno));
-    }
-    if (keep && !code) {
-        code = file_place(z->path);
-    } else {
-        unlink(z->temporary);
-    }
+int npz_close(struct npz *z, int code) {
+    code = output_close(z->output, code ? code : write_directory(z));
     free(z->entry);
     free(z);
     return code;

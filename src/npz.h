@@ -3,9 +3,9 @@
  *     struct npz *npz;
  *     int code = npz_open("model.npz", &npz);
  *     if (!code) code = npz_add(npz, "weight", NPZ_FLOAT32, rows, cols, data);
- *     int failed = npz_close(npz, !code);
+ *     code = npz_close(npz, code);
  *
- * An array and the archive may be larger than 4 GB (zip64). The file is there whole or not at all. */
+ * An array and the archive may be larger than 4 GB (zip64). It is written as output.h tells. */
 #ifndef VAECF_NPZ_H
 #define VAECF_NPZ_H
 
@@ -24,7 +24,8 @@ int npz_open(const char *path, struct npz **npz);
 int npz_add(struct npz *npz, const char *name, enum npz_type type, int64_t rows, int64_t cols, size_t width,
             const void *data);
 
-/* Ends the archive if keep, otherwise takes it away; frees npz in any case. EX_IOERR. */
-int npz_close(struct npz *npz, int keep);
+/* Ends the archive; code: what its making has come to: unless 0, nothing appears. Frees npz in any case.
+ * Returns the first failure. EX_IOERR. */
+int npz_close(struct npz *npz, int code);
 
 #endif

@@ -1,6 +1,8 @@
-/* What every program does alike: --version, the one line of an error. */
+/* See program.h. */
 #include "program.h"
 
+#include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -20,9 +22,19 @@
 #endif
 
 #include "error.h"
+#include "output.h"
 #include "version.h" /* written by make */
 
 const char program_version_text[] = VAECF_VERSION;
+
+void program_start(void) {
+    /* The wrong way round: who reads or writes there is told that it is closed. */
+    for (int i = 0; i < 3; i++) {
+        while (fcntl(i, F_GETFD) < 0 && open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) >= 0) continue;
+    }
+    signal(SIGXFSZ, SIG_IGN);
+    output_catch_signals();
+}
 
 void program_version(const char *program) {
     char mpi[MPI_MAX_LIBRARY_VERSION_STRING] = "";

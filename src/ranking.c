@@ -1,10 +1,8 @@
 /* See ranking.h. */
 #include "ranking.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "error.h"
 #include "file.h"
@@ -79,9 +77,5 @@ int ranking_write_table(const char *path, const char *split, const struct metric
                                  (long long)metrics->users, name, metrics_value(metrics, i),
                                  metrics_stderr(metrics, i));
     }
-    if (path) return file_write(path, text);
-    if (fputs(text, stdout) < 0 || fflush(stdout)) {
-        return error_set(EX_IOERR, "standard output: cannot write: %s", strerror(errno));
-    }
-    return 0;
+    return file_write(path, text);
 }

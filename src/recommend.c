@@ -61,7 +61,8 @@ static const char help[] =
     "\n"
     "Output:\n"
     "  -o, --output FILE       default: standard output\n"
-    "      --format csv|jsonl|hdf5     default: by the name, .jsonl .json .ndjson, .h5 .hdf5, else csv\n"
+    "      --format csv|jsonl|hdf5     default: by the name, .jsonl .json .ndjson, .h5 .hdf5, else csv;\n"
+    "                          with .gz or .zst behind it compressed\n"
     "      --explain USER      one user's history and list, to be read on a terminal\n"
     "      --items FILE        with titles from this CSV file: id, title\n"
     "      --benchmark         times batches of 1 to 4096 users, of the input or made up; --output: as CSV\n"
@@ -235,11 +236,14 @@ static int set_option(struct options *o, int option, const char *name) {
     return code;
 }
 
+/* Does its name end so, compressed or not? */
 static int has_suffix(const char *path, const char *const *suffixes) {
     size_t length = path ? strlen(path) : 0;
+    if (length > 3 && strcmp(path + length - 3, ".gz") == 0) length -= 3;
+    if (length > 4 && strncmp(path + length - 4, ".zst", 4) == 0) length -= 4;
     for (; *suffixes; suffixes++) {
         size_t n = strlen(*suffixes);
-        if (length > n && strcmp(path + length - n, *suffixes) == 0) return 1;
+        if (length > n && strncmp(path + length - n, *suffixes, n) == 0) return 1;
     }
     return 0;
 }
@@ -432,6 +436,7 @@ static int recommend(struct options *o, const struct comm *comm) {
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {
         .blend.n = 1,
         .top_k = 20,

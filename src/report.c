@@ -11,6 +11,7 @@
 
 #include "error.h"
 #include "file.h"
+#include "output.h"
 
 enum { NAME_SIZE = CONFIG_PATH_MAX + 64, LINE_SIZE = 1024 };
 
@@ -40,41 +41,57 @@ static int write_config(const struct config *config) {
     return file_write(path, text);
 }
 
-static void write_head(FILE *file, const struct config *config) {
+static void make_head(const struct config *config, char head[LINE_SIZE]) {
     struct metric metric[REPORT_METRICS_MAX];
     int chosen, n = report_metrics(config, metric, &chosen);
-    fputs("epoch,step,seconds,users_per_second,loss,nll,kl,beta,learning_rate,loss_scale,skipped_steps",
-          file);
+    int used = snprintf(
+        head, LINE_SIZE,
+        "epoch,step,seconds,users_per_second,loss,nll,kl,beta,learning_rate,loss_scale,skipped_steps");
     for (int i = 0; i < n; i++) {
         char name[METRIC_NAME_MAX];
         metric_name(metric[i], name);
-        fprintf(file, ",%s", name);
+        used += snprintf(head + used, LINE_SIZE - (size_t)used, ",%s", name);
     }
-    fputc('\n', file);
+    snprintf(head + used, LINE_SIZE - (size_t)used, "\n");
+}
+
+/* The rows up to epoch `keep` of the table that is there, unless it has another head. */
+static int copy_rows(struct report *report, FILE *old, FILE *file, const char *head, int64_t keep) {
+    char *line = NULL;
+    size_t room = 0;
+    int64_t lines = 0;
+    errno = 0;
+    for (; getline(&line, &room, old) >= 0; lines++) {
+        int64_t epoch = strtoll(line, NULL, 10);
+        if (lines == 0 && strcmp(line, head) != 0) {
+            free(line);
+            return error_set(EX_DATAERR,
+                             "%s: has other columns than this run; want it moved away, or as it was",
+                             report->table_path);
+        }
+        if (lines > 0 && epoch >= 1 && epoch <= keep && strchr(line, '\n')) fputs(line, file);
+        errno = 0;
+    }
+    free(line);
+    if (feof(old)) return 0;
+    return error_set(EX_IOERR, "%s: cannot read: %s", report->table_path, strerror(errno));
 }
 
 /* Writes metrics.csv anew: its head, and the rows up to epoch `keep` of the one that is there. */
 static int begin_table(struct report *report, const struct config *config, int64_t keep) {
-    char temporary[FILE_NAME_SIZE], *line = NULL;
-    size_t room = 0;
-    FILE *file, *old = keep > 0 ? fopen(report->table_path, "r") : NULL;
+    char head[LINE_SIZE];
+    struct output *output;
+    FILE *old = keep > 0 ? fopen(report->table_path, "r") : NULL;
     if (keep > 0 && !old && errno != ENOENT) {
         return error_set(EX_IOERR, "%s: cannot read: %s", report->table_path, strerror(errno));
     }
-    file_temporary(report->table_path, temporary);
-    int code = open_file(temporary, "w", &file);
+    int code = output_open(report->table_path, &output);
     if (!code) {
-        write_head(file, config);
-        while (old && getline(&line, &room, old) >= 0) {
-            int64_t epoch = strtoll(line, NULL, 10);
-            if (epoch >= 1 && epoch <= keep && strchr(line, '\n')) fputs(line, file);
-        }
-        if (ferror(file) || (old && ferror(old))) code = EX_IOERR;
-        if (fclose(file)) code = EX_IOERR;
-        if (code) error_set(code, "%s: cannot write: %s", temporary, strerror(errno));
+        make_head(config, head);
+        fputs(head, output_stream(output));
+        if (old) code = copy_rows(report, old, output_stream(output), head, keep);
+        code = output_close(output, code);
     }
-    if (!code) code = file_place(report->table_path);
-    free(line);
     if (old) fclose(old);
     return code ? code : open_file(report->table_path, "a", &report->table);
 }
@@ -93,8 +110,8 @@ int report_open(struct report *report, const struct config *config, int64_t keep
     char name[NAME_SIZE];
     *report = (struct report){.is_live = is_terminal()};
     snprintf(name, sizeof name, "%s/checkpoints", config->output_path);
-    int code = file_make_directory(config->output_path);
-    if (!code) code = file_make_directory(name);
+    int code = file_make_directory(config->output_path, NULL);
+    if (!code) code = file_make_directory(name, NULL);
     if (!code) code = write_config(config);
     snprintf(name, sizeof name, "%s/train.log", config->output_path);
     snprintf(report->table_path, sizeof report->table_path, "%s/metrics.csv", config->output_path);
@@ -124,8 +141,9 @@ static void log_text(struct report *report, const char *text) {
     if (!report->log) return;
     localtime_r(&now, &parts);
     strftime(when, sizeof when, "%F %T", &parts);
+    errno = 0;
     fprintf(report->log, "%s  %s\n", when, text);
-    fflush(report->log);
+    if (fflush(report->log) && !report->log_failed) report->log_failed = errno ? errno : EIO;
 }
 
 void report_line(struct report *report, const char *format, ...) {
@@ -179,7 +197,13 @@ int report_epoch(struct report *report, const struct report_row *row) {
 }
 
 int report_sync(struct report *report) {
-    if (!fsync(fileno(report->table)) || errno == EINVAL) return 0;
+    if (report->log_failed) {
+        return error_set(EX_IOERR, "train.log: cannot write: %s", strerror(report->log_failed));
+    }
+    int failed;
+    do failed = fsync(fileno(report->table));
+    while (failed && errno == EINTR);
+    if (!failed || errno == EINVAL) return 0;
     return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
 }
 

@@ -16,7 +16,8 @@ enum { REPORT_METRICS_MAX = 4 };
 struct report {
     FILE *log, *table;
     char table_path[CONFIG_PATH_MAX + 32];
-    int is_live; /* standard output is a terminal that somebody looks at */
+    int log_failed; /* errno of the first line that train.log did not take */
+    int is_live;    /* standard output is a terminal that somebody looks at */
 };
 
 /* A row of metrics.csv. */
@@ -38,7 +39,8 @@ struct report_row {
 int report_metrics(const struct config *config, struct metric metric[REPORT_METRICS_MAX], int *chosen);
 
 /* Makes the run directory and its checkpoints/, writes config.yaml, opens train.log to go on with it and
- * metrics.csv with the rows up to epoch `keep` of what is there (0: none). EX_CANTCREAT, EX_IOERR. */
+ * metrics.csv with the rows up to epoch `keep` of what is there (0: none). EX_CANTCREAT, EX_IOERR, EX_DATAERR
+ * if what is there has other columns. */
 int report_open(struct report *report, const struct config *config, int64_t keep);
 void report_close(struct report *report);
 
@@ -54,8 +56,8 @@ void report_log(struct report *report, const char *format, ...) __attribute__((f
 /* EX_IOERR if the row could not be written. */
 int report_epoch(struct report *report, const struct report_row *row);
 
-/* Waits until metrics.csv is on the disk: before the checkpoint whose run has these rows behind it. EX_IOERR.
- */
+/* Waits until metrics.csv is on the disk: before the checkpoint whose run has these rows behind it. EX_IOERR,
+ * also if train.log is not whole. */
 int report_sync(struct report *report);
 
 /* "1 h 05 min", "3 min 20 s", "12 s"; "?" if it is not a finite number. */

@@ -463,7 +463,7 @@ static int prepare(const struct sweep *s, struct settings *settings) {
         run_directory(s, k, directory);
         snprintf(path, sizeof path, "%s/config.yaml", directory);
         config_text(&config, text);
-        if (!code) code = file_make_directory(directory);
+        if (!code) code = file_make_directory(directory, NULL);
         if (!code && access(path, F_OK)) code = place_config(path, text);
         if (!code) code = check_there(s, path, settings);
         if (!code) printf("%s\n", directory);
@@ -559,6 +559,7 @@ static int sweep(const struct options *o, struct sweep *s, struct settings *sett
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {.sets = calloc((size_t)argc + 1, sizeof *o.sets)};
     static struct sweep s;
     static struct settings settings;

@@ -103,6 +103,7 @@ static int read_config(const struct options *o, const struct comm *comm, struct 
 }
 
 int main(int argc, char **argv) {
+    program_start();
     struct options o = {.sets = calloc((size_t)argc + 1, sizeof *o.sets)};
     struct config config;
     struct comm comm;

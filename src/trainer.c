@@ -25,6 +25,7 @@
 #include "program.h"
 #include "ranking.h"
 #include "report.h"
+#include "run_directory.h"
 #include "sampler.h"
 #include "signals.h"
 
@@ -50,10 +51,12 @@ struct trainer {
     struct metrics metrics;                         /* on validation */
     int n_metrics, chosen;                          /* in metrics; which of them chooses best.h5 */
     struct train_state state;
-    struct report report;         /* rank 0's */
-    double started, saved, shown; /* when: the run, the last checkpoint, the last line of progress */
-    int64_t first_epoch;          /* that this process began */
-    double first_done;            /* and how much of it was done before */
+    struct run_directory directory; /* rank 0's */
+    struct report report;           /* rank 0's */
+    int is_complete;                /* it was, when we came */
+    double started, saved, shown;   /* when: the run, the last checkpoint, the last line of progress */
+    int64_t first_epoch;            /* that this process began */
+    double first_done;              /* and how much of it was done before */
 };
 
 static double now(void) {
@@ -154,6 +157,7 @@ static int save(struct trainer *t) {
     double begin = now();
     int code = collect(t);
     checkpoint_path(t->config->output_path, t->state.step, path, sizeof path);
+    if (!code && t->comm->rank == 0) code = lock_check(t->directory.lock);
     /* the rows of the table that the checkpoint counts on */
     if (!code && t->comm->rank == 0) code = report_sync(&t->report);
     code = comm_agree(&t->grid.items, code);
@@ -180,7 +184,9 @@ static int save_best(struct trainer *t) {
     char path[PATH_SIZE];
     int code = 0;
     clear_epoch(&state);
-    if (is_saving(t)) {
+    if (t->comm->rank == 0) code = lock_check(t->directory.lock);
+    code = comm_agree(&t->grid.items, code);
+    if (!code && is_saving(t)) {
         snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
         code = checkpoint_save(path, t->config, &state, &t->model, NULL, NULL, &t->items,
                                t->dataset.fingerprint);
@@ -226,6 +232,16 @@ static int check_checkpoint(const struct trainer *t, const char *path, const str
                          "decoder have to stay; a new model wants another output.path",
                          path);
     }
+    if (was->early_stopping.metric.kind != is->early_stopping.metric.kind ||
+        was->early_stopping.metric.at != is->early_stopping.metric.at) {
+        char name[METRIC_NAME_MAX];
+        metric_name(was->early_stopping.metric, name);
+        return error_set(
+            EX_CONFIG,
+            "%s: train.early_stopping.metric has to stay %s, by which best.h5 was chosen; another one "
+            "wants another output.path or --overwrite",
+            path, name);
+    }
     if (was->turns != is->turns) {
         return error_set(EX_CONFIG, "%s: train.turns has to stay %lld", path, (long long)was->turns);
     }
@@ -238,30 +254,16 @@ static int check_checkpoint(const struct trainer *t, const char *path, const str
     return 0;
 }
 
+static void note(const char *line) {
+    fprintf(stderr, "vaecf-train: note: %s\n", line);
+}
+
 /* Chooses the checkpoint to go on from: path is "" if there is none. Rank 0 looks, all get it. */
 static int choose_checkpoint(const struct trainer *t, enum trainer_start start, const char *given,
                              char path[PATH_SIZE]) {
-    char best[PATH_SIZE];
     int code = 0;
     memset(path, 0, PATH_SIZE);
-    if (t->comm->rank == 0) {
-        snprintf(best, sizeof best, "%s/best.h5", t->config->output_path);
-        checkpoint_clean(t->config->output_path);
-        if (start == TRAINER_RESUME_FROM) {
-            snprintf(path, PATH_SIZE, "%s", given);
-        } else if (start == TRAINER_OVERWRITE) {
-            code = checkpoint_prune(t->config->output_path, 0);
-            unlink(best);
-        } else {
-            code = checkpoint_newest(t->config->output_path, path, PATH_SIZE, warn);
-        }
-        if (!code && start == TRAINER_FRESH && (*path || access(best, F_OK) == 0)) {
-            code = error_set(EX_CANTCREAT,
-                             "%s: there is a run already; go on with it by --resume auto, or start "
-                             "anew by --overwrite",
-                             t->config->output_path);
-        }
-    }
+    if (t->comm->rank == 0) code = run_directory_choose(&t->directory, start, given, warn, path, PATH_SIZE);
     code = comm_agree(t->comm, code);
     if (!code) comm_broadcast(t->comm, path, PATH_SIZE);
     return code;
@@ -278,6 +280,53 @@ static int resume(struct trainer *t, const char *path) {
         loss_scale_resume(&info.config.train, &t->config->train, &t->state);
     }
     return comm_agree(t->comm, code);
+}
+
+static int is_finished(const struct trainer *t);
+
+/* Brings the files of the run to where it goes on, and finds out whether it is complete. */
+static int settle_directory(struct trainer *t, enum trainer_start start, const char *checkpoint) {
+    const struct run_directory *run = &t->directory;
+    int64_t is_complete = 0;
+    int code = 0;
+    if (t->comm->rank == 0) {
+        code = run_directory_settle(run, start, checkpoint, &t->state, note);
+        is_complete = is_finished(t) && t->state.epoch > 0 && run_directory_is_tested(run);
+        if (!code && !is_complete) code = run_directory_go_on(run);
+    }
+    code = comm_agree(t->comm, code);
+    t->is_complete = comm_max(t->comm, is_complete) != 0;
+    return code;
+}
+
+/* After a resume: best.h5 has to be the best model so far, for later ones are compared with it. It is not if
+ * it was of an abandoned branch, or written just before a crash, when the checkpoint was not yet. */
+static int settle_best(struct trainer *t) {
+    struct train_state *s = &t->state;
+    int is_best = 0, code = 0;
+    if (t->comm->rank == 0) code = run_directory_check_best(&t->directory, s, &is_best);
+    code = comm_agree(t->comm, code);
+    if (code || comm_max(t->comm, is_best) || t->is_complete) return code;
+    if (has_validation(t) ? s->best_epoch == s->epoch && s->epoch_step == 0 && s->epoch > 0
+                          : is_finished(t)) {
+        return save_best(t); /* the model at hand is it */
+    }
+    if (!has_validation(t) || s->best_epoch == 0) return 0; /* there is none yet */
+    if (is_finished(t)) {
+        return error_set(
+            EX_DATAERR,
+            "%s/best.h5: is not the best model up to this checkpoint, epoch %lld's, which is gone; want "
+            "a larger train.epochs, another checkpoint, or --overwrite",
+            t->config->output_path, (long long)s->best_epoch);
+    }
+    if (t->comm->rank == 0) {
+        report_line(&t->report,
+                    "note: the best model so far, epoch %lld's, is gone: the choice of best.h5 starts anew",
+                    (long long)s->best_epoch);
+    }
+    s->best_value = NAN;
+    s->best_epoch = s->bad_rounds = 0;
+    return 0;
 }
 
 /* ---- setting up ---- */
@@ -361,7 +410,10 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     char checkpoint[PATH_SIZE];
     struct metric metric[REPORT_METRICS_MAX];
     const struct config *c = t->config;
-    int code = grid_create(t->comm, c->parallel.data, c->parallel.item, &t->grid);
+    int code = 0;
+    if (t->comm->rank == 0) code = run_directory_open(c->output_path, start, note, &t->directory);
+    code = comm_agree(t->comm, code);
+    if (!code) code = grid_create(t->comm, c->parallel.data, c->parallel.item, &t->grid);
     if (!code && t->grid.items.size > 1 && !model_is_network(&c->model)) {
         code = error_set(EX_CONFIG, "parallel.item: ease and popularity take no steps; want 1");
     }
@@ -401,17 +453,18 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
         if (is_network) code = model_init(&t->model, (uint64_t)t->config->train.seed);
         code = comm_agree(t->comm, code);
     }
-    if (code) return code;
-    code = keep(t);
+    if (!code) code = keep(t);
+    if (!code) code = settle_directory(t, start, checkpoint);
     if (code) return code;
     if (t->comm->rank == 0) code = report_open(&t->report, t->config, t->state.epoch);
     code = comm_agree(t->comm, code);
     if (!code && t->comm->rank == 0) introduce(t, checkpoint);
-    return code;
+    return !code && *checkpoint ? settle_best(t) : code;
 }
 
-static void tear_down(struct trainer *t) {
+static void tear_down(struct trainer *t, int code) {
     report_close(&t->report);
+    run_directory_close(&t->directory, code != 0 && code != EX_STOPPED);
     metrics_free(&t->metrics);
     csr_free(&t->validation_input);
     csr_free(&t->validation_target);
@@ -684,7 +737,8 @@ static int end_epoch(struct trainer *t) {
 
 static int train_epoch(struct trainer *t) {
     int stop = 0, due = 0;
-    int code = t->is_kept ? 0 : sampler_begin(&t->sampler, (uint32_t)t->state.epoch);
+    /* agreed upon by all: it is collective over a column of the grid alone */
+    int code = comm_agree(t->comm, t->is_kept ? 0 : sampler_begin(&t->sampler, (uint32_t)t->state.epoch));
     while (!code && t->state.epoch_step < sampler_steps(&t->sampler)) {
         code = train_step(t, &stop, &due);
         if (!code && stop) return save_and_stop(t);
@@ -718,37 +772,53 @@ static int64_t peak_memory(void) {
     return (int64_t)usage.ru_maxrss * 1024;
 }
 
-/* The best model on the test users, into test.csv. */
+/* best.h5, which has to be what the run's state says. */
+static int read_best(struct trainer *t) {
+    char path[PATH_SIZE];
+    int is_best = 0, code = 0;
+    if (!model_is_network(&t->config->model)) return 0; /* it is the one at hand */
+    snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
+    if (t->comm->rank == 0) code = run_directory_check_best(&t->directory, &t->state, &is_best);
+    if (!code && t->comm->rank == 0 && !is_best) {
+        code = error_set(EX_DATAERR,
+                         "%s: is not this run's best model, epoch %lld's: it was replaced, or removed", path,
+                         (long long)t->state.best_epoch);
+    }
+    code = comm_agree(t->comm, code);
+    if (!code) code = checkpoint_read_model(path, &t->model, NULL, NULL);
+    return comm_agree(t->comm, code);
+}
+
+static int write_test(struct trainer *t, const struct metrics *metrics) {
+    char path[PATH_SIZE];
+    snprintf(path, sizeof path, "%s/test.csv", t->config->output_path);
+    int code = lock_check(t->directory.lock);
+    if (!code) code = ranking_write_table(path, "test", metrics);
+    for (int i = 0; i < metrics->n && !code; i++) {
+        if (metrics->metric[i].kind != METRIC_NDCG || metrics->metric[i].at != 100) continue;
+        report_line(&t->report, "test: ndcg@100 %.5f +- %.5f over %lld users; all metrics in %s",
+                    metrics_value(metrics, i), metrics_stderr(metrics, i), (long long)metrics->users, path);
+    }
+    return code;
+}
+
+/* The best model on the test users, into test.csv: the last file of a run, by which it counts as complete.
+ * Without test users it is the table's head. */
 static int test(struct trainer *t) {
     struct csr input = {0}, target = {0};
     struct metrics metrics = {0};
-    char path[PATH_SIZE];
-    snprintf(path, sizeof path, "%s/best.h5", t->config->output_path);
-    struct checkpoint_info info;
     int code = 0;
-    if (model_is_network(&t->config->model)) { /* otherwise it is the one at hand */
-        code = checkpoint_share_info(path, t->comm, &info);
-        if (code) return code;
-        code = checkpoint_read_model(path, &t->model, NULL, NULL);
-    }
-    if (!code) code = read_split(t, DATASET_TEST_INPUT, DATASET_TEST_TARGET, &input, &target);
-    if (!code) code = ranking_metrics_init(&metrics, t->dataset.n_items);
-    if (!code) code = evaluate(t, &input, &target, &metrics);
-    code = comm_agree(t->comm, code);
-    if (!code) {
-        metrics_reduce(&metrics, t->comm);
-        if (t->comm->rank == 0) {
-            snprintf(path, sizeof path, "%s/test.csv", t->config->output_path);
-            code = ranking_write_table(path, "test", &metrics);
-            for (int i = 0; i < metrics.n && !code; i++) {
-                if (metrics.metric[i].kind != METRIC_NDCG || metrics.metric[i].at != 100) continue;
-                report_line(&t->report, "test: ndcg@100 %.5f +- %.5f over %lld users; all metrics in %s",
-                            metrics_value(&metrics, i), metrics_stderr(&metrics, i), (long long)metrics.users,
-                            path);
-            }
-        }
+    if (t->dataset.nonzeros[DATASET_TEST_TARGET] > 0) {
+        code = read_best(t);
+        if (!code) code = read_split(t, DATASET_TEST_INPUT, DATASET_TEST_TARGET, &input, &target);
+        if (!code) code = ranking_metrics_init(&metrics, t->dataset.n_items);
+        code = comm_agree(t->comm, code); /* scoring is collective over the item ranks */
+        if (!code) code = evaluate(t, &input, &target, &metrics);
         code = comm_agree(t->comm, code);
+        if (!code) metrics_reduce(&metrics, t->comm);
     }
+    if (!code && t->comm->rank == 0) code = write_test(t, &metrics);
+    code = comm_agree(t->comm, code);
     metrics_free(&metrics);
     csr_free(&input);
     csr_free(&target);
@@ -758,7 +828,6 @@ static int test(struct trainer *t) {
 static int finish(struct trainer *t) {
     const struct train_state *s = &t->state;
     int64_t memory = comm_max(t->comm, peak_memory());
-    int code = 0;
     if (t->comm->rank == 0) {
         char text[32], name[METRIC_NAME_MAX];
         report_duration(now() - t->started, text);
@@ -774,18 +843,7 @@ static int finish(struct trainer *t) {
         report_line(&t->report, "trained in %s; largest memory of a rank %.0f MB", text,
                     1e-6 * (double)memory);
     }
-    if (t->dataset.nonzeros[DATASET_TEST_TARGET] > 0) code = test(t);
-    return code;
-}
-
-/* Was the run finished before, its test table included? */
-static int is_done_before(const struct trainer *t) {
-    char path[PATH_SIZE];
-    int64_t missing = 0;
-    snprintf(path, sizeof path, "%s/test.csv", t->config->output_path);
-    if (t->comm->rank == 0 && t->dataset.nonzeros[DATASET_TEST_TARGET] > 0) missing = access(path, F_OK) != 0;
-    comm_sum_int(t->comm, &missing, 1);
-    return is_finished(t) && t->state.epoch > 0 && !missing;
+    return test(t);
 }
 
 /* Did a signal come to any rank? For places outside of steps. Collective. */
@@ -803,7 +861,7 @@ int trainer_run(const struct config *config, enum trainer_start start, const cha
     t.started = t.saved = t.shown = now();
     t.first_epoch = t.state.epoch;
     t.first_done = (double)t.state.epoch_step / (double)sampler_steps(&t.sampler);
-    if (is_done_before(&t)) {
+    if (t.is_complete) {
         if (comm->rank == 0) report_line(&t.report, "the run is complete; nothing is left to do");
         goto cleanup;
     }
@@ -814,6 +872,6 @@ int trainer_run(const struct config *config, enum trainer_start start, const cha
     while (!code && !is_finished(&t)) code = train_epoch(&t);
     if (!code) code = finish(&t);
 cleanup:
-    tear_down(&t);
+    tear_down(&t, code);
     return code;
 }

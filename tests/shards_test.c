@@ -41,7 +41,19 @@ static int write_shards(const struct world *w, int64_t n_shards) {
         {.name = "seed", .integer = 1},
         {.name = "target_fraction", .is_double = true, .number = 0.2},
         {.name = "header", .text = "auto"}};
-    return shards_write(&world_comm, dir, n_shards, &w->split, &w->items, &w->rows, attributes, 3);
+    return shards_write(&world_comm, dir, NULL, n_shards, &w->split, &w->items, &w->rows, attributes, 3);
+}
+
+static void note(const char *line) {
+    (void)line;
+}
+
+/* shards_prepare without keeping the lock. */
+static int prepare(const char *name, bool force, bool *made) {
+    struct lock *lock;
+    int code = shards_prepare(name, force, note, made, &lock);
+    lock_release(lock);
+    return code;
 }
 
 /* Files in the directory that begin with a text. */
@@ -194,7 +206,7 @@ static void any_number_of_shards(void **state) {
         struct world w;
         bool made = false;
         make_world(&w, n_shards[i]);
-        assert_int_equal(shards_prepare(dir, true, &made), 0);
+        assert_int_equal(prepare(dir, true, &made), 0);
         assert_int_equal(write_shards(&w, n_shards[i]), 0);
         check_dataset(&w, n_shards[i]);
         world_free(&w);
@@ -239,24 +251,30 @@ static void places(void **state) {
     make_world(&w, 1);
     assert_int_equal(write_shards(&w, 1), 0);
     world_free(&w);
-    assert_int_equal(shards_prepare(dir, false, &made), EX_CANTCREAT);
+    assert_int_equal(prepare(dir, false, &made), EX_CANTCREAT);
     assert_non_null(strstr(error_message(), "--force"));
-    assert_int_equal(shards_prepare(dir, true, &made), 0);
+    assert_int_equal(prepare(dir, true, &made), 0);
     touch("file", file);
-    assert_int_equal(shards_prepare(file, false, &made), EX_CANTCREAT);
+    assert_int_equal(prepare(file, false, &made), EX_CANTCREAT);
     snprintf(name, sizeof name, "%s/file/below", dir);
-    assert_int_equal(shards_prepare(name, false, &made), EX_CANTCREAT);
+    assert_int_equal(prepare(name, false, &made), EX_CANTCREAT);
     assert_int_equal(unlink(file), 0);
-    assert_int_equal(shards_prepare("", false, &made), EX_CANTCREAT);
+    assert_int_equal(prepare("", false, &made), EX_CANTCREAT);
     memset(name, 'x', sizeof name);
     name[1500] = '\0';
-    assert_int_equal(shards_prepare(name, false, &made), EX_CANTCREAT);
+    assert_int_equal(prepare(name, false, &made), EX_CANTCREAT);
     snprintf(name, sizeof name, "%s/a/b//c/", dir); /* parents are made too */
-    assert_int_equal(shards_prepare(name, false, &made), 0);
+    assert_int_equal(prepare(name, false, &made), 0);
     assert_true(made);
     made = false;
-    assert_int_equal(shards_prepare(name, false, &made), 0);
+    assert_int_equal(prepare(name, false, &made), 0);
     assert_false(made);
+    struct lock *lock, *second;
+    assert_int_equal(shards_prepare(name, false, note, &made, &lock), 0);
+    assert_int_equal(shards_prepare(name, false, note, &made, &second), EX_CANTCREAT);
+    assert_non_null(strstr(error_message(), "process"));
+    assert_null(second);
+    lock_release(lock);
     static const char *const below[] = {"a/b/c", "a/b", "a"};
     for (int i = 0; i < 3; i++) {
         snprintf(name, sizeof name, "%s/%s", dir, below[i]);
@@ -264,7 +282,7 @@ static void places(void **state) {
     }
 }
 
-/* A file in the way of a shard: the dataset that was there stays whole. */
+/* A directory in the way of a shard: the dataset that was there stays whole. */
 static void failure_leaves_the_old_one(void **state) {
     (void)state;
     char name[2048];
@@ -273,12 +291,37 @@ static void failure_leaves_the_old_one(void **state) {
     make_world(&w, 2);
     make_world(&other, 3);
     assert_int_equal(write_shards(&w, 2), 0);
-    snprintf(name, sizeof name, "%s/shard-00002-of-00003.h5.tmp", dir);
+    snprintf(name, sizeof name, "%s/shard-00002-of-00003.h5", dir);
     assert_int_equal(mkdir(name, 0777), 0);
-    assert_int_not_equal(write_shards(&other, 3), 0);
+    assert_int_equal(write_shards(&other, 3), EX_IOERR);
     assert_int_equal(rmdir(name), 0);
     check_dataset(&w, 2);
+    assert_int_equal(count_files("replaced"), 0);
     world_free(&other);
+    world_free(&w);
+}
+
+/* Killed while the new one took the old one's place: the next start puts the old one back. */
+static void crash_leaves_the_old_one(void **state) {
+    (void)state;
+    char from[2048], to[2048];
+    bool made;
+    struct world w;
+    make_world(&w, 2);
+    assert_int_equal(write_shards(&w, 2), 0);
+    static const char *const moved[] = {"dataset.h5", "shard-00000-of-00002.h5", "shard-00001-of-00002.h5"};
+    snprintf(to, sizeof to, "%s/replaced.tmp", dir);
+    assert_int_equal(mkdir(to, 0777), 0);
+    for (int i = 0; i < 3; i++) {
+        snprintf(from, sizeof from, "%s/%s", dir, moved[i]);
+        snprintf(to, sizeof to, "%s/replaced.tmp/%s", dir, moved[i]);
+        assert_int_equal(rename(from, to), 0);
+    }
+    touch("shard-00000-of-00003.h5", from);
+    assert_int_equal(prepare(dir, false, &made), EX_CANTCREAT); /* there is a dataset */
+    check_dataset(&w, 2);
+    assert_int_equal(count_files("shard-00000-of-00003"), 0);
+    assert_int_equal(count_files("replaced"), 0);
     world_free(&w);
 }
 
@@ -288,6 +331,7 @@ int main(void) {
         cmocka_unit_test(only_our_files_are_removed),
         cmocka_unit_test(places),
         cmocka_unit_test(failure_leaves_the_old_one),
+        cmocka_unit_test(crash_leaves_the_old_one),
     };
     if (!mkdtemp(dir)) return 1;
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
