@@ -108,6 +108,7 @@ static int end_replacing(const char *dir) {
 int shards_prepare(const char *dir, bool force, void (*note)(const char *line), bool *made,
                    struct lock **lock) {
     char name[NAME_MAX_];
+    struct stat status;
     int is_new = 0;
     *lock = NULL;
     if (!*dir || strlen(dir) >= DATASET_PATH_MAX - 32) {
@@ -121,6 +122,10 @@ int shards_prepare(const char *dir, bool force, void (*note)(const char *line), 
     dataset_name(dir, name);
     if (!code && !force && access(name, F_OK) == 0) {
         code = error_set(EX_CANTCREAT, "%s: there is a dataset already; replace it with --force", name);
+    }
+    snprintf(name, sizeof name, "%s/report.csv", dir);
+    if (!code && !lstat(name, &status) && S_ISDIR(status.st_mode)) {
+        code = error_set(EX_CANTCREAT, "%s: is a directory; want to write a file of that name", name);
     }
     return code;
 }

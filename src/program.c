@@ -27,12 +27,17 @@
 
 const char program_version_text[] = VAECF_VERSION;
 
+static void do_nothing(int number) {
+    (void)number;
+}
+
 void program_start(void) {
     /* The wrong way round: who reads or writes there is told that it is closed. */
     for (int i = 0; i < 3; i++) {
         while (fcntl(i, F_GETFD) < 0 && open("/dev/null", i == 0 ? O_WRONLY : O_RDONLY) >= 0) continue;
     }
-    signal(SIGXFSZ, SIG_IGN);
+    /* Not SIG_IGN: programs that MPI starts would inherit that. */
+    sigaction(SIGXFSZ, &(const struct sigaction){.sa_handler = do_nothing, .sa_flags = SA_RESTART}, NULL);
     output_catch_signals();
 }
 

@@ -31,8 +31,7 @@ int signals_catch(void) {
         sigaction(number[i], &action, NULL);
         sigaddset(&caught, number[i]);
     }
-    signal(SIGXFSZ, SIG_IGN); /* a file larger than the limit is an error of writing like others */
-    signal(SIGPIPE, SIG_IGN); /* so is a terminal that is gone, and not worth a run */
+    signal(SIGPIPE, SIG_IGN); /* a terminal that is gone is an error of writing, and not worth a run */
     int failed = pthread_sigmask(SIG_BLOCK, &caught, NULL);
     if (!failed) failed = pthread_create(&thread, NULL, take, &caught);
     if (!failed) failed = pthread_detach(thread);
