@@ -147,12 +147,10 @@ static void fetch(const struct comm *items, int rank, struct order order, int64_
 }
 
 /* Answers orders until the end. */
-static int serve(const struct model *model, const real *m, const real *v) {
+static int serve(const struct model *model, const real *m, const real *v, real *buffer) {
     const struct comm *items = &model->grid->items;
     const real *block[] = {model->params, m, v};
     struct backend *b = model->backend;
-    real *buffer = tensor_buffer(model);
-    if (!buffer) comm_abort(items, EX_OSERR); /* item rank 0 waits */
     for (;;) {
         struct order order;
         MPI_Recv(&order, sizeof order, MPI_BYTE, 0, TAG_ORDER, items->mpi, MPI_STATUS_IGNORE);
@@ -164,7 +162,6 @@ static int serve(const struct model *model, const real *m, const real *v) {
         if (b->check(b)) buffer[0] = NAN; /* item rank 0 is not to write this */
         MPI_Send(buffer, (int)(n * sizeof *buffer), MPI_BYTE, 0, TAG_ROWS, items->mpi);
     }
-    free(buffer);
     return b->check(b);
 }
 
@@ -264,10 +261,8 @@ static int write_items(hid_t file, const struct items *items) {
 
 static int write_all(hid_t file, const struct config *config, const struct train_state *state,
                      const struct model *model, const real *m, const real *v, const struct items *items,
-                     const char *fingerprint) {
+                     const char *fingerprint, real *buffer) {
     char text[CONFIG_TEXT_MAX];
-    real *buffer = tensor_buffer(model);
-    if (!buffer) return EX_OSERR;
     config_text(config, text);
     int code = h5_set_text(file, "/", "format", format_name);
     if (!code) code = h5_set_int(file, "/", "format_version", FORMAT_VERSION);
@@ -281,7 +276,6 @@ static int write_all(hid_t file, const struct config *config, const struct train
     if (!code) code = write_block(file, "/model", model, MODEL, model->params, buffer);
     if (!code && m) code = write_block(file, "/optimizer/m", model, M, m, buffer);
     if (!code && v) code = write_block(file, "/optimizer/v", model, V, v, buffer);
-    free(buffer);
     return code;
 }
 
@@ -291,14 +285,21 @@ int checkpoint_save(const char *path, const struct config *config, const struct 
     struct output *output = NULL;
     const char *name;
     hid_t file = H5I_INVALID_HID;
-    if (model->grid && model->grid->items.rank > 0) return serve(model, m, v);
-    int code = output_open(path, &output);
-    if (!code) code = output_name(output, &name);
-    if (!code) code = h5_create(name, &file);
-    if (!code) code = write_all(file, config, state, model, m, v, items, fingerprint);
-    end_serving(model);
-    if (file >= 0) code = h5_close(file, name, code);
-    return output_close(output, code);
+    real *buffer = tensor_buffer(model);
+    int code = grid_agree(model->grid, buffer ? 0 : EX_OSERR);
+    if (!code && model->grid && model->grid->items.rank > 0) {
+        code = serve(model, m, v, buffer);
+    } else if (!code) {
+        code = output_open(path, &output);
+        if (!code) code = output_name(output, &name);
+        if (!code) code = h5_create(name, &file);
+        if (!code) code = write_all(file, config, state, model, m, v, items, fingerprint, buffer);
+        end_serving(model);
+        if (file >= 0) code = h5_close(file, name, code);
+        code = output_close(output, code);
+    }
+    free(buffer);
+    return code;
 }
 
 /* ---- reading ---- */

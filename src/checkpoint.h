@@ -45,9 +45,8 @@ struct checkpoint_info {
 };
 
 /* Writes path. m, v: backend memory [n_params], or NULL for a model alone. EX_CANTCREAT, EX_IOERR; the file
- * that was there stays whole on any failure. Not collective: rank 0 does it; of a grid all item ranks of its
- * row: item rank 0 writes, and the others, whose code tells nothing, hand it their parts a piece at a time.
- */
+ * that was there stays whole on any failure. Rank 0 does it; of a grid all item ranks of its row: item rank 0
+ * writes, and the others, whose code tells nothing, hand it their parts a piece at a time. */
 int checkpoint_save(const char *path, const struct config *config, const struct train_state *state,
                     const struct model *model, const real *m, const real *v, const struct items *items,
                     const char *fingerprint);
