@@ -6,8 +6,13 @@
  * CRC-32" of all the bytes before. HDF5 can crash on damaged metadata, and parts of its files have no
  * checksum of its own; h5_open_sealed finds damage of any kind before HDF5 sees a byte.
  *
+ * What lies outside of a file is not read for it: datasets in other files or made of other datasets, links
+ * that are not hard ones, and filters that HDF5 would load are refused when a file is opened, sealed or not.
+ *
  * All functions return 0 or a code of <sysexits.h> with error_message() set. `file` is an open file,
- * `path` names an object within it ("/train/indptr"); groups on the way are made as needed. */
+ * `path` names an object within it ("/train/indptr"); groups on the way are made as needed. Where EX_DATAERR
+ * or EX_IOERR is told, it is EX_OSERR instead if there was no memory, and a failure to read that the system
+ * gave a reason for is EX_IOERR. */
 #ifndef VAECF_H5_H
 #define VAECF_H5_H
 
@@ -17,14 +22,18 @@
 
 enum { H5_SEAL_SIZE = 40 };
 
-/* Opens for reading a file whose seal was tested already, or of another program. EX_NOINPUT if there is none,
- * EX_DATAERR if it is no HDF5 file. */
+/* Opens for reading a file whose seal was tested already, or of another program. EX_NOINPUT if there is none
+ * or it is no regular file, EX_DATAERR if it is no HDF5 file or leads out of itself. */
 int h5_open(const char *path, hid_t *file);
 
 /* The same, and reads the whole file first to test its seal: EX_DATAERR if it is not as it was written. */
 int h5_open_sealed(const char *path, hid_t *file);
 
-/* Creates, replacing what is there. EX_CANTCREAT. */
+/* Tests the seal alone: EX_DATAERR only if the bytes are not as they were written, or no file of vaecf's;
+ * EX_NOINPUT, EX_IOERR or EX_OSERR if they could not be read. */
+int h5_check_seal(const char *path);
+
+/* Creates, replacing what is there. EX_CANTCREAT; EX_IOERR if the disk is full or broken. */
 int h5_create(const char *path, hid_t *file);
 
 /* Closes a file that was written to. code is what the writing has come to; if 0, the file is sealed and
