@@ -8,7 +8,9 @@
 #include <string.h>
 #include <yaml.h>
 
+#include "errno_code.h"
 #include "error.h"
+#include "utf8.h"
 
 enum kind { SECTION, INTEGER, INTEGER64, REAL, WORD, PATH, WIDTHS, METRIC, LOSS_SCALE };
 
@@ -86,7 +88,7 @@ struct reader {
     yaml_event_t event; /* the current one */
     const char *text;
     const char *name; /* of the text in messages */
-    int has_lines;    /* messages tell the line (a --set has none) */
+    int is_set;       /* of a --set: one value, and no lines for messages to tell */
     size_t line;      /* of the current event */
     struct config *config;
     uint64_t seen; /* keys that this text has set */
@@ -134,7 +136,7 @@ static int fail(const struct reader *reader, const char *key, const char *format
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (reader->has_lines) snprintf(line, sizeof line, ":%zu", reader->line);
+    if (!reader->is_set) snprintf(line, sizeof line, ":%zu", reader->line);
     snprintf(message, sizeof message, "%s%s: %s%s%s", reader->name, line, key ? key : "", key ? ": " : "",
              text);
     for (char *c = message; *c; c++) {
@@ -283,9 +285,14 @@ static int is_printable(const char *text) {
     return 1;
 }
 
+/* A --set is read as YAML, which takes the end of "run #1" for a comment and blanks around a value for none
+ * of it: such a path would be another one than what was written. */
 static int read_path(struct reader *reader, const struct key *key, char path[CONFIG_PATH_MAX]) {
     const char *text = scalar(reader);
     size_t length = strlen(text);
+    if (reader->is_set && is_plain(reader) && strcmp(text, reader->text) != 0) {
+        return fail(reader, key->name, "would be \"%.100s\": YAML wants it in quotes, KEY='VALUE'", text);
+    }
     if (length >= CONFIG_PATH_MAX) {
         return fail(reader, key->name, "longer than %d bytes", CONFIG_PATH_MAX - 1);
     }
@@ -398,14 +405,26 @@ static int read_section(struct reader *reader, const struct key *section) {
     return code;
 }
 
+/* YAML makes a blank of a line end, and what is not UTF-8 could be taken for UTF-16. */
+static int check_set(struct reader *reader, const struct key *key) {
+    size_t length = strlen(reader->text), n;
+    for (size_t i = 0; i < length; i += n) {
+        n = utf8_length(reader->text + i, length - i);
+        if (n == 0) return fail(reader, key->name, "is not UTF-8");
+    }
+    return is_printable(reader->text) ? 0 : fail(reader, key->name, "a control character is not allowed");
+}
+
 /* Reads one YAML text: the whole configuration, or with key_name the value of that key alone. */
 static int read_text(const char *text, size_t length, const char *name, const char *key_name,
                      struct config *config) {
-    struct reader reader = {.text = text, .name = name, .has_lines = !key_name, .line = 1, .config = config};
+    struct reader reader = {
+        .text = text, .name = name, .is_set = key_name != NULL, .line = 1, .config = config};
     const struct key *key = &whole;
     if (!yaml_parser_initialize(&reader.parser)) return error_memory(name, 0);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
     int code = key_name ? find_key(&reader, key_name, &key) : 0;
+    if (!code && key_name) code = check_set(&reader, key);
     if (code || (code = next(&reader)) != 0 || (code = next(&reader)) != 0) goto cleanup;
     if (reader.event.type == YAML_STREAM_END_EVENT) { /* nothing but comments */
         code = key_name ? fail(&reader, key->name, "has no value") : 0;
@@ -426,11 +445,11 @@ cleanup:
 static int read_file(const char *path, struct config *config) {
     char text[FILE_MAX_SIZE];
     FILE *file = fopen(path, "r");
-    if (!file) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+    if (!file) return error_set(errno_code(errno, EX_NOINPUT), "%s: %s", path, strerror(errno));
     size_t length = fread(text, 1, sizeof text, file);
     int problem = ferror(file) ? errno : 0;
     fclose(file);
-    if (problem) return error_set(EX_NOINPUT, "%s: %s", path, strerror(problem));
+    if (problem) return error_set(errno_code(problem, EX_NOINPUT), "%s: %s", path, strerror(problem));
     if (length == sizeof text) {
         return error_set(EX_CONFIG, "%s: %d bytes or more are no configuration", path, FILE_MAX_SIZE);
     }

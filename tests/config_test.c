@@ -148,6 +148,148 @@ static void test_set(void **state) {
     assert_int_equal(config_load(path, NULL, 0, &c), EX_NOINPUT);
 }
 
+/* Is the path that a configuration has given back by its text? */
+static void check_back(const struct config *c, const char *from) {
+    char text[CONFIG_TEXT_MAX];
+    struct config back;
+    config_text(c, text);
+    if (config_parse(text, "written", &back)) fail_msg("%s: %s", from, error_message());
+    if (memcmp(c, &back, sizeof back) != 0) fail_msg("%s: another one comes back from\n%s", from, text);
+}
+
+/* A path by --set: it is this very one, or it is refused by the name of its key. Returns whether it passed.
+ */
+static int check_set_path(const char *path) {
+    char set[3 * CONFIG_PATH_MAX], quoted[2 * CONFIG_PATH_MAX];
+    const char *sets[] = {"data.path=x", set};
+    size_t n = 0;
+    int passed[2];
+    for (int by_quotes = 0; by_quotes < 2; by_quotes++) {
+        struct config c;
+        for (const char *from = path; *from; from++) {
+            if (from == path) n = 0;
+            if (*from == '\'') quoted[n++] = '\'';
+            quoted[n++] = *from;
+        }
+        quoted[n] = '\0';
+        snprintf(set, sizeof set, by_quotes ? "output.path='%s'" : "output.path=%s",
+                 by_quotes ? quoted : path);
+        int code = config_load(NULL, sets, 2, &c);
+        passed[by_quotes] = !code;
+        if (code && code != EX_CONFIG) fail_msg("%s: %d", set, code);
+        if (code && !strstr(error_message(), "output.path")) fail_msg("%s: %s", set, error_message());
+        int is_quoted = path[0] == '"' || path[0] == '\''; /* by the user */
+        if (!code && (by_quotes || !is_quoted)) assert_string_equal(c.output_path, path);
+        if (!code) check_back(&c, set);
+    }
+    return passed[1];
+}
+
+static void test_paths(void **state) {
+    (void)state;
+    static const char *const good[] = {"a b",
+                                       " a",
+                                       "a ",
+                                       "'",
+                                       "''",
+                                       "it's",
+                                       "\"",
+                                       "#",
+                                       "a #b",
+                                       "a: b",
+                                       ": ",
+                                       "a:",
+                                       "\\",
+                                       "a\\nb",
+                                       "~",
+                                       "null",
+                                       "yes",
+                                       "12",
+                                       "1.5",
+                                       "-",
+                                       "- a",
+                                       "---",
+                                       "...",
+                                       "?",
+                                       "[a]",
+                                       "{a}",
+                                       "*a",
+                                       "&a",
+                                       "!a",
+                                       "|",
+                                       ">",
+                                       "%a",
+                                       "@a",
+                                       "`a",
+                                       "a, b",
+                                       "n\xc3\xa4",
+                                       "\xe6\x97\xa5\xe6\x9c\xac",
+                                       "\xf0\x9f\x98\x80",
+                                       "\xc2\xa0"};
+    static const char *const bad[] = {"nl\nx",
+                                      "a\tb",
+                                      "a\rb",
+                                      "\x01",
+                                      "\x7f",
+                                      "\xc2\x85",
+                                      "\xff",
+                                      "\xff\xfe"
+                                      "ab",
+                                      "a\xc3",
+                                      "\xe2\x80\xa8",
+                                      "\xef\xbb\xbf"
+                                      "a"};
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        if (!check_set_path(good[i])) fail_msg("\"%s\" is refused: %s", good[i], error_message());
+    }
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        if (check_set_path(bad[i])) fail_msg("\"%s\" is not refused", bad[i]);
+    }
+    /* any that pieces of these make */
+    uint32_t random = 1;
+    for (uint32_t k = 0; k < 1500; k++) {
+        char path[64] = "";
+        for (uint32_t left = 1 + k % 4; left; left--) {
+            random = random * 1664525u + 1013904223u;
+            uint32_t at = (random >> 8) % (sizeof good / sizeof *good + sizeof bad / sizeof *bad / 2);
+            size_t n = sizeof good / sizeof *good;
+            strcat(path, at < n ? good[at] : bad[2 * (at - n)]);
+        }
+        check_set_path(path);
+    }
+    char longest[CONFIG_PATH_MAX + 1];
+    memset(longest, '\'', sizeof longest - 1);
+    longest[CONFIG_PATH_MAX] = '\0';
+    assert_false(check_set_path(longest));
+    assert_non_null(strstr(error_message(), "1023"));
+    assert_true(check_set_path(longest + 1));
+}
+
+/* The same of every character that YAML's escapes can write, and a few in a row. */
+static void test_characters(void **state) {
+    (void)state;
+    for (uint32_t i = 1; i < 0x110000; i++) {
+        /* the Latin ones, line ends and marks, the borders of surrogates and planes; the others in leaps */
+        int is_special = i < 0x300 || (i & 0x1fff00) == 0x2000 || i >> 4 == 0xd7f || i >> 4 == 0xd80 ||
+                         i >> 4 == 0xe00 || (i & 0xffff) > 0xffe0;
+        if (!is_special && i % 4093 != 0 && i >> 4 != 0xfef) continue;
+        char text[256], name[32];
+        struct config c;
+        snprintf(name, sizeof name, "U+%04X", (unsigned)i);
+        snprintf(text, sizeof text, "data: {path: x}\noutput: {path: \"a\\U%08xb\"}\n", (unsigned)i);
+        int code = config_parse(text, "x.yaml", &c);
+        if (!code) {
+            assert_true(strlen(c.output_path) >= 3);
+            check_back(&c, name);
+        } else if (code != EX_CONFIG) {
+            fail_msg("%s: %d, %s", name, code, error_message());
+        } else if ((i < 0x20 || i == 0x7f) && !strstr(error_message(), "output.path")) {
+            fail_msg("%s: %s", name, error_message());
+        }
+        if ((i < 0x20 || (i >= 0x7f && i < 0xa0)) != (code && i < 0xa0)) fail_msg("%s: %d", name, code);
+    }
+}
+
 static void test_examples(void **state) {
     (void)state;
     static const char *const names[] = {"demo", "ml-100k", "ml-1m", "ml-20m", "gowalla", "ml-1m-recvae"};
@@ -160,8 +302,9 @@ static void test_examples(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_contract), cmocka_unit_test(test_defaults),
-                                       cmocka_unit_test(test_mistakes), cmocka_unit_test(test_set),
-                                       cmocka_unit_test(test_examples)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_contract),  cmocka_unit_test(test_defaults),
+                                       cmocka_unit_test(test_mistakes),  cmocka_unit_test(test_set),
+                                       cmocka_unit_test(test_examples),  cmocka_unit_test(test_paths),
+                                       cmocka_unit_test(test_characters)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
