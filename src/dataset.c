@@ -95,9 +95,13 @@ int dataset_open(const char *path, const struct comm *comm, struct dataset *data
     char name[FILE_NAME_MAX];
     int code = 0;
     *dataset = (struct dataset){0};
+    if (strlen(path) >= sizeof dataset->path) {
+        code = error_set(EX_NOINPUT, "%.100s...: the path of the dataset has %zu bytes, want at most %zu",
+                         path, strlen(path), sizeof dataset->path - 1);
+    }
     snprintf(dataset->path, sizeof dataset->path, "%s", path);
     snprintf(name, sizeof name, "%s/dataset.h5", dataset->path);
-    if (comm->rank == 0) {
+    if (comm->rank == 0 && !code) {
         hid_t file;
         code = open_file(name, DATASET_FORMAT, h5_open_sealed, &file);
         if (code == EX_NOINPUT) error_prefix(code, "no dataset here (vaecf-preprocess makes one)");

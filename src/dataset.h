@@ -55,7 +55,8 @@ struct dataset {
 /* Writes "DIR/shard-00003-of-00008.h5" into name. */
 void dataset_shard_path(const char *dir, int64_t shard, int64_t n_shards, char *name, int size);
 
-/* Collective: rank 0 reads dataset.h5, all ranks get it. EX_NOINPUT, EX_DATAERR. */
+/* Collective: rank 0 reads dataset.h5, all ranks get it. EX_NOINPUT (also of a path of DATASET_PATH_MAX bytes
+ * or more), EX_DATAERR. */
 int dataset_open(const char *path, const struct comm *comm, struct dataset *dataset);
 void dataset_close(struct dataset *dataset);
 

@@ -260,9 +260,11 @@ static int read_ids(const char *name, const char *object, int64_t first, int64_t
     char *ids = NULL;
     int code = h5_open(name, &file);
     if (code) return code;
-    hid_t set = H5Dopen2(file, object, H5P_DEFAULT);
+    int64_t rows, cols;
+    code = h5_shape(file, object, &rows, &cols);
+    hid_t set = code ? H5I_INVALID_HID : H5Dopen2(file, object, H5P_DEFAULT);
     hid_t type = set >= 0 ? H5Dget_type(set) : H5I_INVALID_HID;
-    if (type < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0) {
+    if (!code && (type < 0 || H5Tget_class(type) != H5T_STRING || H5Tis_variable_str(type) > 0)) {
         code = error_set(EX_DATAERR, "%s: %s: want strings of fixed length", name, object);
     }
     size_t width = code ? 0 : H5Tget_size(type);

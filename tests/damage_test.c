@@ -250,6 +250,22 @@ static void damaged_header(void **state) {
     check_dataset();
 }
 
+/* A path that is cut could be that of another dataset. */
+static void long_path(void **state) {
+    (void)state;
+    char path[DATASET_PATH_MAX + 100];
+    struct dataset dataset;
+    for (size_t length = DATASET_PATH_MAX - 2; length < sizeof path; length++) {
+        size_t n = (size_t)snprintf(path, sizeof path, "%s", dir);
+        while (n < length) path[n++] = '/';
+        path[n] = '\0';
+        int code = dataset_open(path, &alone, &dataset);
+        assert_int_equal(code, length < DATASET_PATH_MAX ? 0 : EX_NOINPUT);
+        if (code) assert_non_null(strstr(error_message(), "at most 1023"));
+        dataset_close(&dataset);
+    }
+}
+
 /* A file without a seal, as another program or an older version writes it; one of a later version. */
 static void other_versions(void **state) {
     (void)state;
@@ -275,10 +291,9 @@ static void other_versions(void **state) {
 
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(damaged_checkpoint),
-        cmocka_unit_test(damaged_shard),
-        cmocka_unit_test(damaged_header),
-        cmocka_unit_test(other_versions),
+        cmocka_unit_test(damaged_checkpoint), cmocka_unit_test(damaged_shard),
+        cmocka_unit_test(damaged_header),     cmocka_unit_test(other_versions),
+        cmocka_unit_test(long_path),
     };
     comm_start(&argc, &argv);
     int failed = cmocka_run_group_tests(tests, set_up, tear_down);
