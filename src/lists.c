@@ -83,7 +83,8 @@ static void write_string(FILE *file, const char *text, size_t length) {
     for (size_t i = 0, n; i < length; i += n ? n : 1) {
         n = utf8_length(text + i, length - i);
         if (n == 0 || (unsigned char)text[i] < 0x20) {
-            fprintf(file, "\\u%04x", (unsigned char)text[i]);
+            /* a byte that is not UTF-8: as Python's surrogateescape has it */
+            fprintf(file, "\\u%04x", (n ? 0 : 0xdc00) + (unsigned char)text[i]);
         } else {
             if (text[i] == '"' || text[i] == '\\') fputc('\\', file);
             fwrite(text + i, 1, n, file);

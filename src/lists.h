@@ -2,10 +2,11 @@
  *
  * CSV     user,rank,item,score,source: a row an item
  * JSON    a line a user: {"user":"...","source":"model","items":["...",...],"scores":[...]}. Bytes of an id
- *         that are not UTF-8 are written as the characters U+0080 .. U+00FF.
- * HDF5    attributes format "vaecf-lists", format_version 1, score; /indptr int64 [users + 1] and /item
- * int32, /score float32: user u's list is [indptr[u], indptr[u + 1]); /source uint8 [users] (0 model, 1
- *         popularity); /user_id strings [users]; /items/id strings: the catalogue, which /item counts from 0
+ *         that are not UTF-8 are written as the lone surrogates U+DC80 .. U+DCFF, so that ids that differ
+ * stay different; in Python s.encode("utf-8", "surrogateescape") gives the bytes back. HDF5    attributes
+ * format "vaecf-lists", format_version 1, score; /indptr int64 [users + 1] and /item int32, /score float32:
+ * user u's list is [indptr[u], indptr[u + 1]); /source uint8 [users] (0 model, 1 popularity); /user_id
+ * strings [users]; /items/id strings: the catalogue, which /item counts from 0
  *
  * Written as output.h tells: a file is there whole or not at all. */
 #ifndef VAECF_LISTS_H

@@ -75,9 +75,37 @@ static void test_json(void **state) {
     assert_content(path,
                    "{\"user\":\"zoe\",\"source\":\"model\",\"items\":[\"na\xc3\xafve\",\"a,b\",\"say "
                    "\\\"x\\\"\"],\"scores\":[1.5,0.25,-3]}\n"
-                   "{\"user\":\"J\\u00ff \\\"\\u000a\\\\,\",\"source\":\"popularity\",\"items\":[\"a,b\"],"
+                   "{\"user\":\"J\\udcff \\\"\\u000a\\\\,\",\"source\":\"popularity\",\"items\":[\"a,b\"],"
                    "\"scores\":[0.25]}\n"
                    "{\"user\":\"none\",\"source\":\"model\",\"items\":[],\"scores\":[]}\n");
+}
+
+/* What is not UTF-8 stays apart from what is, and from each other: a byte is a surrogate. */
+static void test_json_bytes(void **state) {
+    (void)state;
+    static const struct {
+        const char *id, *json;
+    } cases[] = {{"\xff", "\\udcff"},
+                 {"\xc3\xbf", "\xc3\xbf"}, /* U+00FF */
+                 {"\x80\xc3", "\\udc80\\udcc3"},
+                 {"\xc0\x80", "\\udcc0\\udc80"}, /* overlong */
+                 {"\xe0\x80\xaf", "\\udce0\\udc80\\udcaf"},
+                 {"\xed\xb3\xbf", "\\udced\\udcb3\\udcbf"},            /* U+DCFF itself */
+                 {"\xf4\x90\x80\x80", "\\udcf4\\udc90\\udc80\\udc80"}, /* U+110000 */
+                 {"\xf4\x8f\xbf\xbf", "\xf4\x8f\xbf\xbf"},
+                 {"\xed\x9f\xbf\xee\x80\x80", "\xed\x9f\xbf\xee\x80\x80"},
+                 {"\x7f\x1f", "\x7f\\u001f"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char path[300], want[200];
+        struct lists *lists;
+        snprintf(path, sizeof path, "%s/bytes.jsonl", dir);
+        assert_int_equal(lists_open(path, LISTS_JSON, &catalogue, "logit", &lists), 0);
+        assert_int_equal(lists_add(lists, cases[i].id, strlen(cases[i].id), LISTS_MODEL, NULL, NULL, 0), 0);
+        assert_int_equal(lists_close(lists, 1), 0);
+        snprintf(want, sizeof want, "{\"user\":\"%s\",\"source\":\"model\",\"items\":[],\"scores\":[]}\n",
+                 cases[i].json);
+        assert_content(path, want);
+    }
 }
 
 static void test_hdf5(void **state) {
@@ -173,8 +201,8 @@ static void test_failures(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_csv),  cmocka_unit_test(test_json),     cmocka_unit_test(test_hdf5),
-        cmocka_unit_test(test_many), cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_csv),  cmocka_unit_test(test_json), cmocka_unit_test(test_json_bytes),
+        cmocka_unit_test(test_hdf5), cmocka_unit_test(test_many), cmocka_unit_test(test_failures),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
