@@ -1,5 +1,5 @@
 /* See scratch.h. */
-#define _GNU_SOURCE /* O_TMPFILE */
+#define _GNU_SOURCE /* O_TMPFILE, mkostemp */
 #include "scratch.h"
 
 #include <errno.h>
@@ -34,15 +34,28 @@ static int fail(const struct scratch *s, const char *what) {
 
 static int open_file(struct scratch *s) {
     int file = -1;
+    if (!*s->dir) { /* with a slash behind it would be the root */
+        errno = ENOENT;
+        return fail(s, "create");
+    }
 #ifdef O_TMPFILE
-    file = open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    do {
+        file = open(s->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    } while (file < 0 && errno == EINTR);
 #endif
     if (file < 0) { /* a file system that does not know this */
-        char name[4096];
-        snprintf(name, sizeof name, "%s/vaecf-XXXXXX", s->dir);
-        file = mkstemp(name);
-        if (file < 0) return fail(s, "create");
-        unlink(name);
+        static const char name[] = "/vaecf-XXXXXX";
+        size_t bytes = strlen(s->dir) + sizeof name;
+        char *path = malloc(bytes);
+        if (!path) return error_memory("a temporary file's name", bytes);
+        do {
+            snprintf(path, bytes, "%s%s", s->dir, name);
+            file = mkostemp(path, O_CLOEXEC);
+        } while (file < 0 && errno == EINTR);
+        int code = file < 0 ? fail(s, "create") : 0;
+        if (file >= 0) unlink(path);
+        free(path);
+        if (code) return code;
     }
     s->file_plus_1 = file + 1;
     return 0;
@@ -63,6 +76,7 @@ int scratch_write(const struct scratch *s, const void *data, size_t bytes, int64
     for (const char *from = data; bytes;) {
         ssize_t n = pwrite(s->file_plus_1 - 1, from, bytes, at);
         if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = ENOSPC;
         if (n <= 0) return fail(s, "write");
         from += n;
         at += n;
@@ -75,6 +89,7 @@ int scratch_read(const struct scratch *s, void *data, size_t bytes, int64_t at) 
     for (char *to = data; bytes;) {
         ssize_t n = pread(s->file_plus_1 - 1, to, bytes, at);
         if (n < 0 && errno == EINTR) continue;
+        if (n == 0) errno = EIO; /* it became shorter */
         if (n <= 0) return fail(s, "read");
         to += n;
         at += n;

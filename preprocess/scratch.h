@@ -11,7 +11,7 @@
 #include <stdint.h>
 
 struct scratch {
-    const char *dir; /* where the file goes */
+    const char *dir; /* where the file goes; "" is none */
     int64_t budget;  /* bytes of memory */
     int64_t used;    /* of it */
     int64_t size;    /* of the file */

@@ -2,21 +2,26 @@
 #include "stream.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdbool.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
 
+#include "errno_code.h"
 #include "error.h"
+#include "scratch.h"
 
 enum { INPUT_SIZE = 1 << 18 };
 
 struct stream {
     char *name;
-    FILE *file;
+    int file;         /* descriptor */
+    bool is_standard; /* input, which is not ours to close */
+    bool ended;       /* it was read to its end */
     enum { PLAIN, GZIP, ZSTD } kind;
     size_t used, filled; /* input[used .. filled) is still to be decompressed */
     int64_t size, done;  /* of the file, 0 if it is none; bytes read */
@@ -26,14 +31,30 @@ struct stream {
     unsigned char input[INPUT_SIZE];
 };
 
+/* Reads up to size bytes, fewer only at the end of the file. A signal ends it if it is to end the program. */
+static int read_file(struct stream *s, unsigned char *to, size_t size, size_t *got) {
+    *got = 0;
+    while (*got < size && !s->ended) {
+        ssize_t n = read(s->file, to + *got, size - *got);
+        if (n < 0 && errno == EINTR) {
+            int code = stop_check();
+            if (code) return code;
+            continue;
+        }
+        if (n < 0) {
+            return error_set(errno_code(errno, EX_IOERR), "%s: cannot read: %s", s->name, strerror(errno));
+        }
+        s->ended = n == 0;
+        s->done += n;
+        *got += (size_t)n;
+    }
+    return 0;
+}
+
 /* Reads the next input; filled is 0 at the end of the file. */
 static int fill(struct stream *s) {
-    errno = 0;
     s->used = 0;
-    s->filled = fread(s->input, 1, sizeof s->input, s->file);
-    s->done += (int64_t)s->filled;
-    if (ferror(s->file)) return error_set(EX_IOERR, "%s: cannot read: %s", s->name, strerror(errno));
-    return 0;
+    return read_file(s, s->input, sizeof s->input, &s->filled);
 }
 
 static int detect(struct stream *s) {
@@ -50,6 +71,17 @@ static int detect(struct stream *s) {
     return 0;
 }
 
+/* Waits for whoever writes to a pipe. */
+static int open_file(const char *path, int *file) {
+    while ((*file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)) < 0) {
+        int code = errno == EINTR ? stop_check()
+                                  : error_set(errno_code(errno, EX_NOINPUT), "%s: cannot open: %s", path,
+                                              strerror(errno));
+        if (code) return code;
+    }
+    return 0;
+}
+
 int stream_open(const char *path, struct stream **stream) {
     int code = 0;
     bool standard = strcmp(path, "-") == 0;
@@ -57,17 +89,16 @@ int stream_open(const char *path, struct stream **stream) {
     *stream = NULL;
     struct stream *s = calloc(1, sizeof *s);
     if (!s) return error_memory("a file's buffer", sizeof *s);
+    s->is_standard = standard;
+    s->file = standard ? STDIN_FILENO : -1;
     s->name = strdup(standard ? "standard input" : path);
     if (!s->name) {
         code = error_memory("a file's name", strlen(path));
         goto cleanup;
     }
-    s->file = standard ? stdin : fopen(path, "rb");
-    if (!s->file) {
-        code = error_set(EX_NOINPUT, "%s: cannot open: %s", path, strerror(errno));
-        goto cleanup;
-    }
-    bool known = fstat(fileno(s->file), &status) == 0;
+    if (!standard) code = open_file(path, &s->file);
+    if (code) goto cleanup;
+    bool known = fstat(s->file, &status) == 0;
     if (known && S_ISREG(status.st_mode)) s->size = status.st_size;
     if (known && S_ISDIR(status.st_mode)) {
         code = error_set(EX_NOINPUT, "%s: is a directory; give the file in it", s->name);
@@ -93,12 +124,9 @@ static int read_plain(struct stream *s, unsigned char *data, size_t size, size_t
     s->used += n;
     *got += n;
     if (s->used < s->filled || !s->filled) return 0;
-    errno = 0;
-    n = fread(data + *got, 1, size - *got, s->file); /* without the detour */
-    s->done += (int64_t)n;
+    int code = read_file(s, data + *got, size - *got, &n); /* without the detour */
     *got += n;
-    if (ferror(s->file)) return error_set(EX_IOERR, "%s: cannot read: %s", s->name, strerror(errno));
-    return 0;
+    return code;
 }
 
 static int read_gzip(struct stream *s, unsigned char *data, size_t size, size_t *got) {
@@ -157,13 +185,14 @@ int stream_read(struct stream *s, void *data, size_t size, size_t *got) {
 
 bool stream_is_plain(const struct stream *s, int64_t *size) {
     *size = s->size;
-    return s->kind == PLAIN && s->size > 0 && s->file != stdin;
+    return s->kind == PLAIN && s->size > 0 && !s->is_standard;
 }
 
 int stream_seek(struct stream *s, int64_t offset) {
     s->used = s->filled = 0;
     s->done = offset;
-    if (fseeko(s->file, offset, SEEK_SET) == 0) return 0;
+    s->ended = false;
+    if (lseek(s->file, offset, SEEK_SET) >= 0) return 0;
     return error_set(EX_IOERR, "%s: cannot seek: %s", s->name, strerror(errno));
 }
 
@@ -178,8 +207,8 @@ const char *stream_name(const struct stream *s) {
 
 double stream_fraction(const struct stream *s) {
     struct stat status;
-    off_t at = ftello(s->file);
-    if (at < 0 || fstat(fileno(s->file), &status) || !S_ISREG(status.st_mode)) return -1;
+    off_t at = lseek(s->file, 0, SEEK_CUR);
+    if (at < 0 || fstat(s->file, &status) || !S_ISREG(status.st_mode)) return -1;
     return status.st_size > 0 ? (double)at / (double)status.st_size : 1;
 }
 
@@ -187,7 +216,7 @@ void stream_close(struct stream *s) {
     if (!s) return;
     if (s->kind == GZIP) inflateEnd(&s->gzip);
     ZSTD_freeDStream(s->zstd);
-    if (s->file && s->file != stdin) fclose(s->file);
+    if (s->file >= 0 && !s->is_standard) close(s->file);
     free(s->name);
     free(s);
 }

@@ -10,7 +10,8 @@
 
 struct stream;
 
-/* Opens a file, "-" for standard input. EX_NOINPUT if there is none or it may not be read. */
+/* Opens a file, "-" for standard input. EX_NOINPUT if there is none or it may not be read; EX_TEMPFAIL if a
+ * signal came (scratch.h) while it waited for a pipe, then or in stream_read. */
 int stream_open(const char *path, struct stream **stream);
 
 /* Up to size decompressed bytes; *got < size only at the end. EX_IOERR if the file cannot be read, EX_DATAERR

@@ -8,6 +8,7 @@
 
 #include "checkpoint.h"
 #include "csv.h"
+#include "errno_code.h"
 #include "error.h"
 
 const char *catalogue_id(const struct catalogue *c, int64_t i, size_t *length) {
@@ -46,7 +47,9 @@ void catalogue_free(struct catalogue *c) {
 
 int catalogue_mark(const struct catalogue *c, const char *path, uint8_t *marks, int64_t *unknown) {
     FILE *file = fopen(path, "r");
-    if (!file) return error_set(EX_NOINPUT, "%s: cannot open: %s", path, strerror(errno));
+    if (!file) {
+        return error_set(errno_code(errno, EX_NOINPUT), "%s: cannot open: %s", path, strerror(errno));
+    }
     char *line = NULL;
     size_t room = 0;
     int64_t known = 0;
@@ -61,8 +64,9 @@ int catalogue_mark(const struct catalogue *c, const char *path, uint8_t *marks, 
         *unknown += item < 0;
     }
     int code = 0;
-    if (ferror(file)) {
-        code = error_set(EX_IOERR, "%s: cannot read: %s", path, strerror(errno));
+    if (!feof(file)) { /* without memory for a line there is no ferror */
+        code = error_set(errno_code(errno, errno == EISDIR ? EX_NOINPUT : EX_IOERR), "%s: cannot read: %s",
+                         path, strerror(errno));
     } else if (!known) {
         code = error_set(EX_DATAERR, "%s: has no item of the model's catalogue; want an id a line", path);
     }
