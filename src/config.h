@@ -89,7 +89,8 @@ void config_defaults(struct config *config);
 
 /* Defaults, then the file (NULL: none), then each of the n_sets texts "train.epochs=50" in turn, then the
  * checks of what must fit together. EX_NOINPUT, EX_CONFIG; a bad --set is EX_USAGE if it has no '=' and
- * EX_CONFIG otherwise. */
+ * EX_CONFIG otherwise. A path in a --set is what stands there, or is refused: what YAML would leave out of it
+ * (blanks around it, a # behind a blank) has to be in quotes. */
 int config_load(const char *path, const char *const *sets, int n_sets, struct config *config);
 
 /* The same from YAML text in memory; `name` stands for the file in messages. Used for a checkpoint's text. */

@@ -160,7 +160,7 @@ static void check_back(const struct config *c, const char *from) {
 /* A path by --set: it is this very one, or it is refused by the name of its key. Returns whether it passed.
  */
 static int check_set_path(const char *path) {
-    char set[3 * CONFIG_PATH_MAX], quoted[2 * CONFIG_PATH_MAX];
+    char set[3 * CONFIG_PATH_MAX], quoted[2 * CONFIG_PATH_MAX + 1];
     const char *sets[] = {"data.path=x", set};
     size_t n = 0;
     int passed[2];
