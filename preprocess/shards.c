@@ -14,6 +14,7 @@
 
 #include "comm.h"
 #include "dataset.h"
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 #include "h5.h"
@@ -365,8 +366,7 @@ static int make_unfinished(const char *name, const char *token, char unfinished[
         close(file);
         return 0;
     }
-    int is_disk = errno == ENOSPC || errno == EDQUOT || errno == EIO;
-    return error_set(is_disk ? EX_IOERR : EX_CANTCREAT, "%s: cannot create: %s", name, strerror(errno));
+    return error_set(errno_code(errno, EX_CANTCREAT), "%s: cannot create: %s", name, strerror(errno));
 }
 
 /* Gives a file its place. */

@@ -444,13 +444,12 @@ int checkpoint_list(const char *dir, int64_t **steps, int *n) {
 }
 
 int checkpoint_newest(const char *dir, char *path, int size, void (*warn)(const char *line)) {
-    struct checkpoint_info info;
     int64_t *steps;
     int n, found = 0, code = checkpoint_list(dir, &steps, &n);
     for (int i = 0; i < n && !code && !found; i++) {
         char line[1200];
         checkpoint_path(dir, steps[i], path, size);
-        code = checkpoint_read_info(path, &info);
+        code = h5_check_seal(path);
         found = !code;
         if (code != EX_DATAERR) continue; /* a disk that cannot be read is no damage */
         code = 0;

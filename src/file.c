@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "errno_code.h"
 #include "error.h"
 #include "output.h"
 
@@ -22,8 +23,7 @@ static int make_one(const char *name, int *made) {
     }
     int reason = errno;
     if (reason == EEXIST || (stat(name, &status) == 0 && S_ISDIR(status.st_mode))) return 0;
-    int is_disk = reason == ENOSPC || reason == EDQUOT || reason == EIO;
-    return error_set(is_disk ? EX_IOERR : EX_CANTCREAT, "%s: cannot make the directory: %s", name,
+    return error_set(errno_code(reason, EX_CANTCREAT), "%s: cannot make the directory: %s", name,
                      strerror(reason));
 }
 

@@ -88,7 +88,7 @@ static int fail(int code, hid_t file, const char *object, const char *what) {
     return fail_because(code, EX_IOERR, name, object, what, &reason);
 }
 
-static int fail_writing(hid_t file, const char *object) {
+int h5_fail_writing(hid_t file, const char *object) {
     return fail(EX_IOERR, file, object, "cannot write");
 }
 
@@ -419,9 +419,9 @@ int h5_make_group(hid_t file, const char *path) {
     hid_t create = timeless(H5P_GROUP_CREATE), group = H5I_INVALID_HID;
     int code = 0;
     if (create < 0 || (group = H5Gcreate2(file, path, H5P_DEFAULT, create, H5P_DEFAULT)) < 0) {
-        code = fail_writing(file, path);
+        code = h5_fail_writing(file, path);
     }
-    if (group >= 0 && H5Gclose(group) < 0) code = fail_writing(file, path);
+    if (group >= 0 && H5Gclose(group) < 0) code = h5_fail_writing(file, path);
     if (create >= 0) H5Pclose(create);
     return code;
 }
@@ -432,7 +432,7 @@ static int make_parents(hid_t file, const char *path) {
     for (const char *end = path + 1; (end = strchr(end, '/')); end++) {
         snprintf(parent, sizeof parent, "%.*s", (int)(end - path), path);
         htri_t exists = H5Lexists(file, parent, H5P_DEFAULT);
-        int code = exists < 0 ? fail_writing(file, parent) : exists ? 0 : h5_make_group(file, parent);
+        int code = exists < 0 ? h5_fail_writing(file, parent) : exists ? 0 : h5_make_group(file, parent);
         if (code) return code;
     }
     return 0;
@@ -450,7 +450,7 @@ static int make_set(hid_t file, const char *path, hid_t type, int rank, const hs
     if ((space = H5Screate_simple(rank, dims, NULL)) < 0 ||
         (create = chunked(dims[0] ? rank : 0, chunk, deflate)) < 0 ||
         (*set = H5Dcreate2(file, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT)) < 0) {
-        code = fail_writing(file, path);
+        code = h5_fail_writing(file, path);
     }
     if (create >= 0) H5Pclose(create);
     if (space >= 0) H5Sclose(space);
@@ -467,9 +467,9 @@ int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t col
     int code = make_set(file, path, type, cols ? 2 : 1, dims, chunk, deflate, &set);
     if (code) return code;
     if (rows && data && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
-        code = fail_writing(file, path);
+        code = h5_fail_writing(file, path);
     }
-    if (H5Dclose(set) < 0 && !code) code = fail_writing(file, path);
+    if (H5Dclose(set) < 0 && !code) code = h5_fail_writing(file, path);
     return code;
 }
 
@@ -487,7 +487,7 @@ static int move_rows(hid_t file, const char *path, hid_t set, hid_t type, int64_
              (from ? H5Dwrite(set, type, in_memory, in_file, H5P_DEFAULT, from)
                    : H5Dread(set, type, in_memory, in_file, H5P_DEFAULT, to)) < 0;
     int code = !failed ? 0
-               : from  ? fail_writing(file, path)
+               : from  ? h5_fail_writing(file, path)
                        : fail(EX_DATAERR, file, path, "damaged or of another type");
     if (in_memory >= 0) H5Sclose(in_memory);
     if (in_file >= 0) H5Sclose(in_file);
@@ -496,9 +496,9 @@ static int move_rows(hid_t file, const char *path, hid_t set, hid_t type, int64_
 
 int h5_write_rows(hid_t file, const char *path, hid_t type, int64_t first, int64_t count, const void *data) {
     hid_t set = H5Dopen2(file, path, H5P_DEFAULT);
-    if (set < 0) return fail_writing(file, path);
+    if (set < 0) return h5_fail_writing(file, path);
     int code = move_rows(file, path, set, type, first, count, NULL, data);
-    if (H5Dclose(set) < 0 && !code) code = fail_writing(file, path);
+    if (H5Dclose(set) < 0 && !code) code = h5_fail_writing(file, path);
     return code;
 }
 
@@ -517,7 +517,7 @@ int h5_write_piece(hid_t file, hid_t set, hid_t type, int64_t first, int64_t cou
 }
 
 int h5_end(hid_t file, hid_t set) {
-    return H5Dclose(set) < 0 ? fail_writing(file, "") : 0;
+    return H5Dclose(set) < 0 ? h5_fail_writing(file, "") : 0;
 }
 
 /* Opens a dataset of one or two dimensions. */
@@ -592,7 +592,7 @@ static hid_t string_type(size_t width, H5T_str_t padding) {
 
 int h5_write_strings(hid_t file, const char *path, int64_t count, size_t width, const char *text) {
     hid_t type = string_type(width, H5T_STR_NULLPAD);
-    if (type < 0) return fail_writing(file, path);
+    if (type < 0) return h5_fail_writing(file, path);
     int code = h5_write(file, path, type, count, 0, text, 1);
     H5Tclose(type);
     return code;

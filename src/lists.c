@@ -111,11 +111,6 @@ static void add_json(struct lists *l, const char *user, size_t length, enum list
 
 /* ---- HDF5 ---- */
 
-static int fail_h5(const struct lists *l, const char *object) {
-    H5Eclear2(H5E_DEFAULT);
-    return error_set(EX_IOERR, "%s: %s: cannot write", l->path, object);
-}
-
 static int column_open(struct lists *l, struct column *c, const char *path, hid_t type) {
     hsize_t none = 0, unlimited = H5S_UNLIMITED, chunk = PIECE;
     c->path = path;
@@ -128,9 +123,10 @@ static int column_open(struct lists *l, struct column *c, const char *path, hid_
     H5Pset_fletcher32(create);
     H5Pset_obj_track_times(create, 0); /* the same lists are the same file */
     c->set = H5Dcreate2(l->h5, path, type, space, H5P_DEFAULT, create, H5P_DEFAULT);
+    int code = c->set < 0 ? h5_fail_writing(l->h5, path) : 0;
     H5Pclose(create);
     H5Sclose(space);
-    return c->set < 0 ? fail_h5(l, path) : 0;
+    return code;
 }
 
 static int column_flush(const struct lists *l, struct column *c) {
@@ -140,11 +136,12 @@ static int column_flush(const struct lists *l, struct column *c) {
     hid_t in_file = H5Dget_space(c->set), in_memory = H5Screate_simple(1, &count, NULL);
     failed = failed || H5Sselect_hyperslab(in_file, H5S_SELECT_SET, &start, NULL, &count, NULL) < 0 ||
              H5Dwrite(c->set, c->type, in_memory, in_file, H5P_DEFAULT, c->piece) < 0;
+    int code = failed ? h5_fail_writing(l->h5, c->path) : 0;
     H5Sclose(in_memory);
     H5Sclose(in_file);
     c->written += c->n;
     c->n = 0;
-    return failed ? fail_h5(l, c->path) : 0;
+    return code;
 }
 
 static int column_add(const struct lists *l, struct column *c, const void *value) {
@@ -221,7 +218,7 @@ static int close_h5(struct lists *l, int keep) {
     for (int c = 0; c < COLUMNS; c++) {
         if (keep && !code) code = column_flush(l, &l->column[c]);
         if (l->column[c].set > 0 && H5Dclose(l->column[c].set) < 0 && !code) {
-            code = fail_h5(l, l->column[c].path);
+            code = h5_fail_writing(l->h5, l->column[c].path);
         }
         free(l->column[c].piece);
     }

@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 
@@ -283,8 +284,7 @@ static void lock_path(const char *dir, int64_t number, char path[FILE_NAME_SIZE 
 }
 
 static int fail_file(const struct lock *lock, int reason) {
-    int is_disk = reason == ENOSPC || reason == EDQUOT || reason == EIO;
-    return error_set(is_disk ? EX_IOERR : EX_CANTCREAT, "%s: cannot write: %s", lock->path, strerror(reason));
+    return error_set(errno_code(reason, EX_CANTCREAT), "%s: cannot write: %s", lock->path, strerror(reason));
 }
 
 /* Makes the file; -1 if there is one. */

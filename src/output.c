@@ -16,6 +16,7 @@
 #include <zlib.h>
 #include <zstd.h>
 
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 
@@ -98,11 +99,7 @@ int output_is_left(const char *name, const char *path) {
 /* ---- the descriptor ---- */
 
 static int fail(const struct output *o, const char *what, int reason) {
-    int is_disk = reason == ENOSPC || reason == EDQUOT || reason == EIO || reason == EFBIG;
-    int code = is_disk                                                    ? EX_IOERR
-               : reason == ENOMEM || reason == EMFILE || reason == ENFILE ? EX_OSERR
-                                                                          : EX_CANTCREAT;
-    return error_set(code, "%s: cannot %s: %s", o->shown, what, strerror(reason));
+    return error_set(errno_code(reason, EX_CANTCREAT), "%s: cannot %s: %s", o->shown, what, strerror(reason));
 }
 
 static int fail_writing(const struct output *o, int reason) {

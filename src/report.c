@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 #include "output.h"
@@ -31,7 +32,8 @@ int report_metrics(const struct config *config, struct metric metric[REPORT_METR
 
 static int open_file(const char *path, const char *mode, FILE **file) {
     *file = fopen(path, mode);
-    return *file ? 0 : error_set(EX_CANTCREAT, "%s: cannot write: %s", path, strerror(errno));
+    return *file ? 0
+                 : error_set(errno_code(errno, EX_CANTCREAT), "%s: cannot write: %s", path, strerror(errno));
 }
 
 static int write_config(const struct config *config) {

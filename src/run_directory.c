@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 #include "output.h"
@@ -143,7 +144,8 @@ static int make_aside(const struct run_directory *run, char path[PATH_SIZE]) {
         if (mkdir(checkpoints, 0777)) break;
         return 0;
     }
-    return error_set(EX_CANTCREAT, "%s: cannot make the directory: %s", path, strerror(errno));
+    return error_set(errno_code(errno, EX_CANTCREAT), "%s: cannot make the directory: %s", path,
+                     strerror(errno));
 }
 
 /* Sets aside what comes after a step: -1 for all. */
