@@ -3,7 +3,8 @@
 #
 # Settings, by environment:
 #   VAECF_HOME     folder with bin/ and jobs/, if it is not the one that the script was submitted from
-#   VAECF_LAUNCH   srun, mpirun, or other words that start the ranks: "mpiexec --cpu-bind depth --depth 8"
+#   VAECF_LAUNCH   srun, mpirun, or other words that start the ranks: "mpiexec --cpu-bind depth --depth 8"; they have to pass
+#                  VAECF_JOB and VAECF_START on (Open MPI: -x VAECF_JOB -x VAECF_START)
 #   VAECF_BIND     none: leave it to the system on which cores the ranks run
 #   VAECF_MAX_RESTARTS   how often a job goes on by itself after it was stopped (20)
 # jobs/site.sh, if you write one, is read first: `module load openmpi hdf5`, export UCX_..., what your site wants.
@@ -30,6 +31,13 @@ done
 command -v vaecf-train >/dev/null ||
     fail 66 "no vaecf-train in $(dirname "$jobs")/bin or on the PATH: run make there, or set VAECF_HOME"
 
+# identify JOB: tells the ranks which job this is, and which start of it. By these two the lock that a lost node left in a run
+# directory is known to be of an earlier start of this job, and is taken over.
+identify() {
+    export VAECF_JOB=$1 VAECF_START
+    VAECF_START=$(uname -n).$$.$(date +%s)
+}
+
 # place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it.
 place() {
     nodes=$1 ranks=$2 threads=$3
@@ -51,42 +59,55 @@ place() {
         if [ -n "${PBS_NODEFILE:-}" ] && [ -z "${SLURM_JOB_ID:-}" ]; then launch+=(--hostfile "$PBS_NODEFILE"); fi
         if ! mpirun --version 2>&1 | grep -qiE 'open ?mpi|prrte'; then
             export I_MPI_PIN_DOMAIN=omp # Intel MPI: as many cores a rank as threads
-        elif [ "${VAECF_BIND:-}" = none ]; then
-            launch+=(--bind-to none)
-        elif [ $((ranks % nodes)) = 0 ]; then
-            launch+=(--map-by "ppr:$((ranks / nodes)):node:PE=$threads" --bind-to core)
+        else # Open MPI, which takes no other variable than these along to other nodes
+            launch+=(-x VAECF_JOB -x VAECF_START)
+            if [ "${VAECF_BIND:-}" = none ]; then
+                launch+=(--bind-to none)
+            elif [ $((ranks % nodes)) = 0 ]; then
+                launch+=(--map-by "ppr:$((ranks / nodes)):node:PE=$threads" --bind-to core)
+            fi
         fi
         ;;
     *) read -ra launch <<<"$how" ;;
     esac
 }
 
-# A signal to this script is remembered in `told`, and passed on while a command runs.
-told=
-trap 'told=USR1' USR1
-trap 'told=TERM' TERM
+# A signal to this script is remembered in `told`, and passed on to the command that runs: as SIGUSR1, at which the ranks
+# save and exit 75 (mpirun would kill them on SIGTERM).
+told='' child='' again=''
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
+# pass_on SIGNAL: and again every ten seconds: a launcher that still starts its ranks loses the first one.
+pass_on() {
+    told=${1:-$told}
+    if [ -z "$told" ] || [ -z "$child" ] || [ -n "$again" ]; then return; fi
+    while kill -USR1 "$child"; do sleep 10; done >/dev/null 2>&1 &
+    again=$!
+}
 
-# start COMMAND...: runs it and returns its exit code. SIGUSR1 and SIGTERM reach it as SIGUSR1: the ranks save and exit
-# 75. (mpirun would kill them on SIGTERM.)
+# start COMMAND...: runs it and returns its exit code; 75, and `began` stays empty, if a signal came before.
 start() {
+    local status
+    began=
     printf '%q ' "$@" && echo
     if [ -n "$told" ]; then return 75; fi
+    began=yes
     "$@" &
-    local child=$! status
-    trap 'told=USR1; kill -USR1 $child 2>/dev/null' USR1
-    trap 'told=TERM; kill -USR1 $child 2>/dev/null' TERM
-    wait $child
+    child=$!
+    pass_on "$told" # one that came before the child was known
+    wait "$child"
     status=$?
-    while [ -n "$told" ] && kill -0 $child 2>/dev/null; do wait $child; done # a signal ended the wait, not the command
+    while [ -n "$told" ] && kill -0 "$child" 2>/dev/null; do wait "$child"; done # a signal ended the wait, not the command
     if [ -n "$told" ]; then
-        wait $child
+        wait "$child"
         status=$?
         say "SIG$told came and was passed on; exit code $status"
         # it came before the program listened: nothing is lost
         if [ $status = $((128 + $(kill -l USR1))) ]; then status=75; fi
     fi
-    trap 'told=USR1' USR1
-    trap 'told=TERM' TERM
+    child=
+    if [ -n "$again" ]; then kill "$again" 2>/dev/null; fi
+    again=
     return $status
 }
 
@@ -113,27 +134,56 @@ evaluate() {
 
 # sweep SLOT SLOTS RESTARTED FILE OPTION...: trains the runs SLOT, SLOT + SLOTS, ... of a sweep (SLOTS = 0: that one
 # alone), each in its own directory; RUN/exit-code tells vaecf-collect how it ended. A failed run does not keep the
-# others from their turn; a job that went on by itself (RESTARTED > 0) leaves it as it is. Returns 75 if stopped, else
-# the last failure.
+# others from their turn; a job that went on by itself (RESTARTED > 0) leaves it as it is, and every job one that another
+# job trains. Returns 75 if stopped, else the last failure.
 sweep() {
-    local k=$1 step=$2 restarted=$3 file=$4 directories code status=0
+    local k=$1 step=$2 restarted=$3 file=$4 list directories run code before status=0
     shift 4
-    mapfile -t directories < <(vaecf-sweep "$file" --prepare "$@")
-    if [ ${#directories[@]} = 0 ]; then return 78; fi # vaecf-sweep has said why
+    list=$(vaecf-sweep "$file" --prepare "$@") || return
+    mapfile -t directories <<<"$list"
     if [ "$step" = 0 ]; then step=${#directories[@]}; fi
     if [ "$k" -ge ${#directories[@]} ]; then echo "nothing to do: $file has runs 0 to $((${#directories[@]} - 1))"; fi
     for (( ; k < ${#directories[@]}; k += step)); do
-        code=$(cat "${directories[k]}/exit-code" 2>/dev/null)
+        run=${directories[k]}
+        code=$(cat "$run/exit-code" 2>/dev/null)
+        if ! [[ $code =~ ^[0-9]+$ ]]; then code=; fi
         if [ "$restarted" = 0 ] || [ "${code:-75}" = 75 ]; then
-            say "run $k of ${#directories[@]}: ${directories[k]}"
-            rm -f "${directories[k]}/exit-code"
-            ranks vaecf-train --config "${directories[k]}/config.yaml" "$@" --resume auto
+            say "run $k of ${#directories[@]}: $run"
+            before=$(version "$run/exit-code")
+            ranks vaecf-train --config "$run/config.yaml" "$@" --resume auto
             code=$?
-            echo $code >"${directories[k]}/exit-code"
+            if [ -z "$began" ]; then return 75; fi
+            if [ "$code" = 73 ] && is_taken "$run" "$before"; then
+                say "run $k: another job trains this run: left alone"
+                continue
+            fi
+            # Under its name the file is whole at every moment. One that a refused run found stays.
+            if [ "$code" != 73 ] || [ ! -e "$run/exit-code" ]; then
+                echo "$code" >"$run/exit-code.$VAECF_START" && mv -f "$run/exit-code.$VAECF_START" "$run/exit-code"
+            fi
             say "run $k: exit code $code"
         fi
         if [ "$code" = 75 ]; then return 75; fi
         if [ "$code" != 0 ]; then status=$code; fi
     done
     return "$status"
+}
+version() { stat -c '%i %y' "$1" 2>/dev/null; } # of a file: another one has another
+
+# is_taken RUN BEFORE: RUN was refused with 73: does another job train it, or has it ended meanwhile? BEFORE is the version
+# of its exit-code when it was begun. The other job leaves its exit code some moments after the lock.
+is_taken() {
+    local lock now
+    for _ in 1 2 3 4 5; do
+        for lock in "$1"/lock-*; do
+            if [ -e "$lock" ]; then return 0; fi
+        done
+        now=$(version "$1/exit-code")
+        if [ -n "$now" ]; then
+            if [ "$now" != "$2" ] || [ "$(cat "$1/exit-code")" = 0 ]; then return 0; fi
+            return 1 # the program did not get as far as to remove it
+        fi
+        sleep 1
+    done
+    return 1
 }

@@ -22,6 +22,7 @@ cat >"$tmp/fake/mpirun" <<'E'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4"; exit; fi
 echo "$(basename "$0") $* threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started"
+echo "$VAECF_JOB $VAECF_START" >>"$TMP_LOG/identity"
 case $SCRIPT in
 until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
     for _ in $(seq 200); do sleep 0.05; done; exit 70 ;;
@@ -66,16 +67,21 @@ check "complete: status 0" [ "$status" = 0 ]
 check "srun with pmix, the configuration and the settings" \
     has "srun --mpi=pmix --kill-on-bad-exit=1 --cpus-per-task=3 --cpu-bind=cores $PROJECT/jobs/rank.sh vaecf-train --config my.yaml --set train.epochs=5 --resume auto threads=3" started
 check "not requeued" lacks requeue requeued
+SLURM_RESTART_COUNT=1 run
+SLURM_ARRAY_JOB_ID=5 SLURM_ARRAY_TASK_ID=2 SLURM_CLUSTER_NAME=big VAECF_JOB=old VAECF_START=old run
+check "the ranks know the job, with its array's task and cluster" \
+    [ "$(cut -d' ' -f1 "$tmp/identity" | paste -sd' ')" = "7 7 5_2@big" ]
+check "and each start has another name" [ "$(cut -d' ' -f2 "$tmp/identity" | sort -u | grep -vc '^old')" = 3 ]
 
 PLUGINS=none run
 check "mpirun where srun has no pmix, a configuration by default" \
-    has "mpirun -n 4 --map-by ppr:2:node:PE=3 --bind-to core $PROJECT/jobs/rank.sh vaecf-train --config $PROJECT/jobs/configs/ml-20m.yaml --resume auto" started
+    has "mpirun -n 4 -x VAECF_JOB -x VAECF_START --map-by ppr:2:node:PE=3 --bind-to core $PROJECT/jobs/rank.sh vaecf-train --config $PROJECT/jobs/configs/ml-20m.yaml --resume auto" started
 
 VAECF_LAUNCH="mpiexec --depth 3" VAECF_HOME=$PROJECT run
 check "other words start the ranks" has "mpiexec --depth 3 " started
 
 VAECF_LAUNCH=mpirun VAECF_BIND=none run
-check "mpirun unbound" has "mpirun -n 4 --bind-to none " started
+check "mpirun unbound" has "mpirun -n 4 -x VAECF_JOB -x VAECF_START --bind-to none " started
 
 # shellcheck disable=SC2016
 echo 'echo "site $EMPTY"' >"$PROJECT/jobs/site.sh"
@@ -115,6 +121,44 @@ touch "$tmp/requeued"
 SCRIPT=until-usr1 bash -c 'echo $$ >"$1"; exec bash "$2"' - "$tmp/pid" "$tmp/a project/jobs/slurm/train.sh" >"$tmp/out" 2>&1
 check "USR1 reaches the program" has told started
 check "and the job goes back into the queue" has "requeue 7" requeued
+
+# A signal before any of the commands that start the program and wait for it; also to a program that is deaf at first, as
+# a launcher is that still starts its ranks.
+cat >"$tmp/program" <<'E'
+if [ "$1" = 1 ]; then trap "" USR1 && /bin/sleep 0.1; fi
+trap "exit 75" USR1
+for _ in {1..100}; do /bin/sleep 0.05; done
+exit 70
+E
+cat >"$tmp/signal.sh" <<'E'
+# signal.sh N DEAF: SIGUSR1 before the Nth command of `start`; tells what became of the program, and which command it was
+. "$PROJECT/jobs/common.sh" >/dev/null
+n=0 came=none
+before() { # before N
+    if [ $BASHPID != $$ ] || [[ " ${FUNCNAME[*]:1} " != *" start "* ]] || ((++n != $1)); then return; fi
+    came=$BASH_COMMAND
+    kill -USR1 $$
+}
+set -T
+wanted=$1
+trap 'before "$wanted"' DEBUG
+start bash "$TMP_LOG/program" "$2" >/dev/null
+status=$?
+trap - DEBUG
+echo "$status $came"
+E
+cat >"$tmp/fake/sleep" <<'E'
+#!/bin/bash
+if [ "$1" = 10 ]; then set -- 0.2; fi
+exec /bin/sleep "$@"
+E
+: >"$tmp/out"
+for ((n = 1; n < 60; n++)); do
+    for deaf in 0 1; do timeout 60 bash "$tmp/signal.sh" $n $deaf >>"$tmp/out" 2>&1; done
+    if has ' wait ' out; then break; fi
+done
+check "a signal at any moment of a start stops the program" [ "$(grep -c '^75 ' "$tmp/out")" = $((n * 2)) ]
+check "also the moment when it runs but is not known yet" has '75 child=$!' out
 
 chmod -x "$tmp/a project/bin/vaecf-train"
 run

@@ -19,7 +19,16 @@ cat >"$project/bin/vaecf-train" <<'E'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "vaecf-train 0" && exit; fi
 echo "vaecf-train $* threads=$OMP_NUM_THREADS pwd=$PWD" >>"$TMP_LOG/started"
+echo "$VAECF_JOB $VAECF_START" >"$TMP_LOG/identity"
+[ "$1" != --config ] || run=$(dirname "$2")
+if [ -e "$run/exit-code" ]; then echo "found $(cat "$run/exit-code")" >>"$TMP_LOG/started"; fi
 case $SCRIPT in
+lock) # as the real one does
+    mkdir "$run/lock-1" 2>/dev/null || exit 73
+    if [ ! -e "$run/test.csv" ]; then rm -f "$run/exit-code"; sleep 0.$((RANDOM % 5)); echo "$VAECF_JOB" >>"$run/test.csv"; fi
+    rmdir "$run/lock-1" ;;
+locked) touch "$run/lock-1" && exit 73 ;;
+over) echo 70 >"$run/new" && mv "$run/new" "$run/exit-code" && exit 73 ;; # the other job's end
 until-usr1) trap 'exit 75' USR1; for _ in $(seq 300); do sleep 0.1; done; exit 70 ;;
 run-*) if [[ $* == *${SCRIPT%:*}/* ]]; then exit "${SCRIPT#*:}"; fi ;;
 *) exit "$SCRIPT" ;;
@@ -63,14 +72,16 @@ job train.sh VAECF_ARGS='my.yaml --set model.hidden=[600,200] --set output.path=
 check "complete: 0" [ "$status" = 0 ]
 check "in the directory of the submission, ncpus / mpiprocs threads, quoted arguments" has \
     "vaecf-train --config my.yaml --set model.hidden=[600,200] --set output.path=my run --resume auto threads=2 pwd=$project" started
-check "a rank for each line of PBS_NODEFILE" has "mpirun -n 6 --hostfile $tmp/nodes --map-by ppr:3:node:PE=2 --bind-to core" started
+check "a rank for each line of PBS_NODEFILE" has "mpirun -n 6 --hostfile $tmp/nodes -x VAECF_JOB -x VAECF_START --map-by ppr:3:node:PE=2 --bind-to core" started
 check "says where" has "job 12.server, start 1: 6 ranks of 2 threads on 2 nodes (n1,n2)" out
 check "nothing is submitted" [ ! -s "$tmp/queue" ]
 
 job train.sh SCRIPT=65
 check "a failure keeps its status and is not continued" [ "$status$(cat "$tmp/queue")" = 65 ]
 
-job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_ARGS='my.yaml --set model.hidden=[600,200]' VAECF_MAX_RESTARTS=5
+job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_ARGS='my.yaml --set model.hidden=[600,200]' VAECF_MAX_RESTARTS=5 \
+    VAECF_JOB=11.server VAECF_START=old
+check "the ranks know the job and its start, not those of the job that submitted it" grep -qE "^12.server $(uname -n)\\." "$tmp/identity"
 check "its own timer ahead of the limit: 75" [ "$status" = 75 ]
 check "submits its continuation with the same resources" has \
     "qsub <-N><my-name><-q><workq><-l><select=2:ncpus=6:mpiprocs=3:ngpus=3><-l><walltime=00:02:01><-v><VAECF_ARGS,VAECF_HOME,VAECF_MAX_RESTARTS,VAECF_RESTARTS><$project/jobs/pbs/train.sh>" queue
@@ -118,7 +129,46 @@ echo 70 >"$project/my sweep/run-0001/exit-code" && rm "$project/my sweep/run-000
 job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=1 VAECF_SLOTS=3 VAECF_RESTARTS=1
 check "which leaves failed runs as they are" [ "$status $(started)" = "70 4" ]
 job sweep.sh VAECF_ARGS=none.yaml VAECF_RUN=1
-check "no sweep file: 78 and the word of vaecf-sweep" has "none.yaml: No such file" out
+check "no sweep file: 66 and the word of vaecf-sweep" has "none.yaml: No such file" out
+check "as the job's exit code" [ "$status" = 66 ]
+sed 's/1, 2,/8, 2,/' "$project/sweep.yaml" >"$project/changed.yaml"
+job sweep.sh VAECF_ARGS=changed.yaml VAECF_RUN=1
+check "runs that cannot be made: 78, and nothing is trained" [ "$status$(cat "$tmp/started")" = 78 ]
+
+# ---- runs that other jobs train ----
+runs() { for k; do cat "$project/my sweep/run-000$k/exit-code" 2>/dev/null || echo -; done | paste -sd' '; }
+job sweep.sh "${array[@]}" SCRIPT=0
+job sweep.sh "${array[@]}" SCRIPT=70
+check "an exit code stays until the program removes it" [ "$(grep -c 'found 0' "$tmp/started")" = 2 ]
+rm "$project/my sweep/run-0001/exit-code"
+job sweep.sh "${array[@]}" SCRIPT=locked
+check "refused: left alone, no failure" [ "$status $(started) $(runs 1 4)" = "0 1 4 - 70" ]
+check "and said so" has "run 4: another job trains this run: left alone" out
+rm "$project/my sweep/"*/lock-1
+job sweep.sh "${array[@]}" SCRIPT=over
+check "refused, and the other job ended: its exit code stays" [ "$status $(started) $(runs 1 4)" = "0 1 4 70 70" ]
+job sweep.sh "${array[@]}" SCRIPT=73
+check "73 for another reason is a failure" [ "$status $(runs 1 4)" = "73 70 70" ]
+rm "$project/my sweep/run-0001/exit-code"
+job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=1 SCRIPT=73
+check "and stays as the exit code" [ "$status $(runs 1)" = "73 73" ]
+
+# the same sweep by two arrays at once
+rm -r "$project/my sweep"
+for slot in 0 1 2 3 4 5; do
+    mkdir "$tmp/two.$slot" && cp "$project/jobs/pbs/sweep.sh" "$tmp/two.$slot"
+    (cd "$tmp/home" && exec timeout 60 env -u SLURM_JOB_ID PATH="$tmp/fake:$PATH" TMP_LOG="$tmp/two.$slot" PBS_JOBID=$slot \
+        PBS_O_WORKDIR="$project" PBS_NODEFILE="$tmp/nodes" SCRIPT=lock WALLTIME=04:00:00 VAECF_ARGS=sweep.yaml \
+        VAECF_RUN=$((slot / 2)) VAECF_SLOTS=3 bash "$tmp/two.$slot/sweep.sh") >"$tmp/two.$slot/out" 2>&1 &
+    slots[slot]=$!
+done
+statuses=
+for slot in 0 1 2 3 4 5; do wait "${slots[slot]}"; statuses+=$?; done
+cat "$tmp"/two.*/out >"$tmp/out"
+check "a sweep submitted twice: both arrays end without a failure" [ "$statuses" = 000000 ]
+check "with every run complete" [ "$(runs 0 1 2 3 4 5 6)" = "0 0 0 0 0 0 0" ]
+check "each trained once" [ "$(cat "$project/my sweep/"*/test.csv | wc -l)" = 7 ]
+check "and nothing left behind" [ -z "$(find "$project/my sweep" -name 'exit-code.*' -o -name 'lock-*')" ]
 
 mkdir -p "$project/my run"
 # shellcheck disable=SC2016

@@ -32,6 +32,7 @@ fi
 ranks=$(wc -l <"$PBS_NODEFILE")
 cores=$(attribute Resource_List.ncpus)
 place "$(sort -u "$PBS_NODEFILE" | wc -l)" "$ranks" "${VAECF_THREADS:-$((${cores:-0} > ranks ? cores / ranks : 1))}"
+identify "$PBS_JOBID"
 describe "$PBS_JOBID" $((restarts + 1)) "$(sort -u "$PBS_NODEFILE" | paste -sd,)"
 
 # Ahead of the limit: SIGUSR1 to this script, which passes it on.
@@ -74,7 +75,8 @@ continue_or_exit() {
 -l Resource_List.walltime
 LIST
     export VAECF_RESTARTS=$((restarts + 1)) VAECF_HOME=${jobs%/jobs}
-    options+=(-v "$(compgen -v VAECF_ | paste -sd,)")
+    # but for what identify sets anew
+    options+=(-v "$(compgen -v VAECF_ | grep -vxE 'VAECF_(JOB|START)' | paste -sd,)")
     # shellcheck disable=SC2086  # VAECF_QSUB is words
     next=$(${VAECF_QSUB:-qsub} "${options[@]}" "$jobs/pbs/$2") || fail 75 "qsub did not take the continuation; submit it again: $next"
     say "stopped with a checkpoint; goes on as job $next"

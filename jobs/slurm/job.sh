@@ -5,6 +5,7 @@
 
 place "$SLURM_NNODES" "${SLURM_NTASKS:-1}" "${SLURM_CPUS_PER_TASK:-1}"
 id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+identify "$id${SLURM_CLUSTER_NAME:+@$SLURM_CLUSTER_NAME}" # clusters that share a file system count their jobs alike
 describe "$id" $((${SLURM_RESTART_COUNT:-0} + 1)) "$SLURM_JOB_NODELIST"
 
 # requeue_or_exit STATUS: 75 goes back into the queue, anything else is the job's exit code.
