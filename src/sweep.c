@@ -207,7 +207,12 @@ static int each_pair(struct sweep *s, yaml_document_t *document, const yaml_node
     return 0;
 }
 
+/* KEY=VALUE, or without a key the text as it is. */
 static int add_fixed(struct sweep *s, const char *text, const char *key) {
+    if (strlen(key) + strlen(text) + 2 > SET_SIZE) {
+        return error_set(EX_CONFIG, "%s: a setting that is longer than %d bytes: %.80s", s->path,
+                         SET_SIZE - 1, key[0] ? key : text);
+    }
     char(*more)[SET_SIZE] = realloc(s->fixed, (size_t)(s->n_fixed + 1) * sizeof *s->fixed);
     if (!more) return error_memory("the settings", sizeof *s->fixed);
     s->fixed = more;
@@ -416,21 +421,6 @@ static int print_run(const struct sweep *s, int64_t k, struct settings *settings
     return 0;
 }
 
-/* Puts a file where none is. Several jobs may do so at the same time: the first one's stays. */
-static int place_config(const char *path, const char *text) {
-    char temporary[CONFIG_PATH_MAX + 160], host[64] = "";
-    gethostname(host, sizeof host - 1);
-    snprintf(temporary, sizeof temporary, "%s.%s.%ld", path, host, (long)getpid());
-    FILE *file = fopen(temporary, "w");
-    if (!file) return error_set(EX_CANTCREAT, "%s: cannot create: %s", temporary, strerror(errno));
-    int failed = fputs(text, file) < 0;
-    failed |= fclose(file) != 0;
-    if (!failed && link(temporary, path) && errno != EEXIST) failed = 1;
-    int reason = errno;
-    unlink(temporary);
-    return failed ? error_set(EX_IOERR, "%s: cannot write: %s", path, strerror(reason)) : 0;
-}
-
 /* Is the run that is there the one that the file means? A changed sweep must not go on with the runs of
  * another. */
 static int check_there(const struct sweep *s, const char *path, const struct settings *settings) {
@@ -453,20 +443,31 @@ static int check_there(const struct sweep *s, const char *path, const struct set
     return 0;
 }
 
+/* Several jobs may prepare a sweep at the same time: they write the same text, each file at once, and which
+ * of them is the last makes no difference. Two sweeps that were given one output do: hence the second look.
+ */
 static int prepare(const struct sweep *s, struct settings *settings) {
     struct config config;
     char path[CONFIG_PATH_MAX + 64], directory[CONFIG_PATH_MAX + 32], text[CONFIG_TEXT_MAX];
-    int code = 0;
+    int code = 0, written = 0;
     for (int64_t k = 0; k < s->runs && !code; k++) code = run_config(s, k, settings, &config);
+    for (int look = 1; look <= 1 + written && !code; look++) {
+        for (int64_t k = 0; k < s->runs && !code; k++) {
+            code = run_config(s, k, settings, &config);
+            run_directory(s, k, directory);
+            snprintf(path, sizeof path, "%s/config.yaml", directory);
+            config_text(&config, text);
+            if (!code) code = file_make_directory(directory, NULL);
+            if (!code && access(path, F_OK)) {
+                code = file_write(path, text);
+                written = 1;
+            }
+            if (!code) code = check_there(s, path, settings);
+        }
+    }
     for (int64_t k = 0; k < s->runs && !code; k++) {
-        code = run_config(s, k, settings, &config);
         run_directory(s, k, directory);
-        snprintf(path, sizeof path, "%s/config.yaml", directory);
-        config_text(&config, text);
-        if (!code) code = file_make_directory(directory, NULL);
-        if (!code && access(path, F_OK)) code = place_config(path, text);
-        if (!code) code = check_there(s, path, settings);
-        if (!code) printf("%s\n", directory);
+        printf("%s\n", directory);
     }
     return code;
 }
