@@ -1,4 +1,5 @@
 /* vaecf-collect: the runs below a directory as one table: CSV, Markdown and LaTeX. */
+#include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <getopt.h>
@@ -13,6 +14,7 @@
 #include "file.h"
 #include "metrics.h"
 #include "program.h"
+#include "utf8.h"
 
 static const char program[] = "vaecf-collect";
 
@@ -29,7 +31,12 @@ static const char help[] =
     "the\n"
     "              seeds +- standard error\n"
     "  means.csv   those means\n"
-    "Status: complete; stopped (by a signal, by a limit, or running still); failed; missing (not begun).\n"
+    "Status: complete (exit-code, which the job scripts leave, says 0; without it, there is a test.csv); "
+    "stopped\n"
+    "(by a signal, by a limit, or running still); failed; missing (not begun). A name that a spreadsheet "
+    "would "
+    "take\n"
+    "for a formula is ./=name in the CSV files.\n"
     "\n"
     "  -o, --output DIR     where the files go (default: the first DIR)\n"
     "  -m, --metrics LIST   of test.csv\n"
@@ -74,8 +81,19 @@ struct collection {
 
 /* ---- reading a run ---- */
 
+/* 'it''s' in YAML is it's */
+static void unquote(char *text) {
+    char *to = text;
+    if (*text != '\'') return;
+    for (const char *from = text + 1; *from && (from[0] != '\'' || from[1] == '\''); from++) {
+        if (*from == '\'') from++;
+        *to++ = *from;
+    }
+    *to = '\0';
+}
+
 /* Cuts the YAML that config_text writes into keys and values. */
-static void cut_settings(struct collection *c, struct run *run) {
+static int cut_settings(struct collection *c, struct run *run) {
     char section[3][64] = {""};
     int n = 0;
     for (char *line = run->text, *next; line && *line; line = next) {
@@ -87,12 +105,15 @@ static void cut_settings(struct collection *c, struct run *run) {
         const char *above = depth ? section[depth - 1] : "";
         if (!*value) {
             snprintf(section[depth], sizeof section[depth], "%.30s%s%.30s", above, depth ? "." : "", name);
-        } else if (n < KEYS_MAX) {
-            snprintf(c->key[n], sizeof c->key[n], "%.30s%s%.30s", above, depth ? "." : "", name);
-            run->setting[n++] = value + 1;
+            continue;
         }
+        if (n == KEYS_MAX) return error_set(EX_SOFTWARE, "more than %d keys in a configuration", KEYS_MAX);
+        snprintf(c->key[n], sizeof c->key[n], "%.30s%s%.30s", above, depth ? "." : "", name);
+        unquote(value + 1);
+        run->setting[n++] = value + 1;
     }
     c->n_keys = n;
+    return 0;
 }
 
 /* The next field of a line of CSV without quotes; *line goes on behind it. */
@@ -101,43 +122,73 @@ static char *next_field(char **line) {
     return field ? field : (char *)"";
 }
 
+/* A field that is a number from end to end; else NAN. */
+static double number(const char *field) {
+    char *end;
+    double value = strtod(field, &end);
+    return end == field || *end ? NAN : value;
+}
+
 /* The column of a head line; -1 if it is not there. */
 static int find_column(const char *head, const char *name) {
-    char copy[1024], *rest = copy;
-    snprintf(copy, sizeof copy, "%s", head);
-    for (int i = 0; rest && *rest; i++) {
-        if (strcmp(next_field(&rest), name) == 0) return i;
+    for (int i = 0;; i++) {
+        size_t length = strcspn(head, ",\n");
+        if (length == strlen(name) && memcmp(head, name, length) == 0) return i;
+        if (head[length] != ',') return -1;
+        head += length + 1;
     }
-    return -1;
 }
 
-static FILE *open_in(const struct run *run, const char *name) {
-    char path[PATH_SIZE + 32];
-    snprintf(path, sizeof path, "%s/%s", run->path, name);
-    return fopen(path, "r");
+/* DIRECTORY/NAME. `code` if that is too long. */
+static int join(char path[PATH_SIZE], const char *directory, const char *name, int code) {
+    int length = snprintf(path, PATH_SIZE, "%s/%s", directory, name);
+    if (length < PATH_SIZE) return 0;
+    return error_set(code, "%.80s...: a path of %d bytes; want fewer than %d", path, length, PATH_SIZE);
 }
 
-static void read_metrics(struct run *run) {
-    char line[1024];
+/* *file is NULL if it is not there. */
+static int open_in(const struct run *run, const char *name, FILE **file) {
+    char path[PATH_SIZE];
+    int code = join(path, run->path, name, EX_NOINPUT);
+    if (code) return code;
+    *file = fopen(path, "r");
+    if (!*file && errno != ENOENT) return error_set(EX_NOINPUT, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int close_in(const struct run *run, const char *name, FILE *file) {
+    int code = ferror(file) ? error_set(EX_IOERR, "%s/%s: %s", run->path, name, strerror(errno)) : 0;
+    fclose(file);
+    return code;
+}
+
+static int read_metrics(struct run *run) {
+    char *line = NULL;
+    size_t room = 0;
     double users = 0, seconds = 0;
-    FILE *file = open_in(run, "metrics.csv");
-    if (!file) return;
-    if (fgets(line, sizeof line, file)) {
+    FILE *file;
+    int code = open_in(run, "metrics.csv", &file);
+    if (code || !file) return code;
+    if (getline(&line, &room, file) >= 0) {
         int chosen = find_column(line, run->metric), time = find_column(line, "seconds");
         int speed = find_column(line, "users_per_second");
-        while (fgets(line, sizeof line, file)) {
+        while (getline(&line, &room, file) >= 0) {
             char *rest = line, *field;
-            double value = NAN, s = 0, per_second = 0;
+            double epoch = NAN, value = NAN, s = NAN, per_second = NAN;
             if (!strchr(line, '\n')) break; /* being written */
             for (int i = 0; rest && *rest; i++) {
                 field = next_field(&rest);
-                if (i == 0) run->epochs = strtoll(field, NULL, 10);
-                if (i == time) s = strtod(field, NULL);
-                if (i == speed) per_second = strtod(field, NULL);
-                if (i == chosen && *field) value = strtod(field, NULL);
+                if (i == 0) epoch = number(field);
+                if (i == time) s = number(field);
+                if (i == speed) per_second = number(field);
+                if (i == chosen) value = number(field);
             }
-            users += s * per_second;
-            seconds += s;
+            if (!(epoch >= 1 && epoch <= 0x1p53)) continue; /* damaged */
+            run->epochs = (int64_t)epoch;
+            if (!isnan(s * per_second)) {
+                users += s * per_second;
+                seconds += s;
+            }
             if (value > run->validation || (isnan(run->validation) && !isnan(value))) {
                 run->validation = value;
                 run->best_epoch = run->epochs;
@@ -145,58 +196,71 @@ static void read_metrics(struct run *run) {
         }
     }
     if (seconds > 0) run->users_per_second = users / seconds;
-    fclose(file);
+    free(line);
+    return close_in(run, "metrics.csv", file);
 }
 
-static int read_test(const struct collection *c, struct run *run) {
-    char line[1024];
-    FILE *file = open_in(run, "test.csv");
-    if (!file) return 0;
-    while (fgets(line, sizeof line, file)) {
+static int read_test(const struct collection *c, struct run *run, int *is_tested) {
+    char *line = NULL;
+    size_t room = 0;
+    FILE *file;
+    int code = open_in(run, "test.csv", &file);
+    *is_tested = !code && file;
+    if (!*is_tested) return code;
+    while (getline(&line, &room, file) >= 0) {
         char *rest = line;
         next_field(&rest), next_field(&rest);
         const char *metric = next_field(&rest), *value = next_field(&rest), *error = next_field(&rest);
         for (int i = 0; i < c->n_test; i++) {
-            if (strcmp(c->test[i], metric) == 0) {
-                run->test[i] = (struct value){strtod(value, NULL), strtod(error, NULL)};
-            }
+            if (strcmp(c->test[i], metric) == 0) run->test[i] = (struct value){number(value), number(error)};
         }
     }
-    fclose(file);
-    return 1;
+    free(line);
+    return close_in(run, "test.csv", file);
 }
 
-static int is_there(const struct run *run, const char *name) {
-    FILE *file = open_in(run, name);
-    if (file) fclose(file);
-    return file != NULL;
+/* The job scripts leave it. A file that says something else, as after a full disk, is none. */
+static int read_exit_code(struct run *run) {
+    char text[8] = "";
+    FILE *file;
+    int code = open_in(run, "exit-code", &file);
+    run->exit_code = NO_EXIT_CODE;
+    if (code || !file) return code;
+    size_t n = fread(text, 1, sizeof text - 1, file), digits = strspn(text, "0123456789");
+    if (digits >= 1 && digits <= 3 && (n == digits || text[digits] == '\n') && atoi(text) <= 255) {
+        run->exit_code = atoi(text);
+    } else {
+        error_set(0, "%s/exit-code: is no whole number from 0 to 255; taken as not there", run->path);
+        fprintf(stderr, "%s: warning: %s\n", program, error_message());
+    }
+    return close_in(run, "exit-code", file);
 }
 
 static int read_run(struct collection *c, struct run *run) {
-    char path[PATH_SIZE + 32], text[32] = "";
+    char path[PATH_SIZE];
     struct config config;
-    snprintf(path, sizeof path, "%s/config.yaml", run->path);
-    int code = config_load(path, NULL, 0, &config);
+    FILE *log = NULL;
+    int is_tested = 0, code = join(path, run->path, "config.yaml", EX_NOINPUT);
+    if (!code) code = config_load(path, NULL, 0, &config);
     if (code) return code;
     config_text(&config, run->text);
-    cut_settings(c, run);
+    code = cut_settings(c, run);
     metric_name(config.train.early_stopping.metric, run->metric);
     run->validation = run->users_per_second = NAN;
     for (int i = 0; i < c->n_test; i++) run->test[i] = (struct value){NAN, NAN};
-    read_metrics(run);
-    int tested = read_test(c, run);
-    /* The job scripts leave the exit code. Without it: is there what the end of a run leaves? */
-    FILE *file = open_in(run, "exit-code");
-    run->exit_code = NO_EXIT_CODE;
-    if (file && fgets(text, sizeof text, file)) run->exit_code = atoi(text);
-    if (file) fclose(file);
+    if (!code) code = read_metrics(run);
+    if (!code) code = read_test(c, run, &is_tested);
+    if (!code) code = read_exit_code(run);
+    if (!code) code = open_in(run, "train.log", &log);
+    if (code) return code;
     if (run->exit_code > 0) {
         run->status = run->exit_code == EX_STOPPED ? STOPPED : FAILED;
-    } else if (run->exit_code == 0 || tested || (run->epochs > 0 && run->epochs >= config.train.epochs)) {
+    } else if (run->exit_code == 0 || is_tested) { /* the test is the last thing that a run does */
         run->status = COMPLETE;
     } else {
-        run->status = is_there(run, "train.log") ? STOPPED : MISSING;
+        run->status = log ? STOPPED : MISSING;
     }
+    if (log) fclose(log);
     return 0;
 }
 
@@ -208,29 +272,32 @@ static int add_run(struct collection *c, const char *path, const char *name) {
     c->run = more;
     more += c->n_runs++;
     memset(more, 0, sizeof *more);
-    snprintf(more->path, sizeof more->path, "%s", path);
+    snprintf(more->path, sizeof more->path, "%s", path); /* known to be shorter */
     snprintf(more->name, sizeof more->name, "%s", name);
     return 0;
 }
 
-static int has_config(const char *path) {
-    char name[PATH_SIZE + 32];
-    snprintf(name, sizeof name, "%s/config.yaml", path);
-    return access(name, F_OK) == 0;
+static int has_config(const char *directory, int *has) {
+    char path[PATH_SIZE];
+    int code = join(path, directory, "config.yaml", EX_NOINPUT);
+    *has = !code && access(path, F_OK) == 0;
+    return code;
 }
 
 /* The run directory itself, or those in it in the order of their names. */
 static int find_runs(struct collection *c, const char *directory, int is_only_one) {
     struct dirent **entry;
-    int code = 0, before = c->n_runs;
-    if (has_config(directory)) return add_run(c, directory, directory);
+    int is_run, before = c->n_runs, code = has_config(directory, &is_run);
+    if (code || is_run) return code ? code : add_run(c, directory, directory);
     int n = scandir(directory, &entry, NULL, alphasort);
     if (n < 0) return error_set(EX_NOINPUT, "%s: %s", directory, strerror(errno));
     for (int i = 0; i < n; i++) {
+        const char *name = entry[i]->d_name;
         char path[PATH_SIZE];
-        snprintf(path, sizeof path, "%s/%s", directory, entry[i]->d_name);
-        if (!code && entry[i]->d_name[0] != '.' && has_config(path)) {
-            code = add_run(c, path, is_only_one ? entry[i]->d_name : path);
+        if (!code && name[0] != '.') {
+            code = join(path, directory, name, EX_NOINPUT);
+            if (!code) code = has_config(path, &is_run);
+            if (!code && is_run) code = add_run(c, path, is_only_one ? name : path);
         }
         free(entry[i]);
     }
@@ -341,14 +408,25 @@ static int average(const struct collection *c, struct collection *means, double 
 
 /* ---- CSV ---- */
 
-static void put_field(FILE *out, const char *text) {
-    if (!strpbrk(text, ",\"\n")) {
-        fprintf(out, ",%s", text);
+/* Spreadsheets take a text that begins so for a formula. */
+static int is_formula(const char *text) {
+    return strchr("=+-@", text[0]) && text[0] && !isfinite(number(text));
+}
+
+static void put_text(FILE *out, const char *text) {
+    const char *before = is_formula(text) ? "./" : "";
+    if (!strpbrk(text, ",\"\n\r")) {
+        fprintf(out, "%s%s", before, text);
         return;
     }
-    fputs(",\"", out);
+    fprintf(out, "\"%s", before);
     for (; *text; text++) fprintf(out, "%s%c", *text == '"' ? "\"" : "", *text);
     fputc('"', out);
+}
+
+static void put_field(FILE *out, const char *text) {
+    fputc(',', out);
+    put_text(out, text);
 }
 
 static void put_number(FILE *out, const char *format, double value) {
@@ -383,16 +461,8 @@ static void write_runs(FILE *out, const struct collection *c) {
     put_test_head(out, c);
     for (int i = 0; i < c->n_runs; i++) {
         const struct run *run = &c->run[i];
-        char name[PATH_SIZE + 8], *text = NULL;
-        size_t size;
-        FILE *quoted = open_memstream(&text, &size);
-        if (quoted) {
-            put_field(quoted, run->name);
-            fclose(quoted);
-        }
-        snprintf(name, sizeof name, "%s", text ? text + 1 : run->name);
-        free(text);
-        fprintf(out, "%s,%s,", name, status_name[run->status]);
+        put_text(out, run->name);
+        fprintf(out, ",%s,", status_name[run->status]);
         if (run->exit_code != NO_EXIT_CODE) fprintf(out, "%d", run->exit_code);
         put_settings(out, c, run);
         fprintf(out, ",%lld", (long long)run->epochs);
@@ -426,16 +496,51 @@ struct style {
 static const struct style markdown = {"| ", " | ", " |\n", "**", "**", " ± ", "–", 0};
 static const struct style latex = {"", " & ", " \\\\\n", "\\textbf{", "}", "\\,$\\pm$\\,", "--", 1};
 
-static void put_text(FILE *out, const struct style *s, const char *text) {
-    for (; *text; text++) {
-        if (s->is_latex ? strchr("_#%&{}$", *text) != NULL : *text == '|') fputc('\\', out);
-        fputc(*text, out);
+/* Markdown means something by these; by _ not inside of a word. */
+static void put_markdown(FILE *out, char before, const char *text) {
+    int is_inside = isalnum((unsigned char)before) && isalnum((unsigned char)text[1]);
+    if (strchr("\\`*|<~&$", *text) || (*text == '_' && !is_inside) || (*text == ']' && text[1] == '(')) {
+        fputc('\\', out);
+    }
+    fputc(*text, out);
+}
+
+static void put_latex(FILE *out, const char *text) {
+    static const char *const word[] = {"\\textbackslash", "^textasciicircum", "~textasciitilde",
+                                       "<textless",       ">textgreater",     "|textbar"};
+    for (size_t i = 0; i < sizeof word / sizeof *word; i++) {
+        if (*text != word[i][0]) continue;
+        fprintf(out, "\\%s{}", word[i] + 1);
+        return;
+    }
+    fprintf(out, "%s%c", strchr("_#%&{}$", *text) ? "\\" : "", *text);
+    /* -- and the like would be one sign */
+    if (strchr("-'`?!", *text) && text[1] && strchr("-'`", text[1])) fputs("{}", out);
+}
+
+/* As it is to be read: a name may have any byte in it. */
+static void put_escaped(FILE *out, const struct style *s, const char *text) {
+    char before = ' ';
+    for (size_t n; *text; text += n) {
+        const unsigned char *c = (const unsigned char *)text;
+        n = utf8_length(text, strlen(text));
+        if (n == 0 || c[0] < ' ' || c[0] == 127 || (c[0] == 0xc2 && c[1] < 0xa0)) {
+            fputc('?', out);
+            n += n == 0;
+        } else if (n > 1) {
+            fwrite(text, 1, n, out);
+        } else if (s->is_latex) {
+            put_latex(out, text);
+        } else {
+            put_markdown(out, before, text);
+        }
+        before = *text;
     }
 }
 
 static void put_cell(FILE *out, const struct style *s, const char *text) {
     fputs(s->between, out);
-    put_text(out, s, text);
+    put_escaped(out, s, text);
 }
 
 static void put_value(FILE *out, const struct style *s, struct value value, int with_error) {
@@ -446,6 +551,15 @@ static void put_value(FILE *out, const struct style *s, struct value value, int 
     }
     fprintf(out, "%.4f", value.mean);
     if (with_error && !isnan(value.error)) fprintf(out, "%s%.4f", s->plus_minus, value.error);
+}
+
+static void put_whole(FILE *out, const struct style *s, double value) {
+    fputs(s->between, out);
+    if (isnan(value)) {
+        fputs(s->none, out);
+    } else {
+        fprintf(out, "%.0f", value);
+    }
 }
 
 /* A table of runs, or with errors of means. */
@@ -484,7 +598,9 @@ static void write_table(FILE *out, const struct style *s, const struct collectio
         int is_marked = i == c->best;
         fprintf(out, "%s%s", s->begin, is_marked ? s->bold : "");
         if (!errors) {
-            put_text(out, s, run->name);
+            if (s->is_latex && strchr("[*", run->name[0]))
+                fputs("{}", out); /* \\ would take it for its own */
+            put_escaped(out, s, run->name);
         } else {
             fprintf(out, "%d", run->n_complete);
             if (run->n_complete < run->n_seeds) fprintf(out, " of %d", run->n_seeds);
@@ -497,8 +613,7 @@ static void write_table(FILE *out, const struct style *s, const struct collectio
             snprintf(text, sizeof text, "%s", status_name[run->status]);
             if (run->status == FAILED) snprintf(text, sizeof text, "failed (%d)", run->exit_code);
             put_cell(out, s, text);
-            snprintf(text, sizeof text, "%lld", (long long)run->best_epoch);
-            put_cell(out, s, isnan(run->validation) ? s->none : text);
+            put_whole(out, s, isnan(run->validation) ? NAN : (double)run->best_epoch);
         }
         struct value validation = {run->validation, errors ? errors[i] : NAN};
         if (is_marked) {
@@ -508,8 +623,7 @@ static void write_table(FILE *out, const struct style *s, const struct collectio
             put_value(out, s, validation, 1);
         }
         for (int t = 0; t < c->n_test; t++) put_value(out, s, run->test[t], errors != NULL);
-        snprintf(text, sizeof text, "%.0f", run->users_per_second);
-        put_cell(out, s, isnan(run->users_per_second) ? s->none : text);
+        put_whole(out, s, run->users_per_second);
         fputs(s->end, out);
     }
     if (s->is_latex) fputs("\\bottomrule\n\\end{tabular}\n", out);
@@ -547,8 +661,10 @@ static void write_document(FILE *out, const struct style *s, const struct collec
 
 static int write_file(const char *directory, const char *name, const struct collection *c,
                       const struct means *means) {
-    char path[PATH_SIZE + 32], *text = NULL;
+    char path[PATH_SIZE], *text = NULL;
     size_t size;
+    int code = join(path, directory, name, EX_CANTCREAT);
+    if (code) return code;
     FILE *out = open_memstream(&text, &size);
     if (!out) return error_memory(name, 0);
     switch (name[strlen(name) - 1]) {
@@ -566,8 +682,7 @@ static int write_file(const char *directory, const char *name, const struct coll
         }
     }
     int failed = fclose(out);
-    snprintf(path, sizeof path, "%s/%s", directory, name);
-    int code = failed ? error_memory(name, 0) : file_write(path, text);
+    code = failed ? error_memory(name, 0) : file_write(path, text);
     if (!code && name[strlen(name) - 1] == 'd') fputs(text, stdout);
     free(text);
     return code;
@@ -600,7 +715,7 @@ static const struct option long_options[] = {
 
 struct options {
     const char *output;
-    char metrics[1024];
+    char *metrics;
     int help, version;
 };
 
@@ -612,7 +727,7 @@ static int parse(int argc, char **argv, struct options *o) {
             o->output = optarg;
             break;
         case 'm':
-            snprintf(o->metrics, sizeof o->metrics, "%s", optarg);
+            o->metrics = optarg;
             break;
         case 'h':
             o->help = 1;
@@ -640,7 +755,8 @@ static int choose_metrics(struct collection *c, char *list) {
 
 int main(int argc, char **argv) {
     program_start();
-    struct options o = {.metrics = "recall@20,recall@50,ndcg@100"};
+    char metrics[] = "recall@20,recall@50,ndcg@100";
+    struct options o = {.metrics = metrics};
     struct collection c = {0};
     int code = parse(argc, argv, &o);
     if (!code && o.help) fputs(help, stdout);

@@ -93,6 +93,104 @@ printf '3,30,1.0' >>"a sweep/run-0003/metrics.csv"
 "$bin/vaecf-collect" "a sweep" >out
 check "a row that is being written is none" grep -q '^run-0003,complete,,1,0.5,2,1,0.3,' "a sweep/runs.csv"
 
+
+# ---- what a run's files say ----
+mkdir cases
+# case_run NAME EXIT-CODE TEST: a run of two epochs, with these files if they are not "-"
+case_run() {
+    mkdir -p "cases/$1" && cp base.yaml "cases/$1/config.yaml" && cp "a sweep/run-0000/metrics.csv" "cases/$1" || exit 1
+    touch "cases/$1/train.log"
+    if [ "$2" != - ]; then printf '%b' "$2" >"cases/$1/exit-code"; fi
+    if [ "$3" != - ]; then printf 'split,users,metric,value,stderr\n%b' "$3" >"cases/$1/test.csv"; fi
+}
+case_run all-epochs - -
+case_run code-0 '0\n' -
+case_run code-0-bare '0' -
+case_run code-255 '255\n' 'test,50,mrr,0.5,0.02\n'
+case_run code-75-and-test '75\n' 'test,50,mrr,0.5,0.02\n'
+case_run tested - 'test,50,mrr,0.5,0.02\n'
+case_run no-test-users - ''
+case_run x-empty '' -
+case_run x-large '256\n' -
+case_run x-negative '-1\n' 'test,50,mrr,0.5,0.02\n'
+case_run x-two '0 1\n' -
+case_run x-word 'done\n' -
+case_run x-long '00000000000\n' -
+"$bin/vaecf-collect" cases -m mrr >out 2>err
+check "collects whatever the exit code says" [ $? = 0 ]
+cut -d, -f1-3 cases/runs.csv >table
+cat >want <<'E'
+run,status,exit_code
+all-epochs,stopped,
+code-0,complete,0
+code-0-bare,complete,0
+code-255,failed,255
+code-75-and-test,stopped,75
+no-test-users,complete,
+tested,complete,
+x-empty,stopped,
+x-large,stopped,
+x-long,stopped,
+x-negative,complete,
+x-two,stopped,
+x-word,stopped,
+E
+check "the status by exit code, else by the test table" diff want table
+check "a line for each exit code that is none" [ "$(grep -c '^vaecf-collect: warning: cases/x-[a-z]*/exit-code: ' err) $(wc -l <err)" = "6 6" ]
+
+rm -r cases/*
+case_run long - 'test,50,mrr,0.5,0.02\n'
+zeros=$(printf '0%.0s' {1..3000})
+sed -i "1!s/,2.000,/,2.$zeros,/" cases/long/metrics.csv
+sed -i "s/,0.5,/,$zeros.5,/" cases/long/test.csv
+case_run damaged - 'test,50,mrr,0.5x,0.02\n'
+printf 'x,y\n3,30,z,z,9,8,1,0.1,0.001,1,0,zzz,0.9,0.9\n' >>cases/damaged/metrics.csv
+"$bin/vaecf-collect" cases -m mrr >out
+check "long lines are not cut" grep -qx 'long,complete,,2,1,0.2,0.5,0.02,200.0' cases/runs.csv
+check "what is no number is none" grep -qx 'damaged,complete,,3,1,0.2,,0.02,200.0' cases/runs.csv
+
+# ---- names ----
+rm -r cases/*
+# shellcheck disable=SC2016  # a name is a name
+for name in '=1+1' '-x' '-5' '@x' 'a|b*c_d`e\f<g&h$i~j' 'x_' 'l^l~l\l#l%l{l}l--l' '[x](y)' $'t\tb\x01' 'é' $'\xff' 'a"b,c'; do
+    case_run "$name" 0 -
+done
+sed -i 's|data/x|=data|' cases/-x/config.yaml
+sed -i "s|data/x|\"it's, so\"|" cases/-5/config.yaml
+"$bin/vaecf-collect" cases >out 2>err
+check "collects runs of any name" [ "$?$(cat err)" = 0 ]
+cut -d, -f1-5 cases/runs.csv | LC_ALL=C sort >table
+LC_ALL=C sort >want <<'E'
+run,status,exit_code,data.path,epochs
+-5,complete,0,"it's, so"
+./-x,complete,0,./=data,2
+./=1+1,complete,0,data/x,2
+./@x,complete,0,data/x,2
+E
+check "in the CSV no name and no path is a formula, and numbers stay" diff want <(grep -E '^(run|\./|-)' table)
+check "a name with quotes" grep -q '^"a""b,c",complete,0,data/x,2,' cases/runs.csv
+while IFS= read -r cell; do
+    check "Markdown: $cell" grep -qF -- "| $cell |" cases/runs.md
+done <<'E'
+a\|b\*c_d\`e\\f\<g\&h\$i\~j
+x\_
+[x\](y)
+t?b?
+é
+?
+E
+while IFS= read -r cell; do
+    check "LaTeX: $cell" grep -qF -- "$cell & " cases/runs.tex
+done <<'E'
+a\textbar{}b*c\_d`e\textbackslash{}f\textless{}g\&h\$i\textasciitilde{}j
+l\textasciicircum{}l\textasciitilde{}l\textbackslash{}l\#l\%l\{l\}l-{}-l
+{}[x](y)
+t?b?
+é
+?
+E
+check "LaTeX: the sign for no value stays one" grep -qF ' & -- & ' cases/runs.tex
+
 fails() { # fails CODE PATTERN NAME ARGUMENT...
     "$bin/vaecf-collect" "${@:4}" >out 2>err
     local status=$?
@@ -104,6 +202,10 @@ fails 66 'empty: want a run directory' "no run" empty
 fails 66 'none: No such file' "no directory" none
 fails 64 '--metrics: ' "an unknown metric" "a sweep" --metrics recoil@20
 fails 64 'want a directory' "no argument"
+long=$(printf '/%.0s' {1..2100})
+fails 66 'a path of 21[0-9]+ bytes' "a directory with too long a path" "cases$long"
+fails 73 'a path of 21[0-9]+ bytes' "files with too long a path" cases --output "cases$long"
+fails 64 'metrics: ' "a list of metrics that is not cut" cases --metrics "recall@20,$(printf 'ndcg@%.0s' {1..300})"
 echo 'train: {epoch: 3}' >"a sweep/run-0000/config.yaml"
 fails 78 'run-0000/config.yaml:1: unknown key' "a damaged configuration" "a sweep"
 exit $failed
