@@ -3,7 +3,8 @@
 # space: preprocess -> train on 2 nodes x 2 ranks -> evaluate by dependency; a job that is preempted and one that meets
 # its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
 # 6 runs in 3 slots with a run that fails, is run again alone, and is collected. jobs/pbs/ by Slurm's qsub, as far as that
-# goes: it knows no -l select, and loses spaces in what -v carries.
+# goes: it knows no -l select, and loses spaces in what -v carries. At last a node is lost with a training on it, which
+# ends on the other one, with the same bytes.
 # plain build alone: that is what runs on the cluster
 # alone: it has time limits
 set -u
@@ -107,6 +108,10 @@ if [ -n "${ENDLESS:-}" ] && [[ "$*" == *--config* ]]; then
         until [ -s epochs ] || [ $SECONDS -ge 400 ]; do sleep 0.1; done
         set -- "$@" --set train.epochs="$(cat epochs)"
     fi
+fi
+# With PAUSED: the ranks of the first start stop in the middle, each by itself: once one has, the others wait for it.
+if [ -n "${PAUSED:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [[ "$*" == *--config* ]]; then
+    (until grep -qs '^2,' "$PAUSED/metrics.csv" || [ $SECONDS -ge 100 ]; do sleep 0.01; done && kill -STOP $$) &
 fi
 exec "$(dirname "$0")/real/vaecf-train" "$@"
 E
@@ -218,6 +223,46 @@ check "the failed run again, alone" [ "$(grep -c 'run . of 6' "$project/again.ou
 as_user bin/vaecf-collect "results/a sweep" >"$project/collected.md"
 check "collected: 6 complete runs" grep -q '^6 runs: 6 complete' "$project/collected.md"
 check "and means over 3 seeds" grep -qE '^3,3,0.001,0\.[0-9]+,' "$project/results/a sweep/means.csv"
+
+# ---- a node is lost in the middle of a training ----
+cat >"$project/lost.yaml" <<E
+data: {path: my data}
+model: {hidden: [16], latent: 8}
+train: {epochs: 30, batch_size: 8, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
+device: cpu
+output: {path: results/lost}
+E
+# shellcheck disable=SC2317  # called by wait_for
+are_stopped() {
+    local pid
+    for pid in $(pgrep -f "real/vaecf-train.*/lost.yaml"); do
+        if ! grep -q '^State:.T' "/proc/$pid/status"; then return 1; fi
+    done
+    grep -qs '^2,' "$project/results/lost/metrics.csv"
+}
+lost=$(PAUSED=results/lost submit --nodes=1 --ntasks-per-node=4 --output=lost.out \
+    "$project/jobs/slurm/train.sh" "$project/lost.yaml")
+wait_for "the second epoch of the training on a node that will be lost" are_stopped
+node=$(scontrol show job "$lost" | sed -n 's/^ *BatchHost=//p')
+tests/slurm/cluster.sh lose "$tmp" "$node"
+check "the node is lost in the middle" [ ! -e "$project/results/lost/test.csv" ]
+scontrol update "nodename=$node" state=down reason=lost
+# meanwhile the same from another directory, for with another output path the checkpoints would be others
+as_user mkdir alone
+as_user ln -s "../my data" "alone/my data"
+alone=$(submit --nodes=1 --ntasks-per-node=4 --chdir="$project/alone" --output="$project/alone.out" \
+    "$project/jobs/slurm/train.sh" "$project/lost.yaml")
+wait_for "the training of the lost node" over "$lost" "$alone"
+check "a job whose node was lost goes on by itself" state "$lost" COMPLETED
+check "and so ends the one beside it" state "$alone" COMPLETED
+check "it began on the lost node" log_has lost.out "start 1: 4 ranks of 1 threads on 1 nodes \($node\)"
+check "and went on" log_has lost.out 'going on from results/lost/checkpoints/step-'
+check "on another one" log_has lost.out "start 2: 4 ranks of 1 threads on 1 nodes \(vnode$((3 - ${node#vnode}))\)"
+newest=$(cd "$project/results/lost/checkpoints" && printf '%s\n' step-* | tail -n 1)
+for file in best.h5 test.csv "checkpoints/$newest"; do
+    check "$file: the same bytes as of a run that was left alone" cmp "$project/results/lost/$file" "$project/alone/results/lost/$file"
+done
+check "metrics.csv but for the columns of time" same lost ../alone/results/lost
 
 if [ $failed = 1 ]; then tail -n +1 "$project"/*.out; fi
 exit $failed

@@ -4,6 +4,7 @@
 # Slurm's qsub gives them. Needs root and Debian's slurmctld slurmd slurm-client munge.
 #
 #   tests/slurm/cluster.sh up DIR      DIR/env.sh is what a shell has to read to use it
+#   tests/slurm/cluster.sh lose DIR NODE   all that runs on it dies at once; the controller is not told
 #   tests/slurm/cluster.sh down DIR
 set -euo pipefail
 command=$1 dir=$2
@@ -183,8 +184,23 @@ down() {
     done
 }
 
+# lose NODE: its daemon and the steps first, so that none of them lives to tell of an end
+lose() {
+    local file pid parent steps=() tasks=()
+    for file in /proc/[0-9]*/environ; do
+        if ! grep -zqsx "SLURMD_NODENAME=$1" "$file" || ! grep -zqsx "SLURM_CONF=$SLURM_CONF" "$file"; then continue; fi
+        pid=${file//[^0-9]/}
+        tasks+=("$pid")
+        parent=$(sed -n 's/^PPid:\s*//p' "/proc/$pid/status" 2>/dev/null)
+        if [ "$(cat "/proc/${parent:-0}/comm" 2>/dev/null)" = slurmstepd ]; then steps+=("$parent"); fi
+    done
+    kill -KILL "$(pid_of "slurmd-$1")" "${steps[@]}" "${tasks[@]}" 2>/dev/null || true
+    for pid in "${tasks[@]}"; do until_true 10 gone "$pid"; done
+}
+
 case $command in
 up) up ;;
+lose) lose "$3" ;;
 down) down ;;
-*) echo "error: $command: want up or down" >&2 && exit 64 ;;
+*) echo "error: $command: want up, lose or down" >&2 && exit 64 ;;
 esac
