@@ -12,8 +12,9 @@
 
 #include "comm.h"
 
-/* Collective. Does nothing for one rank. Where no TCP connection to rank 0 can be made, rank 0 prints a
- * warning and nobody is watched. */
+/* Collective. Does nothing for one rank. Connects the ranks (star.h), which leaves no port open; where a rank
+ * cannot reach rank 0 by TCP, rank 0 prints a warning and nobody is watched. Watching begins when all are
+ * connected: a rank that is late here is waited for, as MPI waits. */
 void watchdog_start(const struct comm *comm);
 
 /* Not collective: this rank leaves in an orderly way, after its last collective operation. */
