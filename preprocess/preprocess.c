@@ -523,13 +523,10 @@ static int finish(const struct job *job) {
 }
 
 /* Was the program started by mpirun, srun or their like? MPI takes its time to start, and is not needed else.
- */
+ * PMIx tells no number of ranks in the environment. */
 static bool is_parallel(void) {
-    static const char *const names[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MPI_LOCALNRANKS"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        if (getenv(names[i])) return true;
-    }
-    return false;
+    int rank;
+    return comm_launched(&rank) > 1 || getenv("PMIX_RANK");
 }
 
 static void note(const char *line) {

@@ -28,6 +28,45 @@ enum { PIECE = 1 << 26 /* numbers of one MPI call */, MESSAGE_MAX = 1024 };
 #define COMM_REAL MPI_FLOAT
 #endif
 
+/* What launchers tell the ranks; the first whose variables are both there counts. Those of Slurm come last:
+ * they also come from the srun by which an mpirun started its daemons. SLURM_NTASKS is none of them: it is
+ * the allocation's, and so in every batch script. */
+static const struct {
+    const char *ranks, *rank;
+} launcher[] = {
+    {"OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"},
+    {"PMI_SIZE", "PMI_RANK"},
+    {"MPI_LOCALNRANKS", "MPI_LOCALRANKID"}, /* these two: on this machine alone */
+    {"PALS_LOCAL_SIZE", "PALS_RANKID"},
+    {"SLURM_STEP_NUM_TASKS", "SLURM_PROCID"},
+};
+
+int comm_launched(int *rank) {
+    for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) {
+        const char *ranks = getenv(launcher[i].ranks), *own = getenv(launcher[i].rank);
+        if (!ranks || !own) continue;
+        *rank = atoi(own);
+        return atoi(ranks);
+    }
+    *rank = 0;
+    return 1;
+}
+
+/* Each process is a world of its own, though a launcher started several. */
+static void refuse_singletons(void) {
+    int rank, ranks = comm_launched(&rank);
+    if (ranks <= 1) return;
+    if (rank == 0) {
+        fprintf(stderr,
+                "vaecf: error: %d processes were started, but MPI makes each a job of 1 rank: start them by "
+                "the mpirun of the MPI that vaecf was built with, or by srun --mpi=pmix if srun --mpi=list "
+                "has it\n",
+                ranks);
+    }
+    MPI_Finalize();
+    exit(EX_OSERR);
+}
+
 struct comm comm_start(int *argc, char ***argv) {
     struct comm comm = {.mpi = MPI_COMM_WORLD};
     int provided;
@@ -36,6 +75,7 @@ struct comm comm_start(int *argc, char ***argv) {
     LEAKS_OF_OTHERS(0);
     MPI_Comm_rank(comm.mpi, &comm.rank);
     MPI_Comm_size(comm.mpi, &comm.size);
+    if (comm.size == 1) refuse_singletons();
     watchdog_start(&comm);
     return comm;
 }

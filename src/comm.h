@@ -18,8 +18,13 @@ struct comm {
 };
 
 /* Starts MPI (with threads that only the main one speaks for) and the watchdog (watchdog.h), and returns the
- * world. */
+ * world. If a launcher started several ranks and MPI does not know of it, each would do all the work for
+ * itself, into the same files: then one line is printed and the process exits with EX_OSERR. */
 struct comm comm_start(int *argc, char ***argv);
+
+/* The number of ranks that mpirun, srun or their like have started, as they say in the environment, and which
+ * of them this is; 1 and 0 if nothing is said. Does not take MPI. Not collective. */
+int comm_launched(int *rank);
 
 /* This rank's number among those on the same machine, and how many they are. */
 void comm_machine(const struct comm *comm, int *rank, int *ranks);
