@@ -63,7 +63,7 @@ static void refuse_singletons(void) {
                 "has it\n",
                 ranks);
     }
-    MPI_Finalize();
+    comm_stop();
     exit(EX_OSERR);
 }
 
