@@ -196,17 +196,19 @@ static int is_predecessor(const struct writer *w, const struct writer *self) {
     return strtoll(w->start + n, NULL, 10) < strtoll(self->start + n, NULL, 10);
 }
 
-/* Has it been silent for long, and is while we watch? *seconds: since it was touched, by this clock. */
+/* Has it been silent for long, and is while we watch? 1 yes, 0 no, -1: it is gone. *seconds: since it was
+ * touched, by this clock. */
 static int is_silent(const char *path, const struct writer *w, double *seconds) {
     struct timespec first, now, again;
     clock_gettime(CLOCK_REALTIME, &now);
-    if (touched(path, &first)) return 0;
+    if (touched(path, &first)) return -1;
     *seconds = (double)(now.tv_sec - first.tv_sec) + 1e-9 * (double)(now.tv_nsec - first.tv_nsec);
     double limit = (double)(FRESH_TOUCHES * w->every);
     if (*seconds > -limit && *seconds < limit) return 0;
     for (int64_t i = 0; i < 5 * w->every; i++) { /* clocks of machines differ: only a touch is a proof */
         sleep_ms(500);
-        if (touched(path, &again)) return 0;
+        if (touched(path, &again)) return -1;
+        *seconds = 0;
         if (again.tv_sec != first.tv_sec || again.tv_nsec != first.tv_nsec) return 0;
     }
     return 1;
@@ -221,26 +223,31 @@ static void name_writer(const struct writer *w, char text[3 * WORD]) {
     }
 }
 
-/* 0: dead, with the line to tell; EX_CANTCREAT: alive; -1: it is gone meanwhile. */
-static int judge(const char *dir, const char *path, const struct writer *self, char line[TEXT_MAX]) {
-    char text[TEXT_MAX], who[3 * WORD], more[128] = "";
+/* 0: dead, with its text and the line to tell; EX_CANTCREAT: alive; -1: it is gone meanwhile. */
+static int judge(const char *dir, const char *path, const struct writer *self, char text[TEXT_MAX],
+                 char line[TEXT_MAX]) {
+    char who[3 * WORD], more[128] = "";
     struct writer w;
     int is_whole = 0;
+    text[0] = '\0';
     for (int i = 0; i < 50 * WRITE_SECONDS && !is_whole; i++) { /* it may be just being made */
         if (i) sleep_ms(20);
-        ssize_t n = read_small(path, text, sizeof text);
-        if (n < 0 && errno == ENOENT) return -1;
+        ssize_t n = read_small(path, text, TEXT_MAX);
+        if (n < 0 && (errno == ENOENT || errno == ESTALE)) return -1;
+        if (n < 0) return error_set(EX_CANTCREAT, "%s: cannot read: %s", path, strerror(errno));
         is_whole = n > 0 && read_text(text, &w) == 0;
     }
     if (!is_whole) w = (struct writer){.every = EVERY_SECONDS};
     name_writer(&w, who);
     int here = is_whole ? is_dead_here(&w, self) : -1;
     double seconds = -1;
-    const char *why = here == 1                       ? "is not there any more"
-                      : here == 0                     ? NULL
-                      : is_predecessor(&w, self)      ? "was an earlier start of this job"
-                      : is_silent(path, &w, &seconds) ? "has been silent for too long"
-                                                      : NULL;
+    int earlier = here < 0 && is_predecessor(&w, self);
+    int silent = here < 0 && !earlier ? is_silent(path, &w, &seconds) : 0;
+    if (silent < 0) return -1;
+    const char *why = here == 1 ? "is not there any more"
+                      : earlier ? "was an earlier start of this job"
+                      : silent  ? "has been silent for too long"
+                                : NULL;
     if (why) {
         snprintf(line, TEXT_MAX, "%s: %s, which wrote there, %s: its place is taken over", dir, who, why);
         return 0;
@@ -309,30 +316,36 @@ static int make(struct lock *lock) {
     return code;
 }
 
+/* Does a lock file still say this? */
+static int says(const char *path, const char *text) {
+    char again[TEXT_MAX];
+    return read_small(path, again, sizeof again) >= 0 && strcmp(again, text) == 0;
+}
+
 /* Gives up a lock of ours. */
 static void unmake(struct lock *lock) {
     if (lock->file < 0) return;
-    if (!lock_check(lock)) unlink(lock->path);
+    if (says(lock->path, lock->text)) unlink(lock->path);
     close(lock->file);
     lock->file = -1;
 }
 
 /* One try: 0 it is ours; -1 try again. */
 static int try(struct lock *lock, const struct writer *self, void (*note)(const char *line)) {
-    char other[FILE_NAME_SIZE + 32], line[TEXT_MAX];
+    char other[FILE_NAME_SIZE + 32], text[TEXT_MAX], line[TEXT_MAX];
     int64_t dead, now;
     int code = find_highest(lock->dir, 0, &dead);
     if (code) return code;
     lock_path(lock->dir, dead, other);
-    if (dead) code = judge(lock->dir, other, self, line);
+    if (dead) code = judge(lock->dir, other, self, text, line);
     if (code) return code;
     lock_path(lock->dir, dead + 1, lock->path);
     code = make(lock);
     if (code) return code;
     /* Between our look and the making, others may have come and gone. All make first and look then: of two,
-     * at least one sees the other. */
+     * at least one sees the other. The dead one's number may be that of a new lock by now. */
     code = find_highest(lock->dir, dead + 1, &now);
-    if (!code && now != dead) code = -1;
+    if (!code && (now != dead || (dead && !says(other, text)))) code = -1;
     if (code) {
         unmake(lock);
         return code;
