@@ -42,7 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash \
+.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts \
     fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
@@ -55,6 +55,7 @@ help:
 	@echo "make test-suite      the plain tests alone;  make test-suite TESTS='config cli' some of them"
 	@echo "make test-asan       the tests with ASan and UBSan alone"
 	@echo "make test-valgrind   a small run under valgrind"
+	@echo "make test-starts     two starts at once on one directory, ROUNDS (100) times"
 	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
 	@echo "make bench-gpu       training and recommending on a GPU, kernel by kernel, beside PyTorch (PYTHON=), into results/gpu/"
@@ -254,6 +255,11 @@ KILLS ?= 200
 test-crash: all
 	@BIN=$(BIN) BUILD=$(BUILD) KILLS=$(KILLS) TEST_TIMEOUT=86400 tests/run.sh crash
 	@cat $(BUILD)/logs/crash.sh.log
+
+ROUNDS ?= 100
+test-starts: all
+	@BIN=$(BIN) BUILD=$(BUILD) ROUNDS=$(ROUNDS) TEST_TIMEOUT=86400 tests/run.sh starts
+	@cat $(BUILD)/logs/starts.sh.log
 
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
