@@ -42,7 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts \
+.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts test-faults \
     fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
@@ -61,6 +61,7 @@ help:
 	@echo "make bench-gpu       training and recommending on a GPU, kernel by kernel, beside PyTorch (PYTHON=), into results/gpu/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
+	@echo "make test-faults     fails the N-th allocation, read, write, ... of every program, for every N, into results/faults.md (an hour)"
 	@echo "make bench-accuracy  every model on DATA='ml-100k ml-1m debian gowalla', into results/accuracy.md (hours)"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
@@ -260,6 +261,15 @@ ROUNDS ?= 100
 test-starts: all
 	@BIN=$(BIN) BUILD=$(BUILD) ROUNDS=$(ROUNDS) TEST_TIMEOUT=86400 tests/run.sh starts
 	@cat $(BUILD)/logs/starts.sh.log
+
+# The library that lets calls fail; made where it can be.
+FAULTS := $(if $(findstring x86_64-linux,$(shell $(CC) -dumpmachine)),$(BUILD)/tests/faults/faults.so)
+tests: $(FAULTS)
+$(BUILD)/tests/faults/faults.so: tests/faults/faults.c
+	@mkdir -p $(@D)
+	$(call say,CC $@)$(CC) -std=gnu11 -g -O2 $(WARNINGS) -fPIC -shared -o $@ $< -ldl
+test-faults: all $(FAULTS)
+	@BIN=$(BIN) BUILD=$(BUILD) TABLE=results/faults.md tests/faults/loop.sh
 
 # for any processor: valgrind does not know the newest instructions
 test-valgrind:
