@@ -1,14 +1,17 @@
-/* A library to preload that lets one call of a program fail: the N-th of its kind. For x86-64 Linux; see
- * loop.sh.
+/* A library to preload that lets one call of a program fail: the N-th of its kind. For x86-64 Linux; loop.sh
+ * uses it. By environment variables:
  *
- *   FAULT_KIND     malloc (calls of the program itself and of libyaml, libz and libzstd), or a system call on
- * a path below FAULT_PREFIX: open read write fsync rename close mkdir unlink list (a directory) truncate;
- *                  "record" fails nothing, and copies each file that is renamed to FAULT_RECORD/1, 2, ...
- *   FAULT_N        which call, from 1
- *   FAULT_ERROR    EIO, ENOSPC, ENOMEM, EINTR, EMFILE; short: half of the bytes; with a + (ENOSPC+): also all
- * later ones FAULT_PREFIX   an absolute path without symbolic links FAULT_RANK     the MPI rank that it
- * happens on (0) FAULT_FIRED    a file outside of the prefix that tells, once it has happened: the call and
- * its path, then the callers as offsets into the program, for addr2line
+ * FAULT_KIND: malloc (calls of the program itself and of libyaml, libz and libzstd); or a system call about
+ *     a file below FAULT_PREFIX: open, read, write, fsync, rename, close, mkdir, unlink, list (a directory),
+ *     truncate; or record, which fails nothing: it copies each file that is renamed to FAULT_RECORD/1, 2, ...
+ *     and writes how many calls of each kind there were to FAULT_RECORD/counts
+ * FAULT_N: which call, from 1
+ * FAULT_ERROR: EIO, ENOSPC, ENOMEM, EINTR, EMFILE; short: half of the bytes; with a + (ENOSPC+): and all
+ *     later calls
+ * FAULT_PREFIX: an absolute path without symbolic links
+ * FAULT_RANK: the MPI rank that it happens on (0)
+ * FAULT_FIRED: a file outside of the prefix that tells, once it has happened: the call and its path, then the
+ *     callers as offsets into the program, for addr2line
  *
  * malloc and its kin are interposed. System calls are trapped by a seccomp filter: stdio's and HDF5's do not
  * pass through symbols that could be. The filter traps those made from libc's text as it is mapped here; so
@@ -28,7 +31,6 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stddef.h>
-
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -76,7 +78,7 @@ static struct {
     int n_texts;
     uintptr_t base, libc_begin, libc_end;
 } fault;
-static atomic_long calls, records;
+static atomic_long calls, records, count[RECORD];
 static atomic_int is_told;
 
 /* ---- telling ---- */
@@ -132,9 +134,10 @@ static atomic_int is_inside_mpi;
 
 static int refuse(void *caller) {
     uintptr_t at = (uintptr_t)caller;
-    if (fault.kind != MALLOC || is_inside_mpi) return 0;
+    if ((fault.kind != MALLOC && fault.kind != RECORD) || is_inside_mpi) return 0;
     for (int i = 0; i < fault.n_texts; i++) {
         if (at < fault.text[i].begin || at >= fault.text[i].end) continue;
+        if (fault.kind == RECORD) return atomic_fetch_add(&count[MALLOC], 1) < 0;
         if (!is_due(i ? "(library)" : "(program)")) return 0;
         errno = fault.error;
         return 1;
@@ -265,9 +268,10 @@ static long perform(long number, const long a[6]) {
     char path[PATH_MAX], copy[PATH_MAX + 32];
     int i = 0;
     while (i < N_CALLS && call_kind[i].number != number) i++;
-    if (i < N_CALLS && fault.kind == RECORD && call_kind[i].kind == RENAME && find_path(i, a, path)) {
-        snprintf(copy, sizeof copy, "%s/%ld", fault.record, atomic_fetch_add(&records, 1) + 1);
-        copy_file(path, copy);
+    if (i < N_CALLS && fault.kind == RECORD && find_path(i, a, path)) {
+        atomic_fetch_add(&count[call_kind[i].kind], 1);
+        snprintf(copy, sizeof copy, "%s/%ld", fault.record, atomic_load(&records) + 1);
+        if (call_kind[i].kind == RENAME) copy_file(path, copy), atomic_fetch_add(&records, 1);
     }
     if (i < N_CALLS && call_kind[i].kind == fault.kind && find_path(i, a, path) && is_due(path)) {
         if (!fault.error) return do_short(number, a);
@@ -304,8 +308,7 @@ static int install(void) {
     filter[n++] = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
     unsigned first = n;
     for (int i = 0; i < N_CALLS; i++) {
-        if (call_kind[i].kind != fault.kind && !(fault.kind == RECORD && call_kind[i].kind == RENAME))
-            continue;
+        if (call_kind[i].kind != fault.kind && fault.kind != RECORD) continue;
         filter[n++] =
             (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call_kind[i].number, 0, 0);
     }
@@ -378,6 +381,17 @@ static int error_number(const char *name, int *lasts) {
 static void give_up(const char *why) {
     dprintf(STDERR_FILENO, "faults.so: %s\n", why);
     _exit(119);
+}
+
+__attribute__((destructor)) static void end(void) {
+    char name[PATH_MAX + 32], line[32];
+    if (fault.kind != RECORD) return;
+    snprintf(name, sizeof name, "%s/counts", fault.record);
+    long file = raw_open(name, O_WRONLY | O_CREAT | O_TRUNC);
+    for (int k = MALLOC; k < RECORD && file >= 0; k++) {
+        int length = snprintf(line, sizeof line, "%s %ld\n", kind_name[k], atomic_load(&count[k]));
+        raw(SYS_write, file, (long)line, length, 0, 0, 0);
+    }
 }
 
 __attribute__((constructor)) static void start(void) {

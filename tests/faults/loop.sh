@@ -8,9 +8,9 @@
 #   KINDS='read close' ERRORS='EIO' ...    only these kinds and errors
 #   N=7 ...                                only the 7th call; KEEP=DIR keeps the directory that it leaves, with stdout,
 #                                          stderr and fired (which call it was, and its callers)
-#   SPARSE=2 ...                           N = 1, 2, 4, 7, 11, 17, ...: n + n / SPARSE + 1 (200), so that loops of thousands of
-#                                          calls end
-#   FIRST=1                                only the first error of each kind
+#   SPARSE=2 ...                           N = 1, 2, 4, 7, 11, 17, ...: n + n / SPARSE + 1. By default the first error of a kind
+#                                          tries the first 200 calls each, the others 10, with several ranks 40 and 5
+#   FEW=3 ...                              that many calls of each kind, spread evenly, with one error each
 #   LIMIT=60, MOST=N                       seconds of a run; calls that fail in a loop
 #   TABLE=FILE.md                          where the table goes to as well
 #
@@ -66,7 +66,6 @@ CASES
 }
 only_whole_together() { [[ $1 == preprocess* ]]; }
 
-kinds=(malloc open read write fsync rename close mkdir unlink list truncate)
 errors() {
     case $1 in
     malloc) echo ENOMEM ;;
@@ -227,18 +226,25 @@ places() { # the callers of the call that failed, innermost first
     tr ' ' '\n' <"$dir.fired" | grep '^0x' | head -n 5 | addr2line -se "$BIN/$program" 2>/dev/null | sed '/??/d; s/ (discr.*//' | paste -sd' '
 }
 
-# loop "CASE KIND ERROR": a line for each finding, and at last "loop CASE KIND ERROR FAULTS SURVIVED TOLD"
+# loop "CASE KIND ERROR COUNT SPARSE": COUNT such calls are expected. A line for each finding, and at last "loop CASE KIND ERROR FAULTS SURVIVED TOLD"
 loop() {
-    local name_of_case kind error ranks rank command again dir n faults=0 survived=0 told=0 hangs=0 status found line unit=${1// /-}
+    local name_of_case kind error count sparse ranks rank command again dir n numbers=() faults=0 survived=0 told=0 hangs=0 status found line unit=${1// /-} i
     local begun want
     declare -A good=()
-    read -r name_of_case kind error <<<"$1"
+    read -r name_of_case kind error count sparse <<<"$1"
+    if [ -n "${N:-}" ]; then
+        numbers=("$N")
+    elif [ -n "${FEW:-}" ]; then
+        for ((i = 0; i < FEW && i < count; i++)); do numbers+=($((count == 1 ? 1 : 1 + (count - 1) * i / ((FEW < count ? FEW : count) - 1)))); done
+    else
+        for ((n = 1; n <= 2 * count + 100; n += n / sparse + 1)); do numbers+=("$n"); done
+    fi
     IFS='|' read -r _ ranks rank _ command again < <(list_cases | grep "^$name_of_case|")
     dir=$tmp/loops/$unit
     begun=$(cat "$tmp/start/$name_of_case.files")
     want=$(cat "$tmp/want/$name_of_case.files")
     while read -r line _; do good[$line]=1; done <"$tmp/want/$name_of_case.good"
-    for ((n = ${N:-1}; ; n += n / ${SPARSE:-200} + 1)); do
+    for n in "${numbers[@]}"; do
         rm -rf "${dir:?}" "$dir".*
         cp -r "$tmp/start/$name_of_case" "$dir"
         run "$limit" "$ranks" "$dir" "$command" "LD_PRELOAD=$library" "FAULT_KIND=$kind" "FAULT_N=$n" "FAULT_ERROR=$error" \
@@ -265,7 +271,7 @@ loop() {
         else
             told=$((told + 1))
         fi
-        if [ -n "${N:-}" ] || [ "$faults" = "${MOST:-0}" ]; then break; fi
+        if [ "$faults" = "${MOST:-0}" ]; then break; fi
     done
     echo "loop|$name_of_case|$kind|$error|$faults|$survived|$told"
     rm -rf "${dir:?}" "$dir".*
@@ -320,16 +326,20 @@ while IFS='|' read -r name ranks _ start command _; do
     files "$tmp/start/$name" >"$tmp/start/$name.files"
     files "$tmp/want/$name" >"$tmp/want/$name.files"
     { cat "$tmp/start/$name.files" "$tmp/want/$name.files" && find "$tmp/want/$name.record" -type f -exec md5sum {} +; } >"$tmp/want/$name.good"
-    for kind in ${KINDS:-"${kinds[@]}"}; do
-        for error in ${ERRORS:-$(errors "$kind")}; do
-            if [[ " $(errors "$kind") " != *" $error "* ]] && [ -z "${N:-}" ]; then continue; fi
-            units+=("$name $kind $error")
-            if [ -n "${FIRST:-}" ]; then break; fi
+    while read -r kind count; do
+        if [ "$count" = 0 ] || [[ " ${KINDS:-$kind} " != *" $kind "* ]]; then continue; fi
+        read -ra possible <<<"$(errors "$kind")"
+        if [ -n "${FEW:-}" ]; then possible=("${possible[${#units[@]} % ${#possible[@]}]}"); fi # in turn
+        if [ -n "${ERRORS:-}" ]; then read -ra possible <<<"$ERRORS"; fi
+        for error in "${possible[@]}"; do
+            if [ "$error" = "${possible[0]}" ]; then sparse=$((ranks > 1 ? 40 : 200)); else sparse=$((ranks > 1 ? 5 : 10)); fi
+            units+=("$name $kind $error $count ${SPARSE:-$sparse}")
         done
-    done
+    done <"$tmp/want/$name.record/counts"
 done < <(list_cases)
 
-printf '%s\0' "${units[@]}" | xargs -0 -n 1 -P "${JOBS:-$(nproc)}" "$0" --loop
+# those that take longest begin
+printf '%s\n' "${units[@]}" | sort -s -rn -k 4,4 | tr '\n' '\0' | xargs -0 -n 1 -P "${JOBS:-$(nproc)}" "$0" --loop
 
 # ---- what was found ----
 all=$tmp/all
