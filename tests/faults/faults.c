@@ -3,8 +3,9 @@
  *
  * FAULT_KIND: malloc (calls of the program itself and of libyaml, libz and libzstd); or a system call about
  *     a file below FAULT_PREFIX: open, read, write, fsync, rename, close, mkdir, unlink, list (a directory),
- *     truncate; or record, which fails nothing: it copies each file that is renamed to FAULT_RECORD/1, 2, ...
- *     and writes how many calls of each kind there were to FAULT_RECORD/counts
+ *     truncate; or record, which fails nothing: it copies each file that is renamed to
+ *     FAULT_RECORD/RANK-1, RANK-2, ... and writes how many calls of each kind there were to
+ *     FAULT_RECORD/counts-RANK
  * FAULT_N: which call, from 1
  * FAULT_ERROR: EIO, ENOSPC, ENOMEM, EINTR, EMFILE; short: half of the bytes; with a + (ENOSPC+): and all
  *     later calls
@@ -68,6 +69,7 @@ enum { N_CALLS = sizeof call_kind / sizeof call_kind[0], RANGES_MAX = 8, DEPTH_M
 
 static struct {
     enum kind kind;
+    int rank;
     long n;
     int error; /* 0: short */
     int lasts; /* all later calls fail as well */
@@ -270,7 +272,7 @@ static long perform(long number, const long a[6]) {
     while (i < N_CALLS && call_kind[i].number != number) i++;
     if (i < N_CALLS && fault.kind == RECORD && find_path(i, a, path)) {
         atomic_fetch_add(&count[call_kind[i].kind], 1);
-        snprintf(copy, sizeof copy, "%s/%ld", fault.record, atomic_load(&records) + 1);
+        snprintf(copy, sizeof copy, "%s/%d-%ld", fault.record, fault.rank, atomic_load(&records) + 1);
         if (call_kind[i].kind == RENAME) copy_file(path, copy), atomic_fetch_add(&records, 1);
     }
     if (i < N_CALLS && call_kind[i].kind == fault.kind && find_path(i, a, path) && is_due(path)) {
@@ -386,7 +388,7 @@ static void give_up(const char *why) {
 __attribute__((destructor)) static void end(void) {
     char name[PATH_MAX + 32], line[32];
     if (fault.kind != RECORD) return;
-    snprintf(name, sizeof name, "%s/counts", fault.record);
+    snprintf(name, sizeof name, "%s/counts-%d", fault.record, fault.rank);
     long file = raw_open(name, O_WRONLY | O_CREAT | O_TRUNC);
     for (int k = MALLOC; k < RECORD && file >= 0; k++) {
         int length = snprintf(line, sizeof line, "%s %ld\n", kind_name[k], atomic_load(&count[k]));
@@ -400,8 +402,9 @@ __attribute__((constructor)) static void start(void) {
     int first = 1, k = RECORD;
     void *unused[2];
     if (!kind || strncmp(program_invocation_short_name, "vaecf-", 6) != 0) return;
-    if (atoi(rank) != atoi(variable("FAULT_RANK", "0"))) return;
     while (k > 0 && strcmp(kind, kind_name[k]) != 0) k--;
+    fault.rank = atoi(rank);
+    if (k != RECORD && fault.rank != atoi(variable("FAULT_RANK", "0"))) return;
     fault.n = atol(variable("FAULT_N", "0"));
     fault.error = error_number(variable("FAULT_ERROR", "EIO"), &fault.lasts);
     snprintf(fault.prefix, sizeof fault.prefix, "%s", variable("FAULT_PREFIX", "/nowhere"));

@@ -228,14 +228,15 @@ places() { # the callers of the call that failed, innermost first
 
 # loop "CASE KIND ERROR COUNT SPARSE": COUNT such calls are expected. A line for each finding, and at last "loop CASE KIND ERROR FAULTS SURVIVED TOLD"
 loop() {
-    local name_of_case kind error count sparse ranks rank command again dir n numbers=() faults=0 survived=0 told=0 hangs=0 status found line unit=${1// /-} i
+    local name_of_case kind error count sparse ranks rank command again dir n numbers=() faults=0 survived=0 told=0 hangs=0 status found line unit=${1// /-} i few
     local begun want
     declare -A good=()
     read -r name_of_case kind error count sparse <<<"$1"
     if [ -n "${N:-}" ]; then
         numbers=("$N")
     elif [ -n "${FEW:-}" ]; then
-        for ((i = 0; i < FEW && i < count; i++)); do numbers+=($((count == 1 ? 1 : 1 + (count - 1) * i / ((FEW < count ? FEW : count) - 1)))); done
+        few=$((FEW < count ? FEW : count))
+        for ((i = 0; i < few; i++)); do numbers+=($((1 + (count - 1) * i / (few > 1 ? few - 1 : 1)))); done
     else
         for ((n = 1; n <= 2 * count + 100; n += n / sparse + 1)); do numbers+=("$n"); done
     fi
@@ -309,7 +310,7 @@ chosen() {
 }
 patterns=("${@:-*}")
 units=()
-while IFS='|' read -r name ranks _ start command _; do
+while IFS='|' read -r name ranks rank start command _; do
     chosen "$name" || continue
     if [ ! -d "$tmp/by-start/$start" ]; then
         mkdir "$tmp/by-start/$start"
@@ -335,7 +336,7 @@ while IFS='|' read -r name ranks _ start command _; do
             if [ "$error" = "${possible[0]}" ]; then sparse=$((ranks > 1 ? 40 : 200)); else sparse=$((ranks > 1 ? 5 : 10)); fi
             units+=("$name $kind $error $count ${SPARSE:-$sparse}")
         done
-    done <"$tmp/want/$name.record/counts"
+    done <"$tmp/want/$name.record/counts-$rank"
 done < <(list_cases)
 
 # those that take longest begin
