@@ -576,6 +576,7 @@ int main(int argc, char **argv) {
     o->split.given = o->given_split;
     if (parallel) { /* also after an error: one rank speaks */
         job.comm = comm_start(&argc, &argv);
+        code = comm_agree(&job.comm, code);
         comm_share_threads(&job.comm);
     }
     stop_catch_signals();

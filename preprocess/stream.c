@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include <zlib.h>
 #include <zstd.h>
+#include <zstd_errors.h>
 
 #include "errno_code.h"
 #include "error.h"
@@ -146,6 +147,7 @@ static int read_gzip(struct stream *s, unsigned char *data, size_t size, size_t 
     *got += room - s->gzip.avail_out;
     s->whole = result == Z_STREAM_END;
     if (result == Z_OK || result == Z_STREAM_END || result == Z_BUF_ERROR) return 0;
+    if (result == Z_MEM_ERROR) return error_memory("decompression", 1 << 15);
     return error_set(EX_DATAERR, "%s: damaged gzip data (%s)", s->name,
                      s->gzip.msg ? s->gzip.msg : "it needs a dictionary");
 }
@@ -156,6 +158,7 @@ static int read_zstd(struct stream *s, unsigned char *data, size_t size, size_t 
     size_t left = ZSTD_decompressStream(s->zstd, &out, &in);
     s->used = in.pos;
     *got = out.pos;
+    if (ZSTD_getErrorCode(left) == ZSTD_error_memory_allocation) return error_memory("decompression", 0);
     if (ZSTD_isError(left)) {
         return error_set(EX_DATAERR, "%s: damaged zstd data (%s)", s->name, ZSTD_getErrorName(left));
     }

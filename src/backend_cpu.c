@@ -60,6 +60,7 @@ struct cpu {
     real *dw;               /* whose rows they are */
     real *exchange;         /* [EXCHANGE_MAX] or a row */
     size_t exchange_room;
+    int data_ranks; /* that sum up their gradients */
     /* the output layer */
     real *logits;                       /* [block, tile] */
     int64_t logits_max, logits_room;    /* numbers */
@@ -253,6 +254,10 @@ static int load(struct backend *backend, const struct csr *rows, const int64_t *
     cpu->n_logits = cpu->n_items;
     cpu->labels = rows;
     cpu->sampled = 0;
+    if (cpu->data_ranks > 1 && !cpu->exchange) { /* here, where a failure is not yet waited for by others */
+        if (make_room(&cpu->exchange, EXCHANGE_MAX, sizeof *cpu->exchange)) return EX_OSERR;
+        cpu->exchange_room = EXCHANGE_MAX;
+    }
     int code = sort_by_item(cpu);
     return code ? code : prepare_output(cpu, rows->rows);
 }
@@ -1296,6 +1301,7 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
     if (!cpu) return error_memory("the CPU backend", sizeof *cpu);
     size_t words = (size_t)words_of(n_items);
     cpu->n_items = n_items;
+    cpu->data_ranks = options->grid ? options->grid->data.size : options->comm ? options->comm->size : 1;
     if (options->grid && options->grid->items.size > 1) {
         cpu->grid = options->grid;
         cpu->first_item = (int32_t)options->grid->first;

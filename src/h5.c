@@ -457,6 +457,43 @@ static int make_set(hid_t file, const char *path, hid_t type, int rank, const hs
     return code;
 }
 
+/* How many chunks HDF5 has left uncompressed: as they do not become smaller, or for want of memory, of which
+ * it says nothing. */
+static int64_t count_raw(hid_t set) {
+    int64_t raw = 0;
+#if H5_VERSION_GE(1, 10, 5)
+    hsize_t n = 0, offset[2], size;
+    haddr_t address;
+    unsigned mask;
+    if (H5Dflush(set) < 0) return -1;
+    hid_t space = H5Dget_space(set);
+    if (space < 0 || H5Dget_num_chunks(set, space, &n) < 0) return -1;
+    for (hsize_t i = 0; i < n; i++) {
+        if (H5Dget_chunk_info(set, space, i, offset, &mask, &address, &size) < 0) return -1;
+        raw += mask != 0;
+    }
+    H5Sclose(space);
+#else
+    (void)set;
+#endif
+    return raw;
+}
+
+/* Writes all of a dataset; if it is to be compressed, twice where it was not, to see why: the same content is
+ * to be the same file. */
+static int write_set(hid_t file, const char *path, hid_t set, hid_t type, const void *data, int deflate) {
+    int64_t raw = 0;
+    for (int again = 0; again < 2; again++) {
+        if (H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) return h5_fail_writing(file, path);
+        int64_t before = raw;
+        raw = deflate ? count_raw(set) : 0;
+        if (raw < 0) return h5_fail_writing(file, path);
+        if (again && raw != before) return error_memory("compression", CHUNK_BYTES);
+        if (!raw) break;
+    }
+    return 0;
+}
+
 int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t cols, const void *data,
              int deflate) {
     hsize_t dims[2] = {(hsize_t)rows, (hsize_t)cols}, chunk[2] = {1, cols ? (hsize_t)cols : 1};
@@ -466,9 +503,7 @@ int h5_write(hid_t file, const char *path, hid_t type, int64_t rows, int64_t col
     if (chunk[0] > dims[0]) chunk[0] = dims[0];
     int code = make_set(file, path, type, cols ? 2 : 1, dims, chunk, deflate, &set);
     if (code) return code;
-    if (rows && data && H5Dwrite(set, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0) {
-        code = h5_fail_writing(file, path);
-    }
+    if (rows && data) code = write_set(file, path, set, type, data, deflate);
     if (H5Dclose(set) < 0 && !code) code = h5_fail_writing(file, path);
     return code;
 }

@@ -12,6 +12,7 @@
 #include <yaml.h>
 
 #include "config.h"
+#include "errno_code.h"
 #include "error.h"
 #include "file.h"
 #include "philox.h"
@@ -276,13 +277,23 @@ static int read_sweep(struct sweep *s) {
     yaml_parser_t parser;
     yaml_document_t document;
     FILE *file = fopen(s->path, "r");
-    if (!file) return error_set(EX_NOINPUT, "%s: %s", s->path, strerror(errno));
+    if (!file) return error_set(errno_code(errno, EX_NOINPUT), "%s: %s", s->path, strerror(errno));
     int code = 0;
-    yaml_parser_initialize(&parser);
+    if (!yaml_parser_initialize(&parser)) {
+        fclose(file);
+        return error_memory(s->path, sizeof parser);
+    }
     yaml_parser_set_input_file(&parser, file);
+    errno = 0;
     if (!yaml_parser_load(&parser, &document)) {
-        code = error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser.problem_mark.line + 1,
-                         parser.problem ? parser.problem : "cannot be read");
+        int reason = errno;
+        if (parser.error == YAML_MEMORY_ERROR) {
+            code = error_memory(s->path, 0);
+        } else if (ferror(file)) {
+            code = error_set(errno_code(reason, EX_NOINPUT), "%s: %s", s->path, strerror(reason));
+        } else
+            code = error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser.problem_mark.line + 1,
+                             parser.problem ? parser.problem : "cannot be read");
         goto cleanup;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&document);
@@ -426,12 +437,13 @@ static int print_run(const struct sweep *s, int64_t k, struct settings *settings
 static int check_there(const struct sweep *s, const char *path, const struct settings *settings) {
     static char is[CONFIG_TEXT_MAX], want[CONFIG_TEXT_MAX];
     struct config there, moved;
-    if (config_load(path, NULL, 0, &there))
-        return error_prefix(EX_CONFIG, "%s: the run that is there", s->path);
+    int code = config_load(path, NULL, 0, &there);
+    if (code) return error_prefix(code, "%s: the run that is there", s->path);
     config_text(&there, is);
     for (int i = 0; i < s->n_parameters; i++) { /* does the sweep's value change it? */
         const char *set = settings->text[i];
-        config_load(path, &set, 1, &moved);
+        code = config_load(path, &set, 1, &moved);
+        if (code) return error_prefix(code, "%s: the run that is there", s->path);
         config_text(&moved, want);
         if (strcmp(is, want) != 0) {
             return error_set(EX_CONFIG,
