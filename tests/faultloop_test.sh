@@ -1,4 +1,5 @@
 #!/bin/bash
-# A few of the fault loops (tests/faults/loop.sh; all of them: make test-faults): the 1st, 2nd, 4th, 8th, ... call of each kind.
+# A few of the fault loops (tests/faults/loop.sh; all of them: make test-faults): the first and the last call of each kind.
 # plain build alone: the library that lets calls fail does not go together with ASan
-FIRST=1 SPARSE=1 LIMIT=30 tests/faults/loop.sh
+FEW=2 LIMIT=30 tests/faults/loop.sh train train-grid-rank1 train-resume preprocess-force preprocess-parts evaluate \
+    recommend-csv recommend-h5 export sweep collect synthesize

@@ -8,7 +8,7 @@
 #   KINDS='read close' ERRORS='EIO' ...    only these kinds and errors
 #   N=7 ...                                only the 7th call; KEEP=DIR keeps the directory that it leaves, with stdout,
 #                                          stderr and fired (which call it was, and its callers)
-#   SPARSE=2 ...                           N = 1, 2, 4, 7, 11, 17, ...: n + n / SPARSE + 1. By default the first error of a kind
+#   SPARSE=2 ...                           the next N is n + n / SPARSE + 1. By default the first error of a kind
 #                                          tries the first 200 calls each, the others 10, with several ranks 40 and 5
 #   FEW=3 ...                              that many calls of each kind, spread evenly, with one error each
 #   LIMIT=60, MOST=N                       seconds of a run; calls that fail in a loop
@@ -155,6 +155,12 @@ files() {
     )
 }
 
+# same A B: are these the same files? Older checkpoints than the newest may be there in any number: the next start
+# removes them.
+same() { [ "$1" = "$2" ] || [ "$(newest <<<"$1")" = "$(newest <<<"$2")" ]; }
+newest() { awk '$2 !~ /\/step-[0-9]*\.h5$/ { print; next } { last = $0 } END { print last }'; }
+differences() { diff <(newest <<<"$1") <(newest <<<"$2") | sed -n 's/^[<>].*  //p' | sort -u | head -n 3 | tr '\n' ' '; }
+
 # run SECONDS RANKS DIR COMMAND [VARIABLE...]: in that directory, with the variables in the program's environment
 run() {
     local seconds=$1 ranks=$2 dir=$3 command=$4 launch=
@@ -174,10 +180,12 @@ judge() {
     name=$dir/$(cut -d' ' -f2 "$dir.fired" | sed "s|^$dir/||")
     if [ "$kind" = unlink ] && [ ! -e "${name/#$dir/$tmp/start/$name_of_case}" ]; then rm -f "$name"; fi
     now=$(files "$dir")
+    awk '$2 ~ /\.tmp$|\/lock-[0-9]*$|^\.\/tmp\// { print "left " $2 }' <<<"$now"
+    now=$(awk '$2 !~ /\.tmp$|\/lock-[0-9]*$|^\.\/tmp\//' <<<"$now")
     if [ "$status" = 124 ] || [ "$status" = 137 ]; then echo "hang after $limit s"
     elif [ "$status" -ge 128 ]; then echo "crash signal $((status - 128))"
     elif [ "$status" = 0 ]; then
-        if [ "$now" != "$want" ]; then echo "silent $(diff <(echo "$want") <(echo "$now") | sed -n 's/^[<>].*  //p' | sort -u | head -n 3 | tr '\n' ' ')"; fi
+        same "$now" "$want" || echo "silent $(differences "$want" "$now")"
     else
         lines=$(grep -c '^vaecf[a-z-]*: error: ' "$dir.stderr")
         line=$(grep -m 1 '^vaecf[a-z-]*: error: ' "$dir.stderr")
@@ -190,9 +198,7 @@ judge() {
     while read -r sum name; do
         case $name in
         "") continue ;;
-        *.tmp | */lock-* | ./tmp/*) echo "left $name" ;;
-        ./stdout) ;;
-        */metrics.csv) ;;
+        ./stdout | */metrics.csv) ;;
         *) [ -n "${good[$sum]:-}" ] || echo "lost $name is neither old nor right" ;;
         esac
     done <<<"$now"
@@ -208,14 +214,14 @@ judge() {
     if only_whole_together "$name_of_case" && [ "$now" != "$begun" ] && [ "$now" != "$want" ]; then
         if [[ "$begun" == *dataset.h5* ]] || [ -e "$dir/data/dataset.h5" ]; then echo "lost the dataset is neither the old nor the new one"; fi
     fi
-    if [ "$now" = "$want" ]; then return; fi
+    if same "$now" "$want"; then return; fi
     # the next run
     kept=$(find "$dir" -name 'step-*.h5' | wc -l)
     rm -f "$dir/stdout"
     cp "$dir.stderr" "$dir.first"
     run "$limit" "$ranks" "$dir" "$again" || echo "rerun status $?: $(grep -m 1 error "$dir.stderr")"
     now=$(files "$dir")
-    if [ "$now" != "$want" ]; then echo "rerun differs: $(diff <(echo "$want") <(echo "$now") | sed -n 's/^[<>].*  //p' | sort -u | head -n 3 | tr '\n' ' ')"; fi
+    same "$now" "$want" || echo "rerun differs: $(differences "$want" "$now")"
     if [ "$kept" -gt 0 ] && [[ $again == *resume* ]] && ! grep -q 'going on from' "$dir.stdout"; then echo "rerun begins anew"; fi
     mv "$dir.first" "$dir.stderr"
 }
@@ -252,7 +258,7 @@ loop() {
             "FAULT_RANK=$rank" "FAULT_PREFIX=$dir" "FAULT_FIRED=$dir.fired"
         status=$?
         if [ ! -e "$dir.fired" ]; then
-            if [ $status != 0 ] || [ "$(files "$dir")" != "$want" ]; then
+            if [ $status != 0 ] || ! same "$(files "$dir")" "$want"; then
                 echo "message|$name_of_case|$kind|$error|$n|$status|an undisturbed run fails or differs|$(head -n 1 "$dir.stderr")||"
             fi
             break
