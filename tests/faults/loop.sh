@@ -176,12 +176,12 @@ run() {
 # judge: what is wrong after a fault, a line each: "CATEGORY WHAT"
 judge() {
     local now sum name lines line kept
-    # what cannot be removed stays
-    name=$dir/$(cut -d' ' -f2 "$dir.fired" | sed "s|^$dir/||")
-    if [ "$kind" = unlink ] && [ ! -e "${name/#$dir/$tmp/start/$name_of_case}" ]; then rm -f "$name"; fi
     now=$(files "$dir")
-    awk '$2 ~ /\.tmp$|\/lock-[0-9]*$|^\.\/tmp\// { print "left " $2 }' <<<"$now"
-    now=$(awk '$2 !~ /\.tmp$|\/lock-[0-9]*$|^\.\/tmp\//' <<<"$now")
+    # What cannot be removed stays, and what cannot be listed.
+    name=$(cut -d' ' -f2 "$dir.fired" | sed "s|^$dir/||")
+    if [ "$kind" = unlink ]; then name=./${name%%.tmp/*}; elif [ "$kind" = list ]; then name=./$name; else name="nothing"; fi
+    awk -v stays="$name" '$2 ~ /\.tmp(\/|$)|\/lock-[0-9]*$|^\.\/tmp\// && index($2, stays) != 1 { print "left " $2 }' <<<"$now"
+    now=$(awk '$2 !~ /\.tmp(\/|$)|\/lock-[0-9]*$|^\.\/tmp\//' <<<"$now")
     if [ "$status" = 124 ] || [ "$status" = 137 ]; then echo "hang after $limit s"
     elif [ "$status" -ge 128 ]; then echo "crash signal $((status - 128))"
     elif [ "$status" = 0 ]; then
