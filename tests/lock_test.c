@@ -629,7 +629,9 @@ static void start(struct shared *s, int number, const char *dead) {
         }
         if (is_held) pthread_barrier_wait(&s->barrier);
         if (!code) {
-            if (lock_check(lock)) atomic_fetch_add(&s->wrong, 1);
+            if (lock_check(lock) && atomic_fetch_add(&s->wrong, 1) == 0) {
+                snprintf(s->message, sizeof s->message, "round %d: %s", round, error_message());
+            }
             atomic_fetch_sub(&s->holders, 1);
             lock_release(lock);
         }
