@@ -90,7 +90,8 @@ both() {
         status[i]=$?
     done
 }
-# one_refused RANKS AFTER: one ended with 0; the other with 73 while it ran, or found what AFTER says
+# one_refused RANKS AFTER [FILE]: one ended with 0; the other with 73 while it ran, or found what AFTER says, and said so
+# when FILE, the last one, was there
 one_refused() {
     local a=0 b=1 line
     if [ "${status[0]}" != 0 ] || { [ "${status[1]}" = 0 ] && grep -qE "$2" "$tmp/out.0"; }; then a=1 b=0; fi
@@ -101,6 +102,7 @@ one_refused() {
         [ "$1" != 1 ] || [ "${BASH_REMATCH[1]}" = "${process[a]}" ] || { echo "names process ${BASH_REMATCH[1]}, want ${process[a]}" && return 1; }
         refused=$((refused + 1))
     elif grep -qE "$2" <<<"${status[b]} $line $(cat "$tmp/out.$b")"; then
+        [ $# = 2 ] || ! [ "$3" -nt "$tmp/err.$b" ] || ! [ "$3" -nt "$tmp/out.$b" ] || { echo "too early: $line" && return 1; }
         after=$((after + 1))
     else
         echo "statuses ${status[*]}: $line" && return 1
@@ -112,17 +114,17 @@ one_refused() {
 new_run() {
     rm -rf "${tmp:?}/run"
     both train "$1"
-    one_refused "$1" '^73 .*there is a run already' && same_run "$tmp/want-$1" "$tmp/run" && nothing_left "$tmp/run"
+    one_refused "$1" '^73 .*there is a run already' "$tmp/run/test.csv" && same_run "$tmp/want-$1" "$tmp/run" && nothing_left "$tmp/run"
 }
 resumed_run() {
     rm -rf "${tmp:?}/run" && cp -a "$tmp/middle-$1" "$tmp/run"
     both train "$1" --resume auto
-    one_refused "$1" 'the run is complete' && same_run "$tmp/want-$1" "$tmp/run" && nothing_left "$tmp/run"
+    one_refused "$1" 'the run is complete' "$tmp/run/test.csv" && same_run "$tmp/want-$1" "$tmp/run" && nothing_left "$tmp/run"
 }
 new_set() {
     rm -rf "${tmp:?}/set"
     both preprocess "$1"
-    one_refused "$1" '^73 .*there is a dataset already' && same_set "$tmp/want-set" "$tmp/set" && nothing_left "$tmp/set"
+    one_refused "$1" '^73 .*there is a dataset already' "$tmp/set/dataset.h5" && same_set "$tmp/want-set" "$tmp/set" && nothing_left "$tmp/set"
 }
 replaced_set() {
     rm -rf "${tmp:?}/set" && cp -a "$tmp/old-set" "$tmp/set"
@@ -158,10 +160,10 @@ for ranks in 1 2; do
     (train $ranks) >"$tmp/out" 2>&1 || { echo "not ok - $ranks rank(s): $(tail -n 5 "$tmp/out")" && exit 1; }
     mv "$tmp/run" "$tmp/want-$ranks"
     for ((n = 0; n < 10; n++)); do # a run that is stopped too late is complete
+        : >"$tmp/out" # the last one's epochs
         train $ranks >"$tmp/out" 2>"$tmp/err" &
         job=$!
-        within 60 grep -q '^epoch 2/' "$tmp/out"
-        kill -USR1 $job
+        within 60 grep -q '^epoch 2/' "$tmp/out" && kill -USR1 $job
         wait $job
         if [ $? = 75 ]; then break; fi
         rm -rf "${tmp:?}/run"
