@@ -40,7 +40,8 @@ int h5_create(const char *path, hid_t *file);
  * flushed to disk, EX_IOERR if the disk did not take it. Returns the first failure, whose message stands. */
 int h5_close(hid_t file, const char *path, int code);
 
-/* After a call to HDF5 itself that was to write and has failed: EX_IOERR, or the code that fits its reason. */
+/* After a call to HDF5 itself that was to write and has failed: EX_IOERR, or the code that fits its reason.
+ */
 int h5_fail_writing(hid_t file, const char *object);
 
 /* Makes an empty group, for attributes. EX_IOERR. */
