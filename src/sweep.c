@@ -287,13 +287,13 @@ static int read_sweep(struct sweep *s) {
     errno = 0;
     if (!yaml_parser_load(&parser, &document)) {
         int reason = errno;
-        if (parser.error == YAML_MEMORY_ERROR) {
-            code = error_memory(s->path, 0);
-        } else if (ferror(file)) {
+        if (ferror(file)) {
             code = error_set(errno_code(reason, EX_NOINPUT), "%s: %s", s->path, strerror(reason));
-        } else
-            code = error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser.problem_mark.line + 1,
-                             parser.problem ? parser.problem : "cannot be read");
+        } else if (parser.error == YAML_MEMORY_ERROR || !parser.problem) {
+            code = error_memory(s->path, 0);
+        } else {
+            code = error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser.problem_mark.line + 1, parser.problem);
+        }
         goto cleanup;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&document);

@@ -204,6 +204,7 @@ judge() {
     done <<<"$now"
     while read -r sum name; do
         if [ -z "$name" ] || [ -e "$dir/$name" ]; then continue; fi
+        if [[ $name == */run/test.csv ]]; then continue; fi # a run that goes on is not complete any more
         if [[ $name != */checkpoints/* ]] && [[ "$want" != *" $name"* ]]; then continue; fi
         if [[ $name == */checkpoints/* ]]; then
             kept=$(find "$dir/${name%/*}" -name 'step-*.h5' | wc -l)
