@@ -52,6 +52,10 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *data) {
     if (n == 0) {
         snprintf(reason->text, sizeof reason->text, "%s", text);
         reason->is_memory = error->min_num == H5E_CANTALLOC || error->min_num == H5E_NOSPACE;
+        if (strncmp(text, "inflate", 7) == 0) { /* the checksum before it was right */
+            snprintf(reason->text, sizeof reason->text, "no memory to decompress");
+            reason->is_memory = 1;
+        }
     }
     return 0;
 }

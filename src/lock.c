@@ -51,7 +51,9 @@ struct lock {
 
 /* Reads a small file; its length, or -1. */
 static ssize_t read_small(const char *path, char *text, size_t size) {
-    int file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    int file;
+    do file = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    while (file < 0 && errno == EINTR);
     if (file < 0) return -1;
     ssize_t n;
     do n = read(file, text, size - 1);
@@ -322,10 +324,25 @@ static int says(const char *path, const char *text) {
     return read_small(path, again, sizeof again) >= 0 && strcmp(again, text) == 0;
 }
 
-/* Gives up a lock of ours. */
+/* Is it the file that we made? 1 yes, 0 no, -1 with errno: that cannot be seen. Opened, as NFS looks at the
+ * server then. */
+static int is_own(const struct lock *lock) {
+    struct stat own, there;
+    int file;
+    do file = open(lock->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW);
+    while (file < 0 && errno == EINTR);
+    if (file < 0) return errno == ENOENT || errno == ELOOP ? 0 : -1;
+    int failed = fstat(file, &there) || fstat(lock->file, &own), reason = errno;
+    close(file);
+    errno = reason;
+    if (failed) return reason == ESTALE ? 0 : -1; /* ours was removed elsewhere */
+    return own.st_dev == there.st_dev && own.st_ino == there.st_ino;
+}
+
+/* Gives up a lock of ours; also one that cannot be seen now, for nobody takes a living one's place. */
 static void unmake(struct lock *lock) {
     if (lock->file < 0) return;
-    if (says(lock->path, lock->text)) unlink(lock->path);
+    if (is_own(lock)) unlink(lock->path);
     close(lock->file);
     lock->file = -1;
 }
@@ -414,13 +431,11 @@ int lock_take(const char *dir, void (*note)(const char *line), struct lock **res
 }
 
 int lock_check(const struct lock *lock) {
-    char text[TEXT_MAX];
-    if (!lock) return 0;
-    ssize_t n = read_small(lock->path, text, sizeof text);
-    if (n < 0 && errno != ENOENT) {
-        return error_set(EX_IOERR, "%s: cannot read: %s", lock->path, strerror(errno));
+    int own = lock ? is_own(lock) : 1;
+    if (own == 1) return 0;
+    if (own < 0) {
+        return error_set(errno_code(errno, EX_IOERR), "%s: cannot read: %s", lock->path, strerror(errno));
     }
-    if (n >= 0 && strcmp(text, lock->text) == 0) return 0;
     return error_set(EX_CANTCREAT,
                      "%s: was taken over by another writer, or removed: nothing more is written", lock->path);
 }

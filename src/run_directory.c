@@ -66,19 +66,11 @@ static void clean(const struct run_directory *run) {
     }
 }
 
-int run_directory_open(const char *path, enum trainer_start start, void (*note)(const char *line),
-                       struct run_directory *run) {
+int run_directory_open(const char *path, void (*note)(const char *line), struct run_directory *run) {
     char checkpoints[PATH_SIZE];
-    int has = 0;
     *run = (struct run_directory){.path = path};
     int code = file_make_directory(path, &run->is_new);
     if (!code) code = lock_take(path, note, &run->lock);
-    if (!code && start == TRAINER_FRESH) code = has_run(run, &has);
-    if (!code && has) {
-        code = error_set(
-            EX_CANTCREAT,
-            "%s: there is a run already; go on with it by --resume auto, or start anew by --overwrite", path);
-    }
     path_of(run, "checkpoints", checkpoints);
     if (!code) code = file_make_directory(checkpoints, &run->has_new_checkpoints);
     if (!code) clean(run);
@@ -87,7 +79,16 @@ int run_directory_open(const char *path, enum trainer_start start, void (*note)(
 
 int run_directory_choose(const struct run_directory *run, enum trainer_start start, const char *given,
                          void (*warn)(const char *line), char *path, int size) {
+    int has = 0, code = start == TRAINER_FRESH ? has_run(run, &has) : 0;
     path[0] = '\0';
+    if (code || has) {
+        return code
+                   ? code
+                   : error_set(EX_CANTCREAT,
+                               "%s: there is a run already; go on with it by --resume auto, or start anew by "
+                               "--overwrite",
+                               run->path);
+    }
     if (start == TRAINER_RESUME) return checkpoint_newest(run->path, path, size, warn);
     if (start == TRAINER_RESUME_FROM && snprintf(path, (size_t)size, "%s", given) >= size) {
         return error_set(EX_NOINPUT, "--resume: want a path of at most %d bytes", size - 1);

@@ -20,13 +20,11 @@ struct run_directory {
     int is_new, has_new_checkpoints; /* made by us: removed again if nothing comes of the run */
 };
 
-/* Makes it and takes its lock. EX_CANTCREAT if another process writes there, or if there is a run already and
- * the start is a fresh one: then nothing has changed. */
-int run_directory_open(const char *path, enum trainer_start start, void (*note)(const char *line),
-                       struct run_directory *run);
+/* Makes it and takes its lock. EX_CANTCREAT if another process writes there: then nothing has changed. */
+int run_directory_open(const char *path, void (*note)(const char *line), struct run_directory *run);
 
 /* The checkpoint to go on from, into path[size]: "" for none. given: that of TRAINER_RESUME_FROM. The errors
- * of checkpoint_newest. */
+ * of checkpoint_newest; EX_CANTCREAT if there is a run already and the start is a fresh one. */
 int run_directory_choose(const struct run_directory *run, enum trainer_start start, const char *given,
                          void (*warn)(const char *line), char *path, int size);
 

@@ -411,7 +411,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     struct metric metric[REPORT_METRICS_MAX];
     const struct config *c = t->config;
     int code = 0;
-    if (t->comm->rank == 0) code = run_directory_open(c->output_path, start, note, &t->directory);
+    if (t->comm->rank == 0) code = run_directory_open(c->output_path, note, &t->directory);
     code = comm_agree(t->comm, code);
     if (!code) code = grid_create(t->comm, c->parallel.data, c->parallel.item, &t->grid);
     if (!code && t->grid.items.size > 1 && !model_is_network(&c->model)) {
