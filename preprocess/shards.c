@@ -77,16 +77,27 @@ static int move_dataset(const char *from, const char *to) {
     return error_set(EX_IOERR, "%s: cannot move: %s", name, strerror(errno));
 }
 
-/* Where the old dataset is while the new one takes its place. */
-static void replaced_name(const char *dir, char name[NAME_MAX_]) {
-    snprintf(name, NAME_MAX_, "%s/replaced.tmp", dir);
+/* Where the old dataset goes while the new one takes its place: the first while it is moved, the second, by
+ * another name of that directory, when all of it is there. */
+static void aside_names(const char *dir, char moving[NAME_MAX_], char replaced[NAME_MAX_]) {
+    snprintf(moving, NAME_MAX_, "%s/replacing.tmp", dir);
+    snprintf(replaced, NAME_MAX_, "%s/replaced.tmp", dir);
+}
+
+static int remove_directory(const char *name) {
+    return rmdir(name) ? error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno)) : 0;
 }
 
 /* Puts an old dataset back, or, where the new one is whole, removes it: after a failure or a crash. */
 static int end_replacing(const char *dir) {
-    char replaced[NAME_MAX_], name[NAME_MAX_];
+    char moving[NAME_MAX_], replaced[NAME_MAX_], name[NAME_MAX_];
     int code = 0;
-    replaced_name(dir, replaced);
+    aside_names(dir, moving, replaced);
+    if (access(moving, F_OK) == 0) {
+        code = clear(moving, PART, dir);
+        if (!code) code = move_dataset(moving, dir);
+        return code ? code : remove_directory(moving);
+    }
     if (access(replaced, F_OK)) return 0;
     dataset_name(dir, name);
     if (access(name, F_OK) == 0) {
@@ -96,14 +107,11 @@ static int end_replacing(const char *dir) {
             code = error_set(EX_IOERR, "%s: cannot remove: %s", name, strerror(errno));
         }
     } else {
-        code = clear(dir, PART, NULL);
+        code = clear(dir, PART, NULL); /* of the new one */
         if (!code) code = clear(replaced, PART, dir);
         if (!code) code = move_dataset(replaced, dir);
     }
-    if (!code && rmdir(replaced)) {
-        code = error_set(EX_IOERR, "%s: cannot remove: %s", replaced, strerror(errno));
-    }
-    return code;
+    return code ? code : remove_directory(replaced);
 }
 
 int shards_prepare(const char *dir, bool force, void (*note)(const char *line), bool *made,
@@ -379,14 +387,18 @@ static int place(const char *name, const char *token) {
 
 /* From here on what was there is no dataset any more, until the new one is. */
 static int place_all(const char *dir, int64_t n_shards, const char *token) {
-    char name[NAME_MAX_], replaced[NAME_MAX_];
-    replaced_name(dir, replaced);
+    char name[NAME_MAX_], moving[NAME_MAX_], replaced[NAME_MAX_];
+    int code = 0;
+    aside_names(dir, moving, replaced);
     dataset_name(dir, name);
-    int code = mkdir(replaced, 0777)
-                   ? error_set(EX_IOERR, "%s: cannot make the directory: %s", replaced, strerror(errno))
-                   : 0;
-    if (!code) code = move_dataset(dir, replaced);
-    if (!code) code = clear(dir, PART, replaced);
+    if (mkdir(moving, 0777)) {
+        return error_set(EX_IOERR, "%s: cannot make the directory: %s", moving, strerror(errno));
+    }
+    code = move_dataset(dir, moving);
+    if (!code) code = clear(dir, PART, moving);
+    if (!code && rename(moving, replaced)) {
+        code = error_set(EX_IOERR, "%s: cannot rename: %s", moving, strerror(errno));
+    }
     for (int64_t i = 0; i < n_shards && !code; i++) {
         char shard[NAME_MAX_];
         dataset_shard_path(dir, i, n_shards, shard, sizeof shard);

@@ -1,9 +1,9 @@
 /* Writes a dataset directory, in the layout of dataset.h.
  *
  * Files get temporary names first; they take their places when all are whole and on the disk, dataset.h5
- * last. Meanwhile a dataset that was there is in DIR/replaced.tmp, from where it comes back if this fails, or
- * at the next start. So a run that is stopped leaves no directory that looks like a dataset, or the one that
- * was there before. */
+ * last. Meanwhile a dataset that was there is in DIR/replaced.tmp (DIR/replacing.tmp), from where it comes
+ * back if this fails, or at the next start. So a run that is stopped leaves no directory that looks like a
+ * dataset, or the one that was there before. */
 #ifndef VAECF_SHARDS_H
 #define VAECF_SHARDS_H
 

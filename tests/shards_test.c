@@ -304,24 +304,28 @@ static void failure_leaves_the_old_one(void **state) {
 /* Killed while the new one took the old one's place: the next start puts the old one back. */
 static void crash_leaves_the_old_one(void **state) {
     (void)state;
+    static const char *const part[] = {"dataset.h5", "shard-00000-of-00002.h5", "shard-00001-of-00002.h5"};
     char from[2048], to[2048];
     bool made;
     struct world w;
     make_world(&w, 2);
-    assert_int_equal(write_shards(&w, 2), 0);
-    static const char *const moved[] = {"dataset.h5", "shard-00000-of-00002.h5", "shard-00001-of-00002.h5"};
-    snprintf(to, sizeof to, "%s/replaced.tmp", dir);
-    assert_int_equal(mkdir(to, 0777), 0);
-    for (int i = 0; i < 3; i++) {
-        snprintf(from, sizeof from, "%s/%s", dir, moved[i]);
-        snprintf(to, sizeof to, "%s/replaced.tmp/%s", dir, moved[i]);
-        assert_int_equal(rename(from, to), 0);
+    /* after so many were moved; 4: all were, and one of the new ones is in place */
+    for (int moved = 0; moved <= 4; moved++) {
+        const char *aside = moved == 4 ? "replaced.tmp" : "replacing.tmp";
+        assert_int_equal(write_shards(&w, 2), 0);
+        snprintf(to, sizeof to, "%s/%s", dir, aside);
+        assert_int_equal(mkdir(to, 0777), 0);
+        for (int i = 0; i < 3 && i < moved; i++) {
+            snprintf(from, sizeof from, "%s/%s", dir, part[i]);
+            snprintf(to, sizeof to, "%s/%s/%s", dir, aside, part[i]);
+            assert_int_equal(rename(from, to), 0);
+        }
+        if (moved == 4) touch("shard-00000-of-00003.h5", from);
+        assert_int_equal(prepare(dir, false, &made), EX_CANTCREAT); /* there is a dataset */
+        check_dataset(&w, 2);
+        assert_int_equal(count_files("shard-00000-of-00003"), 0);
+        assert_int_equal(count_files("repl"), 0);
     }
-    touch("shard-00000-of-00003.h5", from);
-    assert_int_equal(prepare(dir, false, &made), EX_CANTCREAT); /* there is a dataset */
-    check_dataset(&w, 2);
-    assert_int_equal(count_files("shard-00000-of-00003"), 0);
-    assert_int_equal(count_files("replaced"), 0);
     world_free(&w);
 }
 
