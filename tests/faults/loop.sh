@@ -12,6 +12,7 @@
 #                                          tries the first 200 calls each, the others 10, with several ranks 40 and 5
 #   FEW=3 ...                              that many calls of each kind, spread evenly, with one error each
 #   LIMIT=60, MOST=N                       seconds of a run; calls that fail in a loop
+#   PLACE=/dev/shm                         where the runs' directories are made, best in memory
 #   TABLE=FILE.md                          where the table goes to as well
 #
 # What a loop finds: hang; crash (a signal); lost (what was whole is not, or a file is neither an old nor a right one);
@@ -299,9 +300,9 @@ if [ ! -e "$library" ]; then
     echo "skipped: fault loops: $library is not there; they are for Linux on x86-64"
     exit 77
 fi
-shm=/dev/shm
-if [ ! -w $shm ] || [ "$(df --output=avail -Bm $shm | tail -n 1 | tr -d ' M')" -lt 500 ]; then shm=${TMPDIR:-/tmp}; fi
-tmp=$(mktemp -d "$shm/vaecf-faults-XXXXXX") || exit 71
+place=${PLACE:-/dev/shm}
+if [ ! -w "$place" ] || [ "$(df --output=avail -Bm "$place" | tail -n 1 | tr -d ' M')" -lt 500 ]; then place=${TMPDIR:-/tmp}; fi
+tmp=$(mktemp -d "$(realpath "$place")/vaecf-faults-XXXXXX") || exit 71
 trap 'rm -rf "$tmp"' EXIT
 export tmp
 mkdir "$tmp/start" "$tmp/want" "$tmp/loops" "$tmp/found" "$tmp/by-start"
