@@ -266,10 +266,11 @@ loop() {
             break
         fi
         faults=$((faults + 1))
-        found=$(judge)
         if [ -n "${KEEP:-}" ]; then
-            rm -rf "$KEEP" && mkdir -p "$KEEP" && cp -r "$dir" "$dir".* "$KEEP" && cat "$dir.stderr" "$dir.fired" && places && echo "status $status"
+            rm -rf "$KEEP" && mkdir -p "$KEEP" && cp -r "$dir" "$dir".* "$KEEP"
+            { echo "status $status" && cat "$dir.stderr" "$dir.fired" && places; } >&2
         fi
+        found=$(judge)
         if [ -n "$found" ]; then
             while read -r line; do
                 echo "${line%% *}|$name_of_case|$kind|$error|$n|$status|${line#* }|$(grep -m 1 '^vaecf[a-z-]*: error' "$dir.stderr" | tr '|' ' ' | cut -c-300)|$(cut -d' ' -f2 "$dir.fired" | sed "s|$dir/||")|$(places)"
