@@ -246,12 +246,12 @@ static int judge(const char *dir, const char *path, const struct writer *self, c
     int earlier = here < 0 && is_predecessor(&w, self);
     int silent = here < 0 && !earlier ? is_silent(path, &w, &seconds) : 0;
     if (silent < 0) return -1;
-    const char *why = here == 1 ? "is not there any more"
-                      : earlier ? "was an earlier start of this job"
-                      : silent  ? "has been silent for too long"
+    const char *why = here == 1 ? "the process has ended"
+                      : earlier ? "it was an earlier start of this job"
+                      : silent  ? "it has been silent for too long"
                                 : NULL;
     if (why) {
-        snprintf(line, TEXT_MAX, "%s: %s, which wrote there, %s: its place is taken over", dir, who, why);
+        snprintf(line, TEXT_MAX, "%s: the lock of %s is taken over: %s", dir, who, why);
         return 0;
     }
     if (seconds >= 0) {
@@ -259,8 +259,8 @@ static int judge(const char *dir, const char *path, const struct writer *self, c
                  ", and was alive %.0f s ago (if it is gone, the directory is free after %.0f s)", seconds,
                  (double)(FRESH_TOUCHES * w.every) - seconds);
     }
-    return error_set(EX_CANTCREAT, "%s: %s is writing there%s; want another directory, or its end", dir, who,
-                     more);
+    return error_set(EX_CANTCREAT, "%s: %s is writing there%s; wait for its end, or give another directory",
+                     dir, who, more);
 }
 
 /* ---- the files ---- */

@@ -312,9 +312,9 @@ static void test_killed(void **state) {
     refused("is writing there", AT_ONCE); /* it waits */
     kill(child, SIGKILL);
     waitpid(child, NULL, 0);
-    gets("is not there any more: its place is taken over", 0, AT_ONCE);
+    gets("is taken over: the process has ended", 0, AT_ONCE);
     char who[128];
-    snprintf(who, sizeof who, "process %d on %s, which wrote there,", (int)child, host);
+    snprintf(who, sizeof who, "the lock of process %d on %s is taken over", (int)child, host);
     assert_non_null(strstr(noted, who));
 }
 
@@ -324,7 +324,7 @@ static void test_zombie(void **state) {
     pid_t child = leave_lock();
     kill(child, SIGKILL);
     assert_int_equal(waitid(P_PID, (id_t)child, &info, WEXITED | WNOWAIT), 0);
-    gets("is not there any more", 0, AT_ONCE);
+    gets("the process has ended", 0, AT_ONCE);
     waitpid(child, NULL, 0);
 }
 
@@ -341,7 +341,7 @@ static void test_stopped(void **state) {
 static void test_reused_number(void **state) {
     (void)state;
     CRAFT("began", "12345");
-    gets("is not there any more", 0, AT_ONCE);
+    gets("the process has ended", 0, AT_ONCE);
     CRAFT("token", "another"); /* this process, which is alive */
     touch("lock-1", -100000);
     refused("is writing there", AT_ONCE);
@@ -372,7 +372,7 @@ static void test_silent(void **state) {
     (void)state;
     CRAFT_ELSEWHERE("process", "1");
     touch("lock-1", -100);
-    gets("process 1 on far, which wrote there, has been silent for too long", WATCHED, LIMIT);
+    gets("process 1 on far is taken over: it has been silent for too long", WATCHED, LIMIT);
     CRAFT_ELSEWHERE("process", "1");
     touch("lock-1", 1000000);
     gets("has been silent for too long", WATCHED, LIMIT);
@@ -503,7 +503,7 @@ static void test_being_made(void **state) {
     edit(text, "began", "12345", NULL);
     write_file("lock-1", "vaecf-lock\nhos");
     pthread_create(&thread, NULL, write_dead, text);
-    gets("is not there any more", 0.4, LIMIT);
+    gets("the process has ended", 0.4, LIMIT);
     pthread_join(thread, NULL);
 }
 
@@ -513,10 +513,10 @@ static void test_unknown_lines(void **state) {
     edit(text, "began", "12345", NULL);
     snprintf(longer, sizeof longer, "%swith-a-key-longer-than-any other\nlast without an end", text);
     write_file("lock-1", longer);
-    gets("is not there any more", 0, AT_ONCE);
+    gets("the process has ended", 0, AT_ONCE);
     edit(text, "began", "12345", "every", "-5", NULL);
     write_file("lock-1", text);
-    gets("is not there any more", 0, AT_ONCE);
+    gets("the process has ended", 0, AT_ONCE);
 }
 
 static void test_names(void **state) {
