@@ -1,4 +1,4 @@
-# shellcheck shell=bash disable=SC2034  # what test scripts begin with: a directory, the programs, how a case is told
+# shellcheck shell=bash disable=SC2034,SC2154  # what test scripts begin with: a directory, the programs, how a case is told
 set -u
 tmp=$(mktemp -d) || exit 71
 trap 'rm -rf "$tmp"' EXIT
@@ -17,4 +17,26 @@ within() {
         if [ $SECONDS -ge $end ]; then return 1; fi
         sleep 0.05
     done
+}
+
+# ---- of a job in the background: $job is mpirun's process ----
+has_ended() { ! kill -0 "$job" 2>/dev/null; }
+# rank N: the process of that rank of $job
+rank() {
+    local process
+    for process in $(pgrep -P "$job"); do
+        if tr '\0' '\n' <"/proc/$process/environ" | grep -qxE "(OMPI_COMM_WORLD_RANK|PMI_RANK)=$1"; then echo "$process"; fi
+    done
+}
+# ends CODE...: does $job end within 60 s with one of these codes?
+ends() {
+    local status children
+    if ! within 60 has_ended; then
+        echo "still there after 60 s"
+        mapfile -t children < <(pgrep -P "$job")
+        kill -KILL "$job" "${children[@]}"
+    fi
+    { wait "$job"; } 2>/dev/null
+    status=$?
+    [[ " $* " == *" $status "* ]] || { echo "status $status" && return 1; }
 }

@@ -50,26 +50,6 @@ start() {
 }
 # has_said PATTERN: is it in the output of $job, or has $job ended?
 has_said() { grep -qE "$1" "$tmp/out" || has_ended; }
-has_ended() { ! kill -0 "$job" 2>/dev/null; }
-# rank N: the process of that rank of $job
-rank() {
-    local process
-    for process in $(pgrep -P "$job"); do
-        if tr '\0' '\n' <"/proc/$process/environ" | grep -qxE "(OMPI_COMM_WORLD_RANK|PMI_RANK)=$1"; then echo "$process"; fi
-    done
-}
-# ends CODE...: does $job end within 60 s with one of these codes?
-ends() {
-    local status children
-    if ! within 60 has_ended; then
-        echo "still there after 60 s"
-        mapfile -t children < <(pgrep -P "$job")
-        kill -KILL "$job" "${children[@]}"
-    fi
-    { wait "$job"; } 2>/dev/null
-    status=$?
-    [[ " $* " == *" $status "* ]] || { echo "status $status" && return 1; }
-}
 says() { grep -qE -- "$1" "$tmp/err"; }
 says_once() { [ "$(grep -cE -- "$1" "$tmp/err")" = 1 ]; }
 checkpoints() { find "$tmp/run/checkpoints" -name 'step-*.h5' | sort; }

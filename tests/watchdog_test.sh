@@ -25,29 +25,9 @@ begin() {
     mpirun -n 3 env LD_PRELOAD="$tmp/late.so" "$@" "$bin/vaecf-train" --config "$tmp/run.yaml" >"$tmp/out" 2>"$tmp/err" &
     job=$!
 }
-has_ended() { ! kill -0 "$job" 2>/dev/null; }
 trains() { grep -q '^epoch 2/' "$tmp/out"; }
 trains_or_ended() { trains || has_ended; }
 begins() { within 60 trains_or_ended && trains; }
-# rank N: the process of that rank of $job
-rank() {
-    local process
-    for process in $(pgrep -P "$job"); do
-        if tr '\0' '\n' <"/proc/$process/environ" | grep -qxE "(OMPI_COMM_WORLD_RANK|PMI_RANK)=$1"; then echo "$process"; fi
-    done
-}
-# ends CODE: does $job end within 60 s with it?
-ends() {
-    local status children
-    if ! within 60 has_ended; then
-        echo "still there after 60 s"
-        mapfile -t children < <(pgrep -P "$job")
-        kill -KILL "$job" "${children[@]}"
-    fi
-    { wait "$job"; } 2>/dev/null
-    status=$?
-    [ "$status" = "$1" ] || { echo "status $status" && return 1; }
-}
 # stop: on demand, as it would after hours
 stop() {
     kill -TERM "$(rank 1)"
