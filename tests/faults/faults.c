@@ -134,9 +134,11 @@ extern void *__libc_malloc(size_t), *__libc_calloc(size_t, size_t), *__libc_real
 /* MPI's start uses libz too, for itself. */
 static atomic_int is_inside_mpi;
 
+static int is_in_main;
+
 static int refuse(void *caller) {
     uintptr_t at = (uintptr_t)caller;
-    if ((fault.kind != MALLOC && fault.kind != RECORD) || is_inside_mpi) return 0;
+    if ((fault.kind != MALLOC && fault.kind != RECORD) || is_inside_mpi || !is_in_main) return 0;
     for (int i = 0; i < fault.n_texts; i++) {
         if (at < fault.text[i].begin || at >= fault.text[i].end) continue;
         if (fault.kind == RECORD) return atomic_fetch_add(&count[MALLOC], 1) < 0;
@@ -424,4 +426,21 @@ __attribute__((constructor)) static void start(int argc, char **argv, char **env
     } else if (install()) {
         give_up("this kernel refuses the filter");
     }
+}
+
+/* What comes before main, such as the CUDA runtime's constructors, is not the program's. */
+
+static int (*program_main)(int, char **, char **);
+
+static int begin_main(int argc, char **argv, char **environment) {
+    is_in_main = 1;
+    return program_main(argc, argv, environment);
+}
+
+int __libc_start_main(int (*main)(int, char **, char **), int argc, char **argv, void (*init)(void),
+                      void (*fini)(void), void (*end_linker)(void), void *stack) {
+    int (*start_main)(int (*)(int, char **, char **), int, char **, void (*)(void), void (*)(void),
+                      void (*)(void), void *) = dlsym(RTLD_NEXT, "__libc_start_main");
+    program_main = main;
+    return start_main(begin_main, argc, argv, init, fini, end_linker, stack);
 }

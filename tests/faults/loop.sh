@@ -47,15 +47,15 @@ preprocess-spill|1|0|large|vaecf-preprocess --input large.csv.gz --memory 64M --
 preprocess-force|1|0|old|vaecf-preprocess --input part.csv --min-item-users 5 --heldout-users 50 --shards 2 --force --output data
 preprocess-parts|1|0|input|vaecf-preprocess --train part.csv --test-input seen.csv --test-target next.csv --output data
 preprocess-2-rank1|2|1|old|vaecf-preprocess --input part.csv --min-item-users 5 --heldout-users 50 --shards 2 --force --output data
-evaluate|1|0|model|vaecf-evaluate --checkpoint best.h5 --data data --output table.csv
-evaluate-blend|1|0|model|vaecf-evaluate --checkpoint best.h5 --blend ease.h5:0.5 --data data >stdout
-evaluate-2-rank1|2|1|model|vaecf-evaluate --checkpoint best.h5 --data data --output table.csv
-recommend-csv|1|0|model|vaecf-recommend --checkpoint best.h5 --input seen.csv --top-k 5 --output table.csv
-recommend-jsonl|1|0|model|vaecf-recommend --checkpoint best.h5 --blend ease.h5:0.5 --input part.csv.gz --output table.jsonl
-recommend-h5|1|0|model|vaecf-recommend --checkpoint best.h5 --users-from data --split test --allow allow --deny deny --output table.h5
-recommend-spill|1|0|model|vaecf-recommend --checkpoint best.h5 --input large.csv --memory 1 --top-k 1 --output table.csv
-recommend-explain|1|0|model|vaecf-recommend --checkpoint best.h5 --input seen.csv --items titles.csv --explain "\$(sed 's/,.*//; q' seen.csv)" >stdout
-recommend-2-rank1|2|1|model|vaecf-recommend --checkpoint best.h5 --input seen.csv --top-k 5 --output table.csv
+evaluate|1|0|model|vaecf-evaluate --device cpu --checkpoint best.h5 --data data --output table.csv
+evaluate-blend|1|0|model|vaecf-evaluate --device cpu --checkpoint best.h5 --blend ease.h5:0.5 --data data >stdout
+evaluate-2-rank1|2|1|model|vaecf-evaluate --device cpu --checkpoint best.h5 --data data --output table.csv
+recommend-csv|1|0|model|vaecf-recommend --device cpu --checkpoint best.h5 --input seen.csv --top-k 5 --output table.csv
+recommend-jsonl|1|0|model|vaecf-recommend --device cpu --checkpoint best.h5 --blend ease.h5:0.5 --input part.csv.gz --output table.jsonl
+recommend-h5|1|0|model|vaecf-recommend --device cpu --checkpoint best.h5 --users-from data --split test --allow allow --deny deny --output table.h5
+recommend-spill|1|0|model|vaecf-recommend --device cpu --checkpoint best.h5 --input large.csv --memory 1 --top-k 1 --output table.csv
+recommend-explain|1|0|model|vaecf-recommend --device cpu --checkpoint best.h5 --input seen.csv --items titles.csv --explain "\$(sed 's/,.*//; q' seen.csv)" >stdout
+recommend-2-rank1|2|1|model|vaecf-recommend --device cpu --checkpoint best.h5 --input seen.csv --top-k 5 --output table.csv
 export|1|0|model|vaecf-export --checkpoint best.h5 --output model.npz
 sweep|1|0|sweep|vaecf-sweep sweep.yaml --prepare
 sweep-table|1|0|sweep|vaecf-sweep sweep.yaml >stdout
@@ -115,6 +115,7 @@ start_fresh() {
 data: {path: data}
 model: {hidden: [12], latent: 6}
 train: {epochs: 3, batch_size: 100, kl: {cap: 0.2, anneal_steps: 10}, checkpoint: {keep: 2}}
+device: cpu
 output: {path: run}
 Y
 }
