@@ -137,6 +137,9 @@ mkdir -p "$tmp/data4/report.csv"
 timeout 60 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --output "$tmp/data4" >/dev/null 2>"$tmp/err"
 check "a directory named report.csv: 73, before the work" [ $? = 73 ]
 check "no data set is there" [ "$(ls "$tmp/data4")" = report.csv ]
+timeout 60 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --output "$tmp/part.csv/data" >/dev/null 2>"$tmp/err"
+check "a directory that cannot be made: 73" [ $? = 73 ]
+check "told by the system's reason" grep -q 'error: .*part.csv/data: cannot make the directory: Not a directory$' "$tmp/err"
 TMPDIR='' timeout 60 "$bin/vaecf-preprocess" --input "$tmp/part.csv" --output "$tmp/data5" --memory 64M >/dev/null 2>"$tmp/err"
 check "an empty TMPDIR is none" [ $? = 0 ]
 exit $failed
