@@ -56,6 +56,10 @@ static herr_t innermost(unsigned n, const H5E_error2_t *error, void *data) {
             snprintf(reason->text, sizeof reason->text, "no memory to decompress");
             reason->is_memory = 1;
         }
+        if (strncmp(text, "filter returned failure during read", 35) ==
+            0) { /* 1.14 hides what the filter says */
+            snprintf(reason->text, sizeof reason->text, "a wrong checksum, or no memory to decompress");
+        }
     }
     return 0;
 }

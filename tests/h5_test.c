@@ -385,7 +385,11 @@ static void test_reading(void **state) {
     malloc_limit = sizeof many;
     code = h5_read(file, "/group/many", H5T_NATIVE_INT32, 0, N, many);
     nothing_fails();
-    assert_told(code, EX_OSERR, path, "/group/many");
+    if (H5_VERSION_GE(1, 14, 0) && code == EX_DATAERR) { /* which hides what filters say */
+        assert_told(code, EX_DATAERR, path, "no memory to decompress");
+    } else {
+        assert_told(code, EX_OSERR, path, "/group/many");
+    }
     H5Fclose(file);
 #endif
 }
@@ -396,6 +400,7 @@ static void test_full(void **state) {
     hid_t file;
     int told = 0;
     for (int call = 1, calls = 1; call <= calls; call++) {
+        unlink(path); /* HDF5 1.14 goes on with a file that it could not close */
         assert_int_equal(h5_create(path, &file), 0);
         fail_at(&on_write, call, EDQUOT);
         int code = 0;
