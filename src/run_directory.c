@@ -206,8 +206,8 @@ int run_directory_check_best(const struct run_directory *run, const struct train
     struct checkpoint_info info;
     *is_best = 0;
     path_of(run, "best.h5", path);
+    if (access(path, F_OK) && errno == ENOENT) return 0;
     int code = checkpoint_read_info(path, &info);
-    if (code == EX_NOINPUT) return 0;
     if (code) return code;
     /* Without validation there is no best epoch: the last one's model is it. */
     int64_t epoch = state->best_epoch > 0 ? state->best_epoch : state->epoch;
