@@ -382,8 +382,8 @@ if [ -n "${TABLE:-}" ]; then
     {
         echo "# Fault loops"
         echo
-        echo "\`make test-faults\` lets the N-th call of a kind fail, for N = 1, 2, 3, ... until a run passes untouched"
-        echo "(tests/faults/loop.sh tells how, and what the columns mean). survived: exit 0 with the right bytes; told: another exit"
+        echo "\`${SPARSE:+SPARSE=$SPARSE }${JOBS:+JOBS=$JOBS }make test-faults\` lets the N-th call of a kind fail, for N = 1, 2, 3, ... until a run"
+        echo "passes untouched${SPARSE:+, of many calls every so many} (tests/faults/loop.sh tells how, and what the columns mean). survived: exit 0 with the right bytes; told: another exit"
         echo "with one true line, nothing lost and the right bytes after the next run; the other columns have to be 0."
         echo
         echo "$(date -I), $(vaecf-train --version | head -n 1), $(lscpu | sed -n 's/^Model name: *//p'), ${JOBS:-$(nproc)} loops at a time, $((SECONDS - began)) s:"
