@@ -141,12 +141,8 @@ int shards_prepare(const char *dir, bool force, void (*note)(const char *line), 
 
 /* Waits until a directory is on the disk. */
 static int flush(const char *name) {
-    int file = open(name, O_RDONLY), code = 0;
-    if (file < 0 || (fsync(file) && errno != EINVAL)) {
-        code = error_set(EX_IOERR, "%s: cannot write: %s", name, strerror(errno));
-    }
-    if (file >= 0) close(file);
-    return code;
+    return file_flush_directory(name) ? error_set(EX_IOERR, "%s: cannot write: %s", name, strerror(errno))
+                                      : 0;
 }
 
 /* The `indices` of a part, written in pieces of one size, whatever the sizes of what is added. */
@@ -366,10 +362,8 @@ static void unfinished_name(const char *name, const char *token, char unfinished
 
 /* Makes an empty file under such a name. */
 static int make_unfinished(const char *name, const char *token, char unfinished[NAME_MAX_]) {
-    int file;
     unfinished_name(name, token, unfinished);
-    do file = open(unfinished, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    while (file < 0 && errno == EINTR);
+    int file = file_create_new(unfinished);
     if (file >= 0) {
         close(file);
         return 0;

@@ -48,6 +48,34 @@ int file_make_directory(const char *path, int *made) {
     return 0;
 }
 
+/* Opens it whatever a signal says meanwhile. */
+static int open_again(const char *path, int flags) {
+    int descriptor;
+    do descriptor = open(path, flags | O_CLOEXEC, 0666);
+    while (descriptor < 0 && errno == EINTR);
+    return descriptor;
+}
+
+int file_create_new(const char *path) {
+    return open_again(path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW);
+}
+
+int file_flush(int descriptor) {
+    int failed;
+    do failed = fsync(descriptor);
+    while (failed && errno == EINTR);
+    return failed && errno != EINVAL && errno != ENOTSUP && errno != EROFS ? -1 : 0;
+}
+
+int file_flush_directory(const char *path) {
+    int descriptor = open_again(path, O_RDONLY | O_DIRECTORY);
+    if (descriptor < 0) return errno == EACCES ? 0 : -1;
+    int failed = file_flush(descriptor), reason = errno;
+    close(descriptor);
+    errno = reason;
+    return failed;
+}
+
 int file_write(const char *path, const char *text) {
     struct output *output;
     int code = output_open(path, &output);

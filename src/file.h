@@ -10,6 +10,17 @@ enum { FILE_NAME_SIZE = 4096 };
  * if it cannot be made or written. */
 int file_make_directory(const char *path, int *made);
 
+/* Creates a file that is not there yet, for reading and writing, without following a link: its descriptor, or
+ * -1 with errno. */
+int file_create_new(const char *path);
+
+/* Waits until a file is on the disk: 0, or -1 with errno. What is no file, and some file systems'
+ * directories, cannot be waited for, which is no failure. */
+int file_flush(int descriptor);
+
+/* The same for a directory, whose names have changed. One that may be written but not read is passed over. */
+int file_flush_directory(const char *path);
+
 /* Writes a whole small file. NULL: to standard output. The errors of output_open and output_close. */
 int file_write(const char *path, const char *text);
 

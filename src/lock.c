@@ -298,8 +298,7 @@ static int fail_file(const struct lock *lock, int reason) {
 
 /* Makes the file; -1 if there is one. */
 static int make(struct lock *lock) {
-    do lock->file = open(lock->path, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    while (lock->file < 0 && errno == EINTR);
+    lock->file = file_create_new(lock->path);
     if (lock->file < 0) return errno == EEXIST ? -1 : fail_file(lock, errno);
     size_t length = strlen(lock->text), done = 0;
     int failed = 0;
@@ -308,8 +307,7 @@ static int make(struct lock *lock) {
         if (n > 0) done += (size_t)n;
         failed = n == 0 || (n < 0 && errno != EINTR);
     }
-    while (!failed && fsync(lock->file) && errno != EINVAL)
-        failed = errno != EINTR; /* others are to read it */
+    failed = failed || file_flush(lock->file); /* others are to read it */
     if (!failed) return 0;
     int code = fail_file(lock, errno);
     unlink(lock->path);

@@ -153,7 +153,7 @@ static int make_temporary(struct output *o, const struct stat *old) {
         snprintf(o->temporary, sizeof o->temporary, "%.*s%.*s.%012llx%s", (int)(base - o->target), o->target,
                  room, base, (unsigned long long)(number & 0xffffffffffff), suffix);
         o->left = remember(o->temporary);
-        o->descriptor = open_again(o->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW);
+        o->descriptor = file_create_new(o->temporary);
         if (o->descriptor >= 0) break;
         forget(&o->left);
     } while (errno == EEXIST && ++tries < TRIES_MAX);
@@ -317,22 +317,13 @@ static int pass_on(struct output *o) {
     return code;
 }
 
-/* Waits until it is on the disk; what is no file, and some file systems' directories, cannot be waited for.
- */
-static int flush_descriptor(int descriptor) {
-    int failed;
-    do failed = fsync(descriptor);
-    while (failed && errno == EINTR);
-    return failed && errno != EINVAL && errno != ENOTSUP && errno != EROFS ? -1 : 0;
-}
-
 /* The bytes that are still in buffers. */
 static int finish_stream(struct output *o) {
     if (fflush(o->stream) || ferror(o->stream)) return fail_writing(o, o->reason ? o->reason : errno);
     int failed = o->kind == GZIP   ? pack_gzip(o, "", 0, Z_FINISH)
                  : o->kind == ZSTD ? pack_zstd(o, "", 0, ZSTD_e_end)
                                    : 0;
-    if (failed || flush_descriptor(o->descriptor)) return fail_writing(o, o->reason ? o->reason : errno);
+    if (failed || file_flush(o->descriptor)) return fail_writing(o, o->reason ? o->reason : errno);
     return 0;
 }
 
@@ -345,11 +336,7 @@ static int place(struct output *o) {
     if (rename(o->temporary, o->target)) return fail_writing(o, errno);
     forget(&o->left);
     o->temporary[0] = '\0';
-    int descriptor = open_again(slash ? directory : ".", O_RDONLY | O_DIRECTORY);
-    if (descriptor < 0) return errno == EACCES ? 0 : fail_writing(o, errno); /* may be written, not read */
-    int failed = flush_descriptor(descriptor), reason = errno;
-    close(descriptor);
-    return failed ? fail_writing(o, reason) : 0;
+    return file_flush_directory(slash ? directory : ".") ? fail_writing(o, errno) : 0;
 }
 
 int output_close(struct output *o, int code) {

@@ -21,7 +21,7 @@ int output_open(const char *path, struct output **output);
 FILE *output_stream(struct output *output);
 
 /* Instead of the stream, for a library that writes files by itself and seeks in them: the name of an empty
- * file that may be written and replaced. */
+ * file that may be written and replaced. EX_CANTCREAT. */
 int output_name(struct output *output, const char **name);
 
 /* Has writing to the stream failed? EX_IOERR. */

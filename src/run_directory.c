@@ -56,6 +56,7 @@ static void clean(const struct run_directory *run) {
         DIR *list = opendir(directory);
         for (struct dirent *entry; list && (entry = readdir(list));) {
             const char *name = entry->d_name;
+            /* step-000000123.h5.*.tmp: from the first dot on it is that of a name without one */
             int is_left =
                 sub && strncmp(name, "step-", 5) == 0 && output_is_left(name + strcspn(name, "."), "");
             for (int i = 0; i < 4 && !sub; i++) is_left |= output_is_left(name, names[i]);

@@ -383,8 +383,10 @@ if [ -n "${TABLE:-}" ]; then
         echo "# Fault loops"
         echo
         echo "\`${SPARSE:+SPARSE=$SPARSE }${JOBS:+JOBS=$JOBS }make test-faults\` lets the N-th call of a kind fail, for N = 1, 2, 3, ... until a run"
-        echo "passes untouched${SPARSE:+, of many calls every so many} (tests/faults/loop.sh tells how, and what the columns mean). survived: exit 0 with the right bytes; told: another exit"
-        echo "with one true line, nothing lost and the right bytes after the next run; the other columns have to be 0."
+        echo "passes untouched${SPARSE:+; the steps grow with N}. tests/faults/loop.sh tells how, and what the columns mean."
+        echo
+        echo "survived: exit 0 with the right bytes; told: another exit with one true line, nothing lost and the right bytes after"
+        echo "the next run; the other columns have to be 0."
         echo
         echo "$(date -I), $(vaecf-train --version | head -n 1), $(lscpu | sed -n 's/^Model name: *//p'), ${JOBS:-$(nproc)} loops at a time, $((SECONDS - began)) s:"
         echo "$n_faults faults in ${#units[@]} loops over $(printf '%s\n' "${units[@]}" | cut -d' ' -f1 | sort -u | wc -l) cases, $n_bad with a finding."
