@@ -1,11 +1,12 @@
 # Shared by the batch scripts in jobs/slurm and jobs/pbs, which source it: where the programs are, how ranks are started
-# and bound, how a signal reaches them. It knows nothing about queues.
+# and bound, how a signal reaches them, the timer ahead of the job's limit. It knows nothing about queues.
 #
 # Settings, by environment:
 #   VAECF_HOME     folder with bin/ and jobs/, if it is not the one that the script was submitted from
-#   VAECF_LAUNCH   srun, mpirun, or other words that start the ranks: "mpiexec --cpu-bind depth --depth 8"; they have to pass
-#                  VAECF_JOB and VAECF_START on (Open MPI: -x VAECF_JOB -x VAECF_START)
-#   VAECF_BIND     none: leave it to the system on which cores the ranks run
+#   VAECF_LAUNCH   srun, mpirun, or other words that start the ranks: "mpiexec --cpu-bind depth --depth 8"
+#   VAECF_BIND     none: no rank is bound to cores; cores: each to its share of those that it may use, even if other jobs may
+#                  use them too. The default binds where they are the job's own; other words that start ranks bind themselves.
+#   VAECF_AHEAD    seconds before the limit at which the program is told to save (120); more when a save takes long
 #   VAECF_MAX_RESTARTS   how often a job goes on by itself after it was stopped (20)
 # jobs/site.sh, if you write one, is read first: `module load openmpi hdf5`, export UCX_..., what your site wants.
 # shellcheck shell=bash
@@ -24,6 +25,10 @@ fail() { # fail CODE MESSAGE...
     exit "$1"
 }
 
+[[ ${VAECF_AHEAD:-0}${VAECF_MAX_RESTARTS:-0} =~ ^[0-9]+$ ]] ||
+    fail 64 "VAECF_AHEAD=${VAECF_AHEAD:-}, VAECF_MAX_RESTARTS=${VAECF_MAX_RESTARTS:-}: want whole numbers"
+case ${VAECF_BIND:-} in '' | none | cores) ;; *) fail 64 "VAECF_BIND=$VAECF_BIND: want none or cores" ;; esac
+
 # The programs: of the checkout, of the installation that these scripts are a part of, or on the PATH.
 for bin in "$jobs/../bin" "$jobs/../../../bin" ""; do
     if [ -x "$bin/vaecf-train" ]; then PATH=$(cd "$bin" && pwd):$PATH && break; fi
@@ -38,11 +43,13 @@ identify() {
     VAECF_START=$(uname -n).$$.$(date +%s)
 }
 
-# place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it.
+# place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it, and `bind`, how
+# rank.sh binds them.
 place() {
     nodes=$1 ranks=$2 threads=$3
     local how=${VAECF_LAUNCH:-}
-    export OMP_NUM_THREADS=$threads OMP_PLACES=cores OMP_PROC_BIND=close
+    export OMP_NUM_THREADS=$threads
+    bind=${VAECF_BIND:-}
     if [ -z "$how" ]; then # srun can start this MPI if both speak PMIx; mpirun reads the allocation itself
         how=mpirun
         if [ -n "${SLURM_JOB_ID:-}" ] && srun --mpi=list 2>&1 | grep -qw pmix; then how=srun; fi
@@ -50,46 +57,129 @@ place() {
     case $how in
     srun) # it does not take --cpus-per-task from sbatch since Slurm 22.05
         launch=(srun --mpi=pmix --kill-on-bad-exit=1 "--cpus-per-task=$threads")
-        if [ "${VAECF_BIND:-}" != none ] && scontrol show config | grep -qE '^TaskPlugin .*(affinity|cgroup)'; then
+        if [ -z "$bind" ] && scontrol show config | grep -qE '^TaskPlugin .*affinity'; then
             launch+=(--cpu-bind=cores)
+            bind=launcher
         fi
         ;;
     mpirun)
         launch=(mpirun -n "$ranks")
         if [ -n "${PBS_NODEFILE:-}" ] && [ -z "${SLURM_JOB_ID:-}" ]; then launch+=(--hostfile "$PBS_NODEFILE"); fi
-        if ! mpirun --version 2>&1 | grep -qiE 'open ?mpi|prrte'; then
-            export I_MPI_PIN_DOMAIN=omp # Intel MPI: as many cores a rank as threads
-        else # Open MPI, which takes no other variable than these along to other nodes
-            launch+=(-x VAECF_JOB -x VAECF_START)
-            if [ "${VAECF_BIND:-}" = none ]; then
-                launch+=(--bind-to none)
-            elif [ $((ranks % nodes)) = 0 ]; then
-                launch+=(--map-by "ppr:$((ranks / nodes)):node:PE=$threads" --bind-to core)
-            fi
+        if mpirun --version 2>&1 | grep -qiE 'open ?mpi|prrte'; then
+            launch+=(--bind-to none)
+            if [ "$nodes" -gt 1 ]; then reach_nodes; fi
+            # On SIGTERM, which qdel sends to all of a job, it would kill the ranks a second later, while they save.
+            export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-120}
+            export PRTE_MCA_odls_base_sigkill_timeout=${PRTE_MCA_odls_base_sigkill_timeout:-120}
+        else
+            export I_MPI_PIN=${I_MPI_PIN:-off} # Intel MPI
         fi
         ;;
-    *) read -ra launch <<<"$how" ;;
+    *)
+        read -ra launch <<<"$how"
+        bind=${bind:-none}
+        ;;
     esac
 }
 
+# reach_nodes: an Open MPI that does not know PBS reaches its nodes by ssh, which many sites forbid; PBS brings another way.
+reach_nodes() {
+    if [ -z "${PBS_NODEFILE:-}" ] || [ -n "${SLURM_JOB_ID:-}" ] || ! command -v pbs_tmrsh >/dev/null ||
+        { ompi_info --parsable || prte_info --parsable; } 2>/dev/null | grep -q '^mca:plm:tm:'; then
+        return
+    fi
+    launch[0]=$(command -v mpirun) # so it is found there by its whole name
+    export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-pbs_tmrsh} PRTE_MCA_plm_ssh_agent=${PRTE_MCA_plm_ssh_agent:-pbs_tmrsh}
+}
+
+# environment: sets `carried`, the variables that rank.sh gets as arguments. What differs from node to node stays out.
+environment() {
+    local name
+    carried=()
+    for name in $(compgen -e | grep -E '^(VAECF|OMP|GOMP|KMP|MKL|OPENBLAS|BLIS|DNNL|ONEDNN|UCX|FI|NCCL|CUDA|HDF5|MALLOC)_|^(LD_LIBRARY_)?PATH$' |
+        grep -vE '^(CUDA_VISIBLE_DEVICES|VAECF_(ARGS|CONTINUE|QSUB|LAUNCH|BIND))$'); do
+        carried+=("$name=${!name}")
+    done
+    carried+=("VAECF_BIND=$bind")
+}
+
+# At the end of the job: the timer, and what it leaves in its directory.
+timer='' left_over=()
+clean_up() {
+    if [ -n "$timer" ]; then kill "$timer" 2>/dev/null; fi
+    rm -f "${left_over[@]}"
+}
+trap clean_up EXIT
+
 # A signal to this script is remembered in `told`, and passed on to the command that runs: as SIGUSR1, at which the ranks
-# save and exit 75 (mpirun would kill them on SIGTERM).
-told='' child='' again=''
+# save and exit 75 (mpirun would kill them on SIGTERM). SIGTERM, by which a job is ended, outweighs others.
+told='' child='' again='' progress=''
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM
 # pass_on SIGNAL: and again every ten seconds: a launcher that still starts its ranks loses the first one.
 pass_on() {
-    told=${1:-$told}
+    if [ "$told" != TERM ]; then told=${1:-$told}; fi
     if [ -z "$told" ] || [ -z "$child" ] || [ -n "$again" ]; then return; fi
     while kill -USR1 "$child"; do sleep 10; done >/dev/null 2>&1 &
     again=$!
+}
+
+# watch_limit: sends SIGUSR1 to this script ahead of the job's limit, which `limit_end` tells in seconds since 1970 (nothing:
+# no limit): VAECF_AHEAD seconds, or what three saves and 30 s take, but not before half of the time is over. The program
+# writes the seconds of its slowest save into the file VAECF_SAVED once it has got further than where it began.
+watch_limit() {
+    local end
+    export VAECF_SAVED=$PWD/.vaecf-saved-$VAECF_START
+    left_over+=("$VAECF_SAVED")
+    end=$(limit_end)
+    if [ -z "$end" ]; then
+        echo "the queue tells no time limit: if there is one it comes without a warning, and the last checkpoint counts"
+        return
+    fi
+    tell_ahead $$ "$end" &
+    timer=$!
+}
+tell_ahead() { # tell_ahead SCRIPT END
+    local begin save='' left moved end=$2
+    trap 'kill $! 2>/dev/null; exit' TERM
+    begin=$(date +%s)
+    while :; do
+        save=$(cat "$VAECF_SAVED" 2>/dev/null || echo "$save")
+        left=$(awk -v half="$(((end - begin) / 2))" -v ahead="${VAECF_AHEAD:-120}" -v save="${save:-0}" 'BEGIN {
+            if (save > 0 && ahead < 3 * save + 30) ahead = int(3 * save + 30)
+            print ahead < half ? ahead : half }')
+        left=$((end - left - $(date +%s)))
+        if [ $left -le 0 ]; then
+            moved=$(limit_end)
+            if [ "${moved:-$end}" -le "$end" ]; then break; fi
+            end=$moved left=1
+        fi
+        sleep $((left > 5 ? 5 : left)) &
+        wait $! || exit # ended with the job
+    done
+    kill -USR1 "$1"
+}
+
+# may_go_on RESTARTS STALLED: may the job, stopped, go on by itself? Says why not. Of its RESTARTS the last STALLED made no
+# progress; `stalled` becomes their number with this start.
+may_go_on() {
+    stalled=0
+    if [ -z "$progress" ] && [ ! -e "$VAECF_SAVED" ]; then stalled=$(($2 + 1)); fi
+    if [ $stalled -ge 3 ]; then
+        echo "no progress in 3 starts: from the start to the signal there was no time for a step and a save; submit it" >&2
+        echo "again with a longer time limit, or a lower VAECF_AHEAD" >&2
+        return 1
+    fi
+    if [ "$1" -ge "${VAECF_MAX_RESTARTS:-20}" ]; then
+        echo "stopped after $1 restarts; submit it again to go on" >&2
+        return 1
+    fi
 }
 
 # start COMMAND...: runs it and returns its exit code; 75, and `began` stays empty, if a signal came before.
 start() {
     local status
     began=
-    printf '%q ' "$@" && echo
     if [ -n "$told" ]; then return 75; fi
     began=yes
     "$@" &
@@ -111,8 +201,14 @@ start() {
     return $status
 }
 
+show() { printf '%q ' "$@" && echo; }
+
 # ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores; rank.sh tells which.
-ranks() { start "${launch[@]}" "$jobs/rank.sh" "$@"; }
+ranks() {
+    environment
+    show "${launch[@]}" "$jobs/rank.sh" "$@"
+    start "${launch[@]}" "$jobs/rank.sh" "${carried[@]}" "$@"
+}
 
 # describe JOB START NODES-IN-WORDS: what runs where, for the log
 describe() {
@@ -162,6 +258,7 @@ sweep() {
                 echo "$code" >"$run/exit-code.$VAECF_START" && mv -f "$run/exit-code.$VAECF_START" "$run/exit-code"
             fi
             say "run $k: exit code $code"
+            if [ "$code" != 75 ]; then progress=yes; fi
         fi
         if [ "$code" = 75 ]; then return 75; fi
         if [ "$code" != 0 ]; then status=$code; fi

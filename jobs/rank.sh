@@ -1,9 +1,63 @@
 #!/bin/bash
-# jobs/rank.sh PROGRAM ARGUMENT...: between the launcher and a rank. Tells where the rank runs, and becomes the program. Of
-# the GPUs that it sees the program takes the one of its local rank, so this must leave all of the job's visible: no
-# --gpus-per-task, no --gpu-bind.
+# jobs/rank.sh [NAME=VALUE]... PROGRAM ARGUMENT...: between the launcher and a rank. Takes the job's environment from its
+# arguments, as not every launcher brings it to other nodes; binds the rank to its share of the job's cores; tells where it
+# runs; becomes the program. Of the GPUs that it sees the program takes the one of its local rank, so this must leave all of
+# the job's visible: no --gpus-per-task, no --gpu-bind.
+while [[ ${1:-} =~ ^[A-Za-z_][A-Za-z0-9_]*= ]]; do export "${1?}" && shift; done
 rank=${OMPI_COMM_WORLD_RANK:-${PMIX_RANK:-${PMI_RANK:-${SLURM_PROCID:-0}}}}
 local_rank=${OMPI_COMM_WORLD_LOCAL_RANK:-${SLURM_LOCALID:-${MPI_LOCALRANKID:-${PALS_LOCAL_RANKID:-0}}}}
+
+# local_ranks: how many ranks run on this node; nothing if the launcher does not tell
+local_ranks() {
+    if [ -n "${OMPI_COMM_WORLD_LOCAL_SIZE:-${MPI_LOCALNRANKS:-${PALS_LOCAL_SIZE:-}}}" ]; then
+        echo "${OMPI_COMM_WORLD_LOCAL_SIZE:-${MPI_LOCALNRANKS:-$PALS_LOCAL_SIZE}}"
+    elif [ -n "${SLURM_PROCID:-}" ]; then # "2(x3),1": of each node
+        tr ',' '\n' <<<"${SLURM_STEP_TASKS_PER_NODE:-}" | awk -F '[(x)]+' -v node="${SLURM_NODEID:-0}" \
+            'NF { n += (NF > 1 ? $2 : 1) } n > node { print $1; exit }'
+    fi
+}
+cpus() { sed -n 's/^Cpus_allowed_list:\s*//p' /proc/self/status; } # that this rank may run on: 0-3,8
+# numbers LIST: "0-1,8" as a line a number
+numbers() { tr ',' '\n' <<<"$1" | awk -F- 'NF { for (n = $1; n <= $NF; n++) print n }'; }
+
+# share: the CPUs of this rank, of those that the job has here: whole cores if there is one for each thread, hardware
+# threads if these suffice; nothing if neither. The first line says which.
+share() {
+    local cpu file core ranks
+    ranks=$(local_ranks)
+    for cpu in $(numbers "$(cpus)"); do
+        file=/sys/devices/system/cpu/cpu$cpu/topology/thread_siblings_list
+        core=$cpu
+        if [ -r "$file" ]; then core=$(numbers "$(cat "$file")" | head -n 1); fi
+        echo "$core $cpu"
+    done | sort -n -k 1,1 -k 2,2 | awk -v ranks="${ranks:-0}" -v rank="$local_rank" -v threads="${OMP_NUM_THREADS:-1}" '
+        { cpu[++n] = $2; if (NR == 1 || $1 != last) cores++; core[n] = cores; last = $1 }
+        END {
+            if (!ranks) exit
+            if (cores >= ranks * threads) { print "cores"; size = int(cores / ranks) }
+            else if (n >= ranks * threads) { print "threads"; size = int(n / ranks); for (i = 1; i <= n; i++) core[i] = i }
+            else exit
+            for (i = 1; i <= n; i++) if (core[i] > rank * size && core[i] <= (rank + 1) * size) print cpu[i]
+        }'
+}
+
+# Bound where the cores are surely the job's: the launcher gave each rank its own, the system lets the job run on a part of
+# the machine only, or nobody else is on the node. Else two jobs on a node would bind to the same ones.
+bound=no
+online=$(numbers "$(cat /sys/devices/system/cpu/online 2>/dev/null)" | wc -l)
+if [ "${VAECF_BIND:-}" = launcher ]; then
+    bound=cores
+elif [ "${VAECF_BIND:-}" != none ] &&
+    { [ "${VAECF_BIND:-}" = cores ] || [ "${VAECF_WHOLE_NODE:-}" = yes ] || [ "$(numbers "$(cpus)" | wc -l)" -lt "$online" ]; }; then
+    mapfile -t own < <(share)
+    if [ ${#own[@]} -gt 1 ] && taskset -pc "$(IFS=, && echo "${own[*]:1}")" $$ >/dev/null 2>&1; then bound=${own[0]}; fi
+fi
+if [ "$bound" = no ]; then
+    unset OMP_PLACES
+    export OMP_PROC_BIND=false
+else
+    export OMP_PLACES=$bound OMP_PROC_BIND=close
+fi
 
 # The GPUs that the queue gave this job here; without its word (Slurm always gives it), those that the node has.
 if [ -z "${CUDA_VISIBLE_DEVICES+set}" ] && [ -z "${SLURM_JOB_ID:-}" ]; then
@@ -16,7 +70,7 @@ gpu=none
 if [ ${#gpus[@]} -gt 0 ]; then gpu=${gpus[local_rank % ${#gpus[@]}]}; fi
 
 if [ "$rank" -lt 64 ]; then # of a large job the first ones tell enough
-    cores=$(sed -n 's/^Cpus_allowed_list:\s*//p' /proc/self/status)
-    echo "rank $rank on $(hostname -s): cores $cores, ${OMP_NUM_THREADS:-all} threads, GPU $gpu"
+    if [ "$bound" = no ]; then how=", not bound"; fi
+    echo "rank $rank on $(hostname -s): cores $(cpus)${how:-}, ${OMP_NUM_THREADS:-all} threads, GPU $gpu"
 fi
 exec "$@"

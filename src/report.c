@@ -209,6 +209,14 @@ int report_sync(struct report *report) {
     return error_set(EX_IOERR, "%s: cannot write: %s", report->table_path, strerror(errno));
 }
 
+void report_saved(double seconds) {
+    const char *path = getenv("VAECF_SAVED");
+    FILE *file = path ? fopen(path, "w") : NULL;
+    if (!file) return;
+    fprintf(file, "%.1f\n", seconds);
+    fclose(file);
+}
+
 void report_duration(double seconds, char text[32]) {
     long long s = seconds > 0 && seconds < 1e15 ? llround(seconds) : 0;
     if (!(seconds < 1e15)) {

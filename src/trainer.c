@@ -55,7 +55,9 @@ struct trainer {
     struct report report;           /* rank 0's */
     int is_complete;                /* it was, when we came */
     double started, saved, shown;   /* when: the run, the last checkpoint, the last line of progress */
-    int64_t first_epoch;            /* that this process began */
+    double slowest_save;            /* seconds */
+    int64_t first_step;             /* the state's, when this process began */
+    int64_t first_epoch;            /* that it began */
     double first_done;              /* and how much of it was done before */
 };
 
@@ -168,6 +170,8 @@ static int save(struct trainer *t) {
     if (t->comm->rank == 0) {
         if (!code) code = checkpoint_prune(t->config->output_path, t->config->train.checkpoint.keep);
         if (!code) report_log(&t->report, "%s: saved in %.2f s", path, now() - begin);
+        t->slowest_save = fmax(t->slowest_save, now() - begin);
+        if (!code && t->state.step > t->first_step) report_saved(t->slowest_save);
     }
     t->saved = now();
     return comm_agree(t->comm, code);
@@ -859,6 +863,7 @@ int trainer_run(const struct config *config, enum trainer_start start, const cha
     int code = set_up(&t, start, checkpoint);
     if (code) goto cleanup;
     t.started = t.saved = t.shown = now();
+    t.first_step = t.state.step;
     t.first_epoch = t.state.epoch;
     t.first_done = (double)t.state.epoch_step / (double)sampler_steps(&t.sampler);
     if (t.is_complete) {

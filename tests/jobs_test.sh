@@ -75,13 +75,13 @@ check "and each start has another name" [ "$(cut -d' ' -f2 "$tmp/identity" | sor
 
 PLUGINS=none run
 check "mpirun where srun has no pmix, a configuration by default" \
-    has "mpirun -n 4 -x VAECF_JOB -x VAECF_START --map-by ppr:2:node:PE=3 --bind-to core $PROJECT/jobs/rank.sh vaecf-train --config $PROJECT/jobs/configs/ml-20m.yaml --resume auto" started
+    has "mpirun -n 4 --bind-to none $PROJECT/jobs/rank.sh vaecf-train --config $PROJECT/jobs/configs/ml-20m.yaml --resume auto" started
 
 VAECF_LAUNCH="mpiexec --depth 3" VAECF_HOME=$PROJECT run
 check "other words start the ranks" has "mpiexec --depth 3 " started
 
 VAECF_LAUNCH=mpirun VAECF_BIND=none run
-check "mpirun unbound" has "mpirun -n 4 -x VAECF_JOB -x VAECF_START --bind-to none " started
+check "mpirun unbound" has "mpirun -n 4 --bind-to none " started
 
 # shellcheck disable=SC2016
 echo 'echo "site $EMPTY"' >"$PROJECT/jobs/site.sh"

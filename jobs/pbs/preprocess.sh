@@ -20,4 +20,5 @@ jobs=${VAECF_HOME:-${PBS_O_WORKDIR:-.}}/jobs
 # shellcheck source=jobs/pbs/job.sh
 . "$jobs/pbs/job.sh" || { echo "error: no jobs/pbs/job.sh in ${jobs%/jobs}: qsub -v VAECF_HOME=/the/folder" >&2 && exit 66; }
 
+show vaecf-preprocess "$@"
 start vaecf-preprocess "$@"

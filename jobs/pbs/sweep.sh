@@ -26,10 +26,12 @@ slots=${VAECF_SLOTS:-}
 if [ -z "${VAECF_RUN:-}" ]; then
     VAECF_RUN=${PBS_ARRAY_INDEX:-${PBS_ARRAYID:?want an array, qsub -J 0-5, or one run, -v VAECF_RUN=3}}
     if [ -z "$slots" ]; then # of the array, 12[3].server -> 12[].server
-        slots=$(attribute array_indices_submitted "${PBS_ARRAY_ID:-${PBS_JOBID/\[*\]/[]}}" | sed -n 's/^0-\([0-9]*\)\(%.*\)*$/\1/p')
+        slots=$(ask "${PBS_ARRAY_ID:-${PBS_JOBID/\[*\]/[]}}" | value array_indices_submitted | sed -n 's/^0-\([0-9]*\)\(%.*\)*$/\1/p')
         slots=${slots:+$((slots + 1))}
     fi
 fi
 export VAECF_RUN VAECF_SLOTS=${slots:-0} # a continuation is no array
+watch_limit
+warn_of "$(ask "${PBS_JOBID/\[*\]/[]}" | value depend)"
 sweep "$VAECF_RUN" "$VAECF_SLOTS" "$restarts" "${1:?VAECF_ARGS: want a sweep file, jobs/configs/sweep-*.yaml}" "${@:2}"
 continue_or_exit $? sweep.sh

@@ -29,5 +29,7 @@ jobs=${VAECF_HOME:-${PBS_O_WORKDIR:-.}}/jobs
 config=$jobs/configs/ml-20m.yaml
 if [[ ${1:-} == *.yaml ]]; then config=$1 && shift; fi
 
+watch_limit
+warn_of "$(value depend <<<"$about")"
 ranks vaecf-train --config "$config" "$@" --resume auto
 continue_or_exit $? train.sh

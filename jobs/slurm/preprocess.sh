@@ -21,4 +21,5 @@ jobs=${VAECF_HOME:+$VAECF_HOME/jobs}
 # shellcheck source=jobs/slurm/job.sh
 . "$jobs/slurm/job.sh" || exit 66
 
+show vaecf-preprocess "$@"
 start vaecf-preprocess "$@"

@@ -32,5 +32,6 @@ if [ "$SLURM_ARRAY_TASK_MIN" = 0 ] && [ "$SLURM_ARRAY_TASK_COUNT" = $((SLURM_ARR
     [ "$SLURM_ARRAY_TASK_COUNT" -gt 1 ]; then
     slots=$SLURM_ARRAY_TASK_COUNT
 fi
+watch_limit
 sweep "$SLURM_ARRAY_TASK_ID" "$slots" "${SLURM_RESTART_COUNT:-0}" "${1:?want a sweep file: jobs/configs/sweep-*.yaml}" "${@:2}"
 requeue_or_exit $?

@@ -30,5 +30,6 @@ jobs=${VAECF_HOME:+$VAECF_HOME/jobs}
 config=$jobs/configs/ml-20m.yaml
 if [[ ${1:-} == *.yaml ]]; then config=$1 && shift; fi
 
+watch_limit
 ranks vaecf-train --config "$config" "$@" --resume auto
 requeue_or_exit $?
