@@ -21,9 +21,13 @@ printf '#!/bin/bash\n' >"$tmp/a project/bin/vaecf-train"
 cat >"$tmp/fake/mpirun" <<'E'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4"; exit; fi
-echo "$(basename "$0") $* threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started"
+shown=()
+for word; do if ! [[ $word =~ ^[A-Z_]+= ]]; then shown+=("$word"); else export "${word?}"; fi; done # but for what rank.sh gets
+echo "$(basename "$0") ${shown[*]} threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started"
+printf '%s\n' "$@" >"$TMP_LOG/words"
 echo "$VAECF_JOB $VAECF_START" >>"$TMP_LOG/identity"
 case $SCRIPT in
+saved) echo 1.5 >"$VAECF_SAVED" && exit 75 ;;
 until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
     for _ in $(seq 200); do sleep 0.05; done; exit 70 ;;
 *) exit "$SCRIPT" ;;
@@ -38,8 +42,16 @@ cat >"$tmp/fake/scontrol" <<'E'
 #!/bin/bash
 if [ "$*" = "show config" ]; then echo "TaskPlugin              = task/affinity,task/cgroup"
 elif [ "$1" = show ]; then
+    if [ -z "${END:-}" ]; then echo none >"$TMP_LOG/end"; fi
+    if [ ! -e "$TMP_LOG/end" ]; then date -d "$END" +%FT%T >"$TMP_LOG/end"; fi
     echo "   JobState=$STATE Reason=None"
+    echo "   StartTime=2026-11-26T00:00:00 EndTime=$(cat "$TMP_LOG/end") Deadline=N/A"
+    echo "   OverSubscribe=$SHARE Contiguous=0 Licenses=(null) Network=(null)"
+    if [ -e "$TMP_LOG/comment" ]; then echo "   Comment=$(cat "$TMP_LOG/comment")"; fi
     echo "   Command=$PROJECT/jobs/slurm/train.sh my.yaml"
+elif [ "$1" = update ]; then
+    echo "$*" >>"$TMP_LOG/updated"
+    sed 's/.*Comment=//' <<<"$*" >"$TMP_LOG/comment"
 else echo "$*" >>"$TMP_LOG/requeued"; kill "$PPID"; fi
 E
 # A script that is back in the queue waits for its end, which comes at once here.
@@ -53,10 +65,10 @@ chmod +x "$tmp/fake/"* "$tmp/a project/bin/vaecf-train"
 export PATH="$tmp/fake:$PATH" TMP_LOG=$tmp PROJECT="$tmp/a project"
 export SLURM_JOB_ID=7 SLURM_SUBMIT_DIR="$tmp/a project" SLURM_CPUS_PER_TASK=3 SLURM_NTASKS=4 SLURM_NNODES=2
 export SLURM_JOB_NODELIST='n[1-2]'
-export PLUGINS=pmix STATE=RUNNING SCRIPT=0 SLURM_RESTART_COUNT=0
+export PLUGINS=pmix SHARE=OK STATE=RUNNING SCRIPT=0 SLURM_RESTART_COUNT=0
 
 run() {
-    rm -f "$tmp/started" "$tmp/requeued" "$tmp/up" "$tmp/out"
+    rm -f "$tmp/started" "$tmp/requeued" "$tmp/up" "$tmp/out" "$tmp/end" "$tmp/words"
     touch "$tmp/requeued"
     timeout 60 bash "$tmp/a project/jobs/slurm/train.sh" "$@" >"$tmp/out" 2>&1
     status=$?
@@ -103,6 +115,21 @@ check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/req
 
 SCRIPT=75 run
 check "75 is requeued" has "requeue 7" requeued
+
+check "a start without progress is counted" [ "$(cat "$tmp/comment")" = vaecf-stalled=1 ]
+echo "mine vaecf-stalled=1" >"$tmp/comment"
+SCRIPT=75 run
+check "beside what the comment says" [ "$(cat "$tmp/comment")" = "mine vaecf-stalled=2" ]
+SCRIPT=75 run
+check "the third in a row ends it" [ "$status$(cat "$tmp/requeued")" = 75 ]
+check "and says why" has "no progress in 3 starts" out
+SCRIPT=saved run
+check "a save further on is progress" [ "$(cat "$tmp/comment")" = "mine vaecf-stalled=0" ]
+check "with which it goes on" has "requeue 7" requeued
+check "and nothing of it stays" [ -z "$(find . "$PROJECT" -maxdepth 1 -name '.vaecf-saved*')" ]
+rm "$tmp/comment" "$tmp/updated"
+SCRIPT=saved run
+check "the usual stop leaves the comment alone" [ ! -e "$tmp/updated" ]
 
 SCRIPT=75 SLURM_RESTART_COUNT=20 run
 check "the cap on restarts" [ "$status$(cat "$tmp/requeued")" = 75 ]
@@ -159,6 +186,51 @@ for ((n = 1; n < 60; n++)); do
 done
 check "a signal at any moment of a start stops the program" [ "$(grep -c '^75 ' "$tmp/out")" = $((n * 2)) ]
 check "also the moment when it runs but is not known yet" has '75 child=$!' out
+
+# ---- the timer ahead of the limit ----
+begin=$SECONDS
+SCRIPT=until-usr1 END='now + 6 seconds' run
+check "told at half of a short time, not at once" [ $((SECONDS - begin)) -ge 2 ]
+check "by the script itself" has told started
+check "and the job goes on" has "requeue 7" requeued
+VAECF_AHEAD=soon run
+check "VAECF_AHEAD: want a number" [ "$status" = 64 ]
+
+# ---- which cores ----
+SHARE=OK run
+check "a node that others may use" grep -qx VAECF_WHOLE_NODE=no "$tmp/words"
+SHARE=NO run
+check "a node of the job's own" grep -qx VAECF_WHOLE_NODE=yes "$tmp/words"
+VAECF_BIND=all run
+check "VAECF_BIND: want none or cores" [ "$status" = 64 ]
+NCCL_DEBUG=INFO UCX_TLS='a b' CUDA_VISIBLE_DEVICES=1 run
+check "the environment goes to all nodes" grep -qx "UCX_TLS=a b" "$tmp/words"
+check "without what is one node's" [ "$(grep -c CUDA_VISIBLE_DEVICES "$tmp/words")" = 0 ]
+# rank LOCAL-RANK LOCAL-SIZE NAME=VALUE...: of one thread; the cores that it gets, and OpenMP's binding
+# shellcheck disable=SC2016
+rank() {
+    env -u SLURM_JOB_ID OMPI_COMM_WORLD_LOCAL_RANK="$1" OMPI_COMM_WORLD_LOCAL_SIZE="$2" "$PROJECT/jobs/rank.sh" OMP_NUM_THREADS=1 "${@:3}" \
+        sh -c 'echo "$(sed -n "s/^Cpus_allowed_list:\s*//p" /proc/self/status) $OMP_PROC_BIND"' >"$tmp/out"
+    tail -n 1 "$tmp/out"
+}
+online=$(cat /sys/devices/system/cpu/online) mine=$(sed -n 's/^Cpus_allowed_list:\s*//p' /proc/self/status)
+first=${mine%%[-,]*} last=${mine##*[-,]}
+if [ "$online" != "$mine" ] || [ "$first" = "$last" ]; then
+    echo "skipped: binding of ranks to cores: takes all of a machine of two cores or more"
+else
+    check "where other jobs may be no rank is bound" [ "$(rank 0 2 VAECF_WHOLE_NODE=no)" = "$mine false" ]
+    check "and says so" has "not bound" out
+    check "VAECF_BIND=none: not bound, nor by OpenMP" [ "$(rank 0 2 VAECF_WHOLE_NODE=yes VAECF_BIND=none)" = "$mine false" ]
+    one=$(rank 0 2 VAECF_WHOLE_NODE=yes) other=$(rank 1 2 VAECF_WHOLE_NODE=yes)
+    check "on a node of the job's own each rank has cores" [ "${one#* } ${other#* }" = "close close" ]
+    check "of its own" [ "$one" != "$other" ]
+    check "of which the first rank has the first" [ "${one%%[-, ]*}" = "$first" ]
+    check "VAECF_BIND=cores: also where others may be" [ "$(rank 1 2 VAECF_WHOLE_NODE=no VAECF_BIND=cores)" = "$other" ]
+    check "more threads than cores: not bound" [ "$(rank 0 1000 VAECF_WHOLE_NODE=yes)" = "$mine false" ]
+    check "a launcher that binds is left alone" [ "$(rank 0 2 VAECF_BIND=launcher)" = "$mine close" ]
+    check "a job that may use a part of the machine is bound to it" \
+        [ "$(taskset -c "$last" bash -c "$(declare -f rank); tmp='$tmp' PROJECT='$PROJECT'; rank 0 1 VAECF_WHOLE_NODE=no")" = "$last close" ]
+fi
 
 chmod -x "$tmp/a project/bin/vaecf-train"
 run

@@ -1,8 +1,8 @@
 # Sourced by the scripts beside it: the allocation that PBS gave, its limit, and how a job goes on.
 #
 # What is special about PBS: a job starts in $HOME and without your modules (jobs/site.sh loads them). Users may not
-# qrerun, so a job that was stopped submits its continuation. qsig and qdel reach all of the job's processes. Ids may have
-# brackets, 12[3].server: always quoted.
+# qrerun, so a job that was stopped submits its continuation. qdel and qsig reach all of the job's processes, and with its
+# login shell the job ends: only a timer of its own can tell it to save and go on. Ids may have brackets, 12[3].server: quoted.
 # shellcheck shell=bash
 # Settings besides those of jobs/common.sh, given by qsub -v:
 #   VAECF_ARGS     the arguments: what jobs/pbs/args prints, or quoted as on a command line, as far as qsub lets quotes alone
@@ -154,7 +154,7 @@ ids() { tr ',' '\n' <<<"$1" | sed -n "s/^$2://p" | tr ':' '\n' | sed -n 's/^\([0
 
 # move_dependent JOB TYPE: has it wait for `next` too, instead of this job; beside an array, of which this is but a part
 move_dependent() {
-    local text depend
+    local text depend id
     for _ in 1 2 3 4 5; do
         text=$(ask "$1")
         if [ -z "$text" ]; then sleep 2 && continue; fi # no server, or no such job any longer
@@ -164,20 +164,12 @@ move_dependent() {
             return
         fi
         if [[ " $(ids "$depend" "after$2" | paste -sd' ') " != *" $waited_for "* ]]; then return; fi
-        depend=$(awk -v text="$depend" -v own="$waited_for" -v next_job="$next" -v type="after$2" 'BEGIN {
-            n = split(text, group, ",")
-            for (g = 1; g <= n; g++) {
-                m = split(group[g], word, ":")
-                line = word[1]
-                for (i = 2; i <= m; i++) {
-                    id = word[i]
-                    sub(/@.*/, "", id)
-                    if (word[1] != type || id != own || own ~ /\[\]/) line = line ":" word[i]
-                    if (word[1] == type && id == own) line = line ":" next_job
-                }
-                print line
-            } }' | paste -sd,)
-        timeout 60 qalter -W "depend=$depend" "$1" || sleep 2
+        # qalter replaces the list of this type alone
+        depend=$(for id in $(ids "$depend" "after$2"); do
+            if [ "$id" != "$waited_for" ] || [[ $id == *\[\]* ]]; then echo "$id"; fi
+            if [ "$id" = "$waited_for" ]; then echo "$next"; fi
+        done | paste -sd:)
+        timeout 60 qalter -W "depend=after$2:$depend" "$1" || sleep 2
     done
     echo "job $1 could not be told to wait for job $next: qalter -W depend=after$2:$next $1" >&2
 }
