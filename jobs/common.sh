@@ -11,6 +11,19 @@
 # jobs/site.sh, if you write one, is read first: `module load openmpi hdf5`, export UCX_..., what your site wants.
 # shellcheck shell=bash
 
+# A signal to this script is remembered in `told`, and passed on to the command that runs: as SIGUSR1, at which the ranks
+# save and exit 75 (mpirun would kill them on SIGTERM). SIGTERM, by which a job is ended, outweighs others.
+told=${told:-} child='' again='' progress=''
+trap 'pass_on USR1' USR1
+trap 'pass_on TERM' TERM
+# pass_on SIGNAL: and again every ten seconds: a launcher that still starts its ranks loses the first one.
+pass_on() {
+    if [ "$told" != TERM ]; then told=${1:-$told}; fi
+    if [ -z "$told" ] || [ -z "$child" ] || [ -n "$again" ]; then return; fi
+    while kill -USR1 "$child"; do sleep 10; done >/dev/null 2>&1 &
+    again=$!
+}
+
 jobs=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 if [ -r "$jobs/site.sh" ]; then
     set +u # modules do not bear it
@@ -110,19 +123,6 @@ clean_up() {
     rm -f "${left_over[@]}"
 }
 trap clean_up EXIT
-
-# A signal to this script is remembered in `told`, and passed on to the command that runs: as SIGUSR1, at which the ranks
-# save and exit 75 (mpirun would kill them on SIGTERM). SIGTERM, by which a job is ended, outweighs others.
-told='' child='' again='' progress=''
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
-# pass_on SIGNAL: and again every ten seconds: a launcher that still starts its ranks loses the first one.
-pass_on() {
-    if [ "$told" != TERM ]; then told=${1:-$told}; fi
-    if [ -z "$told" ] || [ -z "$child" ] || [ -n "$again" ]; then return; fi
-    while kill -USR1 "$child"; do sleep 10; done >/dev/null 2>&1 &
-    again=$!
-}
 
 # watch_limit: sends SIGUSR1 to this script ahead of the job's limit, which `limit_end` tells in seconds since 1970 (nothing:
 # no limit): VAECF_AHEAD seconds, or what three saves and 30 s take, but not before half of the time is over. The program

@@ -59,8 +59,8 @@ else
     export OMP_PLACES=$bound OMP_PROC_BIND=close
 fi
 
-# The GPUs that the queue gave this job here; without its word (Slurm always gives it), those that the node has.
-if [ -z "${CUDA_VISIBLE_DEVICES+set}" ] && [ -z "${SLURM_JOB_ID:-}" ]; then
+# The GPUs that the queue gave this job here; without its word, those that the node has.
+if [ -z "${CUDA_VISIBLE_DEVICES+set}" ]; then
     gpus=(/dev/nvidia[0-9]*)
     if [ -e "${gpus[0]}" ]; then gpus=("${gpus[@]#/dev/nvidia}"); else gpus=(); fi
 else

@@ -8,7 +8,7 @@
 #PBS -l select=1:ncpus=4:mpiprocs=2
 #PBS -l walltime=01:00:00
 #PBS -j oe
-#PBS -k oed
+#PBS -k doe
 set -u
 # PBS runs a copy of this script; the project is where it was submitted, or where VAECF_HOME says.
 jobs=${VAECF_HOME:-${PBS_O_WORKDIR:-.}}/jobs

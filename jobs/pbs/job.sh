@@ -25,8 +25,12 @@ elif [ -n "${VAECF_ARGS:-}" ]; then
 fi
 given=("$@")
 
-# ask ID: what qstat -f tells about a job, with long values, that go on in lines behind a tab, in one line
-ask() { timeout 60 qstat -f "$1" 2>/dev/null | awk '/^\t/ { printf "%s", substr($0, 2); next } { printf "%s%s", end, $0; end = "\n" } END { print "" }'; }
+# ask ID: what qstat -f tells about a job, a line an attribute. Long values go on in lines behind a tab, those with line ends
+# in lines behind nothing.
+ask() {
+    timeout 60 qstat -f "$1" 2>/dev/null | awk '/^    [A-Za-z_][A-Za-z0-9_.]* = / { printf "%s%s", end, $0; end = "\n"; next }
+        /^\t/ { printf "%s", substr($0, 2); next } end && NF { printf " %s", $0 } END { print "" }'
+}
 # value NAME: of such a text
 value() { awk -v start="$1 = " '{ sub(/^ +/, "") } index($0, start) == 1 { print substr($0, length(start) + 1); exit }'; }
 about=$(ask "$PBS_JOBID")
@@ -179,7 +183,9 @@ move_dependent() {
 move_dependents() {
     local type job depend
     waited_for=${PBS_JOBID/\[*\]/[]}
-    { exec 9>>"$HOME/.vaecf-qalter.lock" && flock -w 60 9; } 2>/dev/null # jobs of this user that move the same dependent
+    job=$HOME # jobs of this user may move the same dependent at the same time
+    if [ ! -w "$job" ]; then job=$PWD; fi
+    { exec 9>>"$job/.vaecf-qalter.lock" && flock -w 60 9; } 2>/dev/null
     for type in ok any notok; do
         for job in $(ids "$(ask "$waited_for" | value depend)" "before$type"); do move_dependent "$job" "$type"; done
     done

@@ -14,7 +14,7 @@
 #PBS -l select=1:ncpus=4:mpiprocs=2
 #PBS -l walltime=04:00:00
 #PBS -j oe
-#PBS -k oed
+#PBS -k doe
 #PBS -r y
 set -u
 # PBS runs a copy of this script; the project is where it was submitted, or where VAECF_HOME says.

@@ -10,7 +10,7 @@
 # from where paths in VAECF_ARGS count: qsub -v VAECF_ARGS,VAECF_HOME=/the/project /the/project/jobs/pbs/train.sh. PBS
 # does not bring along the modules of your shell: write `module load ...` into jobs/site.sh.
 #
-# On Torque: qsub -v VAECF_ARGS,VAECF_THREADS=4 -l nodes=2:ppn=16 (16 / 4 ranks a node; -t for -J; -k oe for -k oed).
+# On Torque: qsub -v VAECF_ARGS,VAECF_THREADS=4 -l nodes=2:ppn=16 (16 / 4 ranks a node; -t for -J; -k oe for -k doe).
 #
 # Two minutes before the walltime is over vaecf-train saves a checkpoint and exits 75; the job then submits itself again
 # and goes on from there, VAECF_MAX_RESTARTS times (20). Any other failure ends it. jobs/pbs/job.sh has more settings.
@@ -18,7 +18,7 @@
 #PBS -l select=1:ncpus=4:mpiprocs=2
 #PBS -l walltime=04:00:00
 #PBS -j oe
-#PBS -k oed
+#PBS -k doe
 #PBS -r y
 set -u
 # PBS runs a copy of this script; the project is where it was submitted, or where VAECF_HOME says.

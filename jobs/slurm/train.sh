@@ -21,6 +21,7 @@
 #SBATCH --open-mode=append
 #SBATCH --output=slurm-%x-%j.out
 set -u
+told='' && trap 'told=USR1' USR1 # before jobs/common.sh does better
 # Slurm runs a copy of this script; scontrol knows where the original is, and with it the project.
 jobs=${VAECF_HOME:+$VAECF_HOME/jobs}
 : "${jobs:=$(scontrol show job "${SLURM_JOB_ID:?submit me with sbatch}" | sed -n 's|^ *Command=\(.*/jobs\)/slurm/.*|\1|;T;p;q')}"
