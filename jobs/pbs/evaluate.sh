@@ -2,8 +2,7 @@
 # Metrics of a trained model on a cluster with OpenPBS or PBS Pro: RUN/test.csv of RUN/best.h5, or what the options say
 # (validation.csv with --split validation, test-blend.csv with --blend).
 #
-#   export VAECF_ARGS='results/runs/ml-20m --split validation'
-#   qsub -v VAECF_ARGS jobs/pbs/evaluate.sh
+#   qsub -v "$(jobs/pbs/args results/runs/ml-20m --split validation)" jobs/pbs/evaluate.sh
 #PBS -N vaecf-evaluate
 #PBS -l select=1:ncpus=4:mpiprocs=2
 #PBS -l walltime=01:00:00

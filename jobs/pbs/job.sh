@@ -10,7 +10,8 @@
 #   VAECF_QSUB     what submits the continuation: "qsub -P project"
 job_began=$(date +%s)
 # A continuation has all of its variables in this one: -v takes no quotes.
-while IFS= read -r -d '' pair; do export "${pair?}"; done < <(base64 -d <<<"${VAECF_CONTINUE:-}")
+inherited=()
+while IFS= read -r -d '' pair; do export "${pair?}" && inherited+=("${pair%%=*}"); done < <(base64 -d <<<"${VAECF_CONTINUE:-}")
 # shellcheck source=jobs/common.sh
 . "$jobs/common.sh" || exit 66
 cd "${PBS_O_WORKDIR:?submit me with qsub}" || exit 66
@@ -121,13 +122,15 @@ LIST
 
 # variables_again: VAECF_CONTINUE for the next job: what this one got by -v, and its arguments
 variables_again() {
-    local name
+    local name unwanted='PBS_.*|VAECF_(CONTINUE|JOB|START|SAVED|WHOLE_NODE)|HOME|PWD|OLDPWD|SHLVL|_|TMPDIR|NCPUS|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES'
     if [ ${#given[@]} -gt 0 ]; then export VAECF_ARGS && VAECF_ARGS=base64:$(printf '%s\0' "${given[@]}" | base64 -w 0); fi
     {
-        { compgen -e | grep '^VAECF_' && value Variable_List <<<"$about" | grep -oE '(^|,)[A-Za-z_][A-Za-z0-9_]*=' | tr -d ',='; } | sort -u |
-            grep -vE '^(PBS_.*|VAECF_(CONTINUE|JOB|START|SAVED|WHOLE_NODE)|HOME|PWD|OLDPWD|SHLVL|_|TMPDIR|NCPUS|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES)$' |
-            while read -r name; do if [ -n "${!name+set}" ]; then printf '%s=%s\0' "$name" "${!name}"; fi; done
-    } | base64 -w 0
+        compgen -e | grep '^VAECF_'
+        printf '%s\n' "${inherited[@]}"
+        value Variable_List <<<"$about" | grep -oE '(^|,)[A-Za-z_][A-Za-z0-9_]*=' | tr -d ',='
+    } | sort -u | grep -vE "^($unwanted)?\$" | while read -r name; do
+        if [ -n "${!name+set}" ]; then printf '%s=%s\0' "$name" "${!name}"; fi
+    done | base64 -w 0
 }
 
 # submit_again SCRIPT: sets `next`, the continuation's id. The server may be away for a while.

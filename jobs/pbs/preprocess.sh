@@ -1,14 +1,14 @@
 #!/bin/bash
-# Makes a dataset directory on a cluster with OpenPBS or PBS Pro; VAECF_ARGS are the options of vaecf-preprocess.
+# Makes a dataset directory on a cluster with OpenPBS or PBS Pro; the arguments are the options of vaecf-preprocess.
 #
-#   export VAECF_ARGS='--input ratings.csv --output data/ml-20m --min-rating 4 --heldout-users 10000'
-#   p=$(qsub -v VAECF_ARGS jobs/pbs/preprocess.sh)
+#   p=$(qsub -v "$(jobs/pbs/args --input ratings.csv --output data/ml-20m --min-rating 4 --heldout-users 10000)" \
+#       jobs/pbs/preprocess.sh)
 #
 # Then train and evaluate, each when the one before has succeeded; a training that goes on as another job takes those
 # that wait for it along:
 #
-#   export VAECF_ARGS=jobs/configs/ml-20m.yaml;  t=$(qsub -v VAECF_ARGS -W depend=afterok:$p jobs/pbs/train.sh)
-#   export VAECF_ARGS=results/runs/ml-20m;       qsub -v VAECF_ARGS -W depend=afterok:$t jobs/pbs/evaluate.sh
+#   t=$(qsub -v "$(jobs/pbs/args jobs/configs/ml-20m.yaml)" -W depend=afterok:$p jobs/pbs/train.sh)
+#   qsub -v "$(jobs/pbs/args results/runs/ml-20m)" -W depend=afterok:$t jobs/pbs/evaluate.sh
 #PBS -N vaecf-preprocess
 #PBS -l select=1:ncpus=2:mpiprocs=1
 #PBS -l walltime=01:00:00

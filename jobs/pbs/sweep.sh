@@ -1,12 +1,12 @@
 #!/bin/bash
 # Trains the runs of a sweep on a cluster with OpenPBS or PBS Pro, as an array of jobs.
 #
-#   export VAECF_ARGS=jobs/configs/sweep-ml-100k.yaml
-#   qsub -v VAECF_ARGS -J 0-5 jobs/pbs/sweep.sh
+#   args=$(jobs/pbs/args jobs/configs/sweep-ml-100k.yaml)
+#   qsub -v "$args" -J 0-5 jobs/pbs/sweep.sh
 #
 # An array 0-N shares out all runs: of 18 runs in 6 slots, slot 2 trains 2, 8 and 14. Run 3 again, alone:
 #
-#   qsub -v VAECF_ARGS,VAECF_RUN=3 jobs/pbs/sweep.sh
+#   qsub -v "$args,VAECF_RUN=3" jobs/pbs/sweep.sh
 #
 # -J 0-17%4 has at most four at a time (OpenPBS 20 and later). A run that is complete is left alone, one that was stopped
 # goes on; a slot at its limit goes on as a job of its own. On Torque: -t for -J, and VAECF_SLOTS=6 by -v.
@@ -33,5 +33,5 @@ fi
 export VAECF_RUN VAECF_SLOTS=${slots:-0} # a continuation is no array
 watch_limit
 warn_of "$(ask "${PBS_JOBID/\[*\]/[]}" | value depend)"
-sweep "$VAECF_RUN" "$VAECF_SLOTS" "$restarts" "${1:?VAECF_ARGS: want a sweep file, jobs/configs/sweep-*.yaml}" "${@:2}"
+sweep "$VAECF_RUN" "$VAECF_SLOTS" "$restarts" "${1:?want a sweep file, jobs/configs/sweep-*.yaml}" "${@:2}"
 continue_or_exit $? sweep.sh

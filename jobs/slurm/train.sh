@@ -8,8 +8,8 @@
 # Submit it from any directory: paths count from there. What is below can be given otherwise to sbatch, as above, with
 # --partition and --account as your site wants. Modules loaded in the shell that calls sbatch are loaded in the job.
 #
-# Ahead of the time limit (--signal), and when preempted, vaecf-train saves a checkpoint and exits 75. The job then puts
-# itself back into the queue and goes on from there, VAECF_MAX_RESTARTS times (20). Any other failure ends it.
+# Ahead of the time limit (VAECF_AHEAD, --signal), and when preempted, vaecf-train saves a checkpoint and exits 75. The job
+# then puts itself back into the queue and goes on from there, VAECF_MAX_RESTARTS times (20). Any other failure ends it.
 # jobs/common.sh lists the other settings.
 #SBATCH --job-name=vaecf-train
 #SBATCH --nodes=1
