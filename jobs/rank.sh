@@ -23,13 +23,12 @@ numbers() { tr ',' '\n' <<<"$1" | awk -F- 'NF { for (n = $1; n <= $NF; n++) prin
 # share: the CPUs of this rank, of those that the job has here: whole cores if there is one for each thread, hardware
 # threads if these suffice; nothing if neither. The first line says which.
 share() {
-    local cpu file core ranks
+    local cpu siblings ranks
     ranks=$(local_ranks)
     for cpu in $(numbers "$(cpus)"); do
-        file=/sys/devices/system/cpu/cpu$cpu/topology/thread_siblings_list
-        core=$cpu
-        if [ -r "$file" ]; then core=$(numbers "$(cat "$file")" | head -n 1); fi
-        echo "$core $cpu"
+        siblings=$cpu
+        read -r siblings 2>/dev/null </sys/devices/system/cpu/cpu"$cpu"/topology/thread_siblings_list
+        echo "${siblings%%[-,]*} $cpu"
     done | sort -n -k 1,1 -k 2,2 | awk -v ranks="${ranks:-0}" -v rank="$local_rank" -v threads="${OMP_NUM_THREADS:-1}" '
         { cpu[++n] = $2; if (NR == 1 || $1 != last) cores++; core[n] = cores; last = $1 }
         END {

@@ -59,6 +59,17 @@ kill -TERM $job
 wait $job
 check "stopped: 75" [ $? = 75 ]
 
+# ---- what the job script is told by VAECF_SAVED ----
+export VAECF_SAVED=$tmp/saved
+# shellcheck disable=SC2016
+timeout 100 env --block-signal=USR1 bash -c 'kill -USR1 $$ && exec "$@"' _ "$bin/vaecf-train" --config "$tmp/run.yaml" --set train.epochs=1000000 \
+    --resume auto >"$tmp/out" 2>"$tmp/err"
+check "told to stop before the first step: 75" [ $? = 75 ]
+check "a checkpoint without a step more is no progress" [ ! -e "$VAECF_SAVED" ]
+train --resume auto --set train.epochs=1000 --set train.early_stopping.patience=1
+check "progress: the seconds of the slowest save" grep -qxE '[0-9]+\.[0-9]' "$VAECF_SAVED"
+unset VAECF_SAVED
+
 # a table of an earlier best model, as vaecf-evaluate leaves it in the middle of a run
 rm -rf "$run" && cp -a "$tmp/whole" "$run"
 sed -i '2s/,0\.[0-9]*,/,0.5,/' "$run/test.csv" && touch -d '1 hour ago' "$run/test.csv"
