@@ -327,7 +327,7 @@ bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
-SCRIPTS = .ci/run jobs/pbs/args $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
+SCRIPTS = .ci/run jobs/pbs/args jobs/pbs/vaecf-tmrsh $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 # Other versions of clang-format format otherwise.
 CLANG_FORMAT := clang-format-14
 lint:
@@ -358,7 +358,7 @@ install: all
 	install jobs/common.sh jobs/rank.sh jobs/plot.sh $(SHARE)/jobs
 	install -m 644 jobs/configs/*.yaml $(SHARE)/jobs/configs
 	install jobs/slurm/*.sh $(SHARE)/jobs/slurm
-	install jobs/pbs/*.sh jobs/pbs/args $(SHARE)/jobs/pbs
+	install jobs/pbs/*.sh jobs/pbs/args jobs/pbs/vaecf-tmrsh $(SHARE)/jobs/pbs
 
 clean:
 	rm -rf build bin

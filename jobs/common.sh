@@ -57,12 +57,13 @@ identify() {
 }
 
 # place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it, and `bind`, how
-# rank.sh binds them.
+# rank.sh binds them; `guard`, what keeps signals from the launcher.
 place() {
     nodes=$1 ranks=$2 threads=$3
     local how=${VAECF_LAUNCH:-}
     export OMP_NUM_THREADS=$threads
     bind=${VAECF_BIND:-}
+    guard=()
     if [ -z "$how" ]; then # srun can start this MPI if both speak PMIx; mpirun reads the allocation itself
         how=mpirun
         if [ -n "${SLURM_JOB_ID:-}" ] && srun --mpi=list 2>&1 | grep -qw pmix; then how=srun; fi
@@ -81,9 +82,13 @@ place() {
         if mpirun --version 2>&1 | grep -qiE 'open ?mpi|prrte'; then
             launch+=(--bind-to none)
             if [ "$nodes" -gt 1 ]; then reach_nodes; fi
-            # On SIGTERM, which qdel sends to all of a job, it would kill the ranks a second later, while they save.
-            export OMPI_MCA_odls_base_sigkill_timeout=${OMPI_MCA_odls_base_sigkill_timeout:-120}
-            export PRTE_MCA_odls_base_sigkill_timeout=${PRTE_MCA_odls_base_sigkill_timeout:-120}
+            # On SIGTERM, which qdel sends to all of a job, it would kill the ranks a second later, while they save. (RHEL 8's
+            # env cannot block; odls_base_sigkill_timeout is no way: each end with another code than 0 would take as long.)
+            if env --block-signal=TERM true 2>/dev/null; then
+                guard=(env --block-signal=TERM)
+            elif command -v perl >/dev/null; then
+                guard=(perl -MPOSIX -e 'sigprocmask(SIG_BLOCK, POSIX::SigSet->new(SIGTERM)); exec @ARGV')
+            fi
         else
             export I_MPI_PIN=${I_MPI_PIN:-off} # Intel MPI
         fi
@@ -101,8 +106,9 @@ reach_nodes() {
         { ompi_info --parsable || prte_info --parsable; } 2>/dev/null | grep -q '^mca:plm:tm:'; then
         return
     fi
-    launch[0]=$(command -v mpirun) # so it is found there by its whole name
-    export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-pbs_tmrsh} PRTE_MCA_plm_ssh_agent=${PRTE_MCA_plm_ssh_agent:-pbs_tmrsh}
+    PATH=$jobs/pbs:$PATH # in a variable for the agent it may not have blanks
+    export OMPI_MCA_plm_rsh_agent=${OMPI_MCA_plm_rsh_agent:-vaecf-tmrsh}
+    export PRTE_MCA_plm_ssh_agent=${PRTE_MCA_plm_ssh_agent:-vaecf-tmrsh}
 }
 
 # environment: sets `carried`, the variables that rank.sh gets as arguments. What differs from node to node stays out.
@@ -207,7 +213,7 @@ show() { printf '%q ' "$@" && echo; }
 ranks() {
     environment
     show "${launch[@]}" "$jobs/rank.sh" "$@"
-    start "${launch[@]}" "$jobs/rank.sh" "${carried[@]}" "$@"
+    start "${guard[@]}" "${launch[@]}" "$jobs/rank.sh" "${carried[@]}" "$@"
 }
 
 # describe JOB START NODES-IN-WORDS: what runs where, for the log

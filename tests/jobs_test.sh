@@ -176,7 +176,7 @@ echo "$status $came"
 E
 cat >"$tmp/fake/sleep" <<'E'
 #!/bin/bash
-if [ "$1" = 10 ]; then set -- 0.2; fi
+case $1 in 10) set -- 0.2 ;; 60) exit ;; esac
 exec /bin/sleep "$@"
 E
 : >"$tmp/out"
@@ -193,6 +193,7 @@ SCRIPT=until-usr1 END='now + 6 seconds' run
 check "told at half of a short time, not at once" [ $((SECONDS - begin)) -ge 2 ]
 check "by the script itself" has told started
 check "and the job goes on" has "requeue 7" requeued
+check "and ends" [ "$status" = 75 ]
 VAECF_AHEAD=soon run
 check "VAECF_AHEAD: want a number" [ "$status" = 64 ]
 
