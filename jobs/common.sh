@@ -167,10 +167,15 @@ tell_ahead() { # tell_ahead SCRIPT END
 }
 
 # may_go_on RESTARTS STALLED: may the job, stopped, go on by itself? Says why not. Of its RESTARTS the last STALLED made no
-# progress; `stalled` becomes their number with this start.
+# progress; `stalled` becomes their number with this start, `stopped` how it ended.
 may_go_on() {
     stalled=0
-    if [ -z "$progress" ] && [ ! -e "$VAECF_SAVED" ]; then stalled=$(($2 + 1)); fi
+    stopped="stopped with a checkpoint"
+    if [ -z "$progress" ] && [ ! -e "$VAECF_SAVED" ]; then
+        stalled=$(($2 + 1))
+        # shellcheck disable=SC2034  # the queue's script says it
+        stopped="stopped, no further than before"
+    fi
     if [ $stalled -ge 3 ]; then
         echo "no progress in 3 starts: from the start to the signal there was no time for a step and a save; submit it" >&2
         echo "again with a longer time limit, or a lower VAECF_AHEAD" >&2

@@ -19,17 +19,30 @@ local_ranks() {
 cpus() { sed -n 's/^Cpus_allowed_list:\s*//p' /proc/self/status; } # that this rank may run on: 0-3,8
 # numbers LIST: "0-1,8" as a line a number
 numbers() { tr ',' '\n' <<<"$1" | awk -F- 'NF { for (n = $1; n <= $NF; n++) print n }'; }
-
-# share: the CPUs of this rank, of those that the job has here: whole cores if there is one for each thread, hardware
-# threads if these suffice; nothing if neither. The first line says which.
-share() {
-    local cpu siblings ranks
-    ranks=$(local_ranks)
+# cores: of these CPUs, a line each, "CORE CPU", sorted
+cores() {
+    local cpu siblings
     for cpu in $(numbers "$(cpus)"); do
         siblings=$cpu
         read -r siblings 2>/dev/null </sys/devices/system/cpu/cpu"$cpu"/topology/thread_siblings_list
         echo "${siblings%%[-,]*} $cpu"
-    done | sort -n -k 1,1 -k 2,2 | awk -v ranks="${ranks:-0}" -v rank="$local_rank" -v threads="${OMP_NUM_THREADS:-1}" '
+    done | sort -n -k 1,1 -k 2,2
+}
+
+# is_ours: are the CPUs that this rank may run on the job's alone? So if nobody else is on the node, or if the system lets the
+# job run on a part of the machine, of as many cores as it asked for. Else two jobs on a node would bind to the same ones.
+is_ours() {
+    local online mask=$1
+    if [ "${VAECF_BIND:-}" = cores ] || [ "${VAECF_WHOLE_NODE:-}" = yes ]; then return 0; fi
+    online=$(numbers "$(cat /sys/devices/system/cpu/online)" | wc -l)
+    [ "$(wc -l <<<"$mask")" -lt "$online" ] &&
+        [ "$(cut -d' ' -f1 <<<"$mask" | uniq | wc -l)" -le "${SLURM_CPUS_ON_NODE:-${VAECF_NCPUS:-$online}}" ]
+}
+
+# share: the CPUs of this rank, of those in the lines of `cores`: whole cores if there is one for each thread, hardware
+# threads if these suffice; nothing if neither. The first line says which.
+share() {
+    awk -v ranks="$(local_ranks)" -v rank="$local_rank" -v threads="${OMP_NUM_THREADS:-1}" '
         { cpu[++n] = $2; if (NR == 1 || $1 != last) cores++; core[n] = cores; last = $1 }
         END {
             if (!ranks) exit
@@ -40,15 +53,12 @@ share() {
         }'
 }
 
-# Bound where the cores are surely the job's: the launcher gave each rank its own, the system lets the job run on a part of
-# the machine only, or nobody else is on the node. Else two jobs on a node would bind to the same ones.
 bound=no
-online=$(numbers "$(cat /sys/devices/system/cpu/online 2>/dev/null)" | wc -l)
 if [ "${VAECF_BIND:-}" = launcher ]; then
     bound=cores
-elif [ "${VAECF_BIND:-}" != none ] &&
-    { [ "${VAECF_BIND:-}" = cores ] || [ "${VAECF_WHOLE_NODE:-}" = yes ] || [ "$(numbers "$(cpus)" | wc -l)" -lt "$online" ]; }; then
-    mapfile -t own < <(share)
+elif [ "${VAECF_BIND:-}" != none ]; then
+    mask=$(cores)
+    mapfile -t own < <(if is_ours "$mask"; then share <<<"$mask"; fi)
     if [ ${#own[@]} -gt 1 ] && taskset -pc "$(IFS=, && echo "${own[*]:1}")" $$ >/dev/null 2>&1; then bound=${own[0]}; fi
 fi
 if [ "$bound" = no ]; then

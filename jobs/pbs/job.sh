@@ -29,26 +29,32 @@ given=("$@")
 # ask ID: what qstat -f tells about a job, a line an attribute. Long values go on in lines behind a tab, those with line ends
 # in lines behind nothing.
 ask() {
-    timeout 60 qstat -f "$1" 2>/dev/null | awk '/^    [A-Za-z_][A-Za-z0-9_.]* = / { printf "%s%s", end, $0; end = "\n"; next }
+    timeout 60 qstat -f "$1" 2>/dev/null | awk '
+        NR == 2 && /^\t/ { slurm = 1 } slurm { sub(/^\t/, "    ") } # its qstat
+        /^    [A-Za-z_][A-Za-z0-9_.]* = / { printf "%s%s", end, $0; end = "\n"; next }
         /^\t/ { printf "%s", substr($0, 2); next } end && NF { printf " %s", $0 } END { print "" }'
 }
 # value NAME: of such a text
 value() { awk -v start="$1 = " '{ sub(/^ +/, "") } index($0, start) == 1 { print substr($0, length(start) + 1); exit }'; }
 about=$(ask "$PBS_JOBID")
 
+# hosts: of the job, a line each, with its cores there: exec_vnode is (n1:ncpus=4:ngpus=1)+(n2:ncpus=4)
+hosts() {
+    value exec_vnode <<<"$about" | tr -d '()' | tr '+' '\n' |
+        awk -F: '{ for (i = 2; i <= NF; i++) if ($i ~ /^ncpus=/) n[$1] += substr($i, 7) } END { for (h in n) print h, n[h] }'
+}
 # is_alone: has the job all of its nodes to itself?
 is_alone() {
     local place host has all sharing
     place=$(value Resource_List.place <<<"$about")
     if [[ $place == *excl* ]]; then return 0; fi
-    # exec_vnode: (n1:ncpus=4:ngpus=1)+(n2:ncpus=4)
+    all=$(hosts)
     while read -r host has; do
-        all=$(timeout 60 pbsnodes "$host" 2>/dev/null) || return 1
+        all=$(timeout 60 pbsnodes "${host:-none}" 2>/dev/null) || return 1
         sharing=$(value sharing <<<"$all")
         if [[ $sharing == force_excl* ]] || [[ $sharing == default_excl* && $place != *shared* ]]; then continue; fi
         if [ "$(value resources_available.ncpus <<<"$all")" != "$has" ]; then return 1; fi
-    done < <(value exec_vnode <<<"$about" | tr -d '()' | tr '+' '\n' |
-        awk -F: '{ for (i = 2; i <= NF; i++) if ($i ~ /^ncpus=/) n[$1] += substr($i, 7) } END { for (h in n) print h, n[h]; if (NR == 0) print "- -" }')
+    done <<<"$all"
 }
 
 # A line of the node file is a rank (mpiprocs); of Torque's, a core.
@@ -61,6 +67,8 @@ ranks=$(wc -l <"$PBS_NODEFILE")
 cores=$(value Resource_List.ncpus <<<"$about")
 export VAECF_WHOLE_NODE=no
 if is_alone; then VAECF_WHOLE_NODE=yes; fi
+VAECF_NCPUS=$(hosts | sort -k 2n | tail -n 1 | cut -d' ' -f2)
+if [ -n "$VAECF_NCPUS" ]; then export VAECF_NCPUS; fi
 place "$(sort -u "$PBS_NODEFILE" | wc -l)" "$ranks" "${VAECF_THREADS:-$((${cores:-0} > ranks ? cores / ranks : 1))}"
 identify "$PBS_JOBID"
 describe "$PBS_JOBID" $((restarts + 1)) "$(sort -u "$PBS_NODEFILE" | paste -sd,)"
@@ -122,7 +130,7 @@ LIST
 
 # variables_again: VAECF_CONTINUE for the next job: what this one got by -v, and its arguments
 variables_again() {
-    local name unwanted='PBS_.*|VAECF_(CONTINUE|JOB|START|SAVED|WHOLE_NODE)|HOME|PWD|OLDPWD|SHLVL|_|TMPDIR|NCPUS|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES'
+    local name unwanted='PBS_.*|VAECF_(CONTINUE|JOB|START|SAVED|WHOLE_NODE|NCPUS)|HOME|PWD|OLDPWD|SHLVL|_|TMPDIR|NCPUS|OMP_NUM_THREADS|CUDA_VISIBLE_DEVICES'
     if [ ${#given[@]} -gt 0 ]; then export VAECF_ARGS && VAECF_ARGS=base64:$(printf '%s\0' "${given[@]}" | base64 -w 0); fi
     {
         compgen -e | grep '^VAECF_'
@@ -214,7 +222,7 @@ continue_or_exit() {
     export VAECF_RESTARTS=$((restarts + 1)) VAECF_STALLED=$stalled
     options_again
     submit_again "$2"
-    say "stopped with a checkpoint; goes on as job $next"
+    say "$stopped; goes on as job $next"
     move_dependents
     if [ "$told" = TERM ]; then timeout 60 qdel "$next"; fi # deleted meanwhile
     exit "$kept"

@@ -23,7 +23,7 @@ requeue_or_exit() {
     local job comment before
     if [ "$1" != 75 ]; then exit "$1"; fi
     job=$(scontrol show job "$id")
-    comment=$(sed -n 's/^ *Comment=//p;T;q' <<<"$job")
+    comment=$(sed -n 's/^ *Comment=\(.*[^ ]\) *$/\1/p;T;q' <<<"$job")
     shopt -s extglob
     before=$(grep -o 'vaecf-stalled=[0-9]*' <<<"$comment")
     if ! may_go_on "${SLURM_RESTART_COUNT:-0}" "${before#*=}"; then exit 75; fi
@@ -33,7 +33,7 @@ requeue_or_exit() {
             scontrol update JobId="$id" Comment="${comment:+$comment }vaecf-stalled=$stalled"
         fi
         clean_up # Slurm ends this script
-        say "stopped with a checkpoint; back into the queue"
+        say "$stopped; back into the queue"
         if scontrol requeue "$id"; then sleep 60; fi
     fi
     exit 75
