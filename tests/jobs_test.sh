@@ -188,6 +188,7 @@ check "a signal at any moment of a start stops the program" [ "$(grep -c '^75 ' 
 check "also the moment when it runs but is not known yet" has '75 child=$!' out
 
 # ---- the timer ahead of the limit ----
+rm -f "$tmp/comment"
 begin=$SECONDS
 SCRIPT=until-usr1 END='now + 6 seconds' run
 check "told at half of a short time, not at once" [ $((SECONDS - begin)) -ge 2 ]

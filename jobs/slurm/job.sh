@@ -27,14 +27,14 @@ requeue_or_exit() {
     shopt -s extglob
     before=$(grep -o 'vaecf-stalled=[0-9]*' <<<"$comment")
     if ! may_go_on "${SLURM_RESTART_COUNT:-0}" "${before#*=}"; then exit 75; fi
-    if grep -q 'JobState=RUNNING' <<<"$job"; then # a job that was cancelled stays so
-        if [ $stalled -gt 0 ] || [ -n "$before" ]; then
-            comment=${comment/?( )vaecf-stalled=+([0-9])/}
-            scontrol update JobId="$id" Comment="${comment:+$comment }vaecf-stalled=$stalled"
-        fi
-        clean_up # Slurm ends this script
-        say "$stopped; back into the queue"
-        if scontrol requeue "$id"; then sleep 60; fi
+    if [ $stalled -gt 0 ] || [ -n "$before" ]; then
+        comment=${comment/?( )vaecf-stalled=+([0-9])/}
+        scontrol update JobId="$id" Comment="${comment:+$comment }vaecf-stalled=$stalled"
+    fi
+    clean_up # Slurm ends this script
+    # A job that was cancelled stays so; Slurm would take one that still ends back into the queue.
+    if scontrol show job "$id" | grep -q 'JobState=RUNNING' && say "$stopped; back into the queue" && scontrol requeue "$id"; then
+        sleep 60
     fi
     exit 75
 }
