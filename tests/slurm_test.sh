@@ -1,5 +1,5 @@
 #!/bin/bash
-# jobs/slurm/ on a real Slurm of two emulated nodes (tests/slurm/cluster.sh), as an ordinary user, in a folder with a
+# jobs/slurm/ on a real Slurm of two emulated nodes (tests/cluster/slurm.sh), as an ordinary user, in a folder with a
 # space: preprocess -> train on 2 nodes x 2 ranks -> evaluate by dependency; a job that is preempted and one that meets
 # its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
 # 6 runs in 3 slots with a run that fails, is run again alone, and is collected. jobs/pbs/ by Slurm's qsub, as far as that
@@ -7,76 +7,21 @@
 # ends on the other one, with the same bytes.
 # plain build alone: that is what runs on the cluster
 # alone: it has time limits
-set -u
-if [ "$(id -u)" != 0 ]; then echo "skipped: starting a Slurm takes root" && exit 77; fi
-for tool in slurmctld slurmd munged generate_pbs_nodefile; do # the daemons; and what comes with Slurm's qsub
-    PATH=$PATH:/usr/sbin command -v $tool >/dev/null ||
-        { echo "not ok - $tool: this command is not there (jobs/packages.txt)" && exit 1; }
-done
+# shellcheck source=tests/cluster/slurm_project.sh
+. tests/cluster/slurm_project.sh
 
-tmp=$(mktemp -d /tmp/vaecf-slurm.XXXX) || exit 71
-chmod 755 "$tmp"
-project="$tmp/a project" # with a space
-failed=0
-trap 'jobs -p | xargs -r kill 2>/dev/null; tests/slurm/cluster.sh down "$tmp"; rm -rf "$tmp"' EXIT
-tests/slurm/cluster.sh up "$tmp" || { echo "not ok - the cluster does not come up" && exit 1; }
-# shellcheck source=/dev/null
-. "$tmp/env.sh"
-
-check() { # check TEXT COMMAND...
-    if "${@:2}"; then echo "ok - $1 ($SECONDS s)"; else echo "not ok - $1" && failed=1; fi
-}
-# as_user COMMAND...: in the project, as nobody, without a home
-as_user() { (cd "$project" && setpriv --reuid=65534 --regid=65534 --clear-groups env HOME=/nonexistent timeout 60 "$@"); }
-scontrol() { timeout 60 scontrol "$@"; }
-squeue() { timeout 60 squeue "$@"; }
-submit() { as_user sbatch --parsable --cpus-per-task=1 "$@"; }
-# wait_for TEXT COMMAND...: polls; ends the test when it takes minutes
-wait_for() {
-    local end=$((SECONDS + 200))
-    until "${@:2}"; do
-        if [ $SECONDS -ge $end ]; then
-            echo "not ok - $1 took too long"
-            squeue
-            tail -n 20 "$project"/*.out "$tmp"/log/*.log
-            exit 1
-        fi
-        sleep 0.2
+# signalled NAME: has a stopped rank SIGUSR1 or SIGTERM waiting for it? (Others wait too, a child's end for one.)
+# shellcheck disable=SC2317  # called by wait_for
+signalled() {
+    local pid pending
+    for pid in $(ranks_of "$1"); do
+        # shellcheck disable=SC2013  # numbers
+        for pending in $(sed -nE 's/^(SigPnd|ShdPnd):\s*/0x/p' "/proc/$pid/status" 2>/dev/null); do
+            if ((pending & 0x4200)); then return 0; fi
+        done
     done
+    return 1
 }
-# shellcheck disable=SC2317  # called by wait_for and check
-{
-    over() { # over JOB...: have they ended? (A job on its way back into the queue is not in squeue for a moment.)
-        local job
-        for job; do
-            if scontrol show job "$job" | grep -E 'JobState=' | grep -qvE '=(COMPLETED|FAILED|CANCELLED|TIMEOUT|NODE_FAIL) '; then
-                return 1
-            fi
-        done
-    }
-    has_row() { grep -qs '^1,' "$project/results/$1/metrics.csv"; }
-    log_has() { grep -qE -- "$2" "$project/$1" 2>/dev/null; }
-    # signalled NAME: has a stopped rank SIGUSR1 or SIGTERM waiting for it? (Others wait too, a child's end for one.)
-    signalled() {
-        local pid pending
-        for pid in $(ranks_of "$1"); do
-            # shellcheck disable=SC2013  # numbers
-            for pending in $(sed -nE 's/^(SigPnd|ShdPnd):\s*/0x/p' "/proc/$pid/status" 2>/dev/null); do
-                if ((pending & 0x4200)); then return 0; fi
-            done
-        done
-        return 1
-    }
-    state() { scontrol show job "$1" | grep -q "JobState=$2 "; }
-    same() { # the table but for the columns of time, and the best model's metrics
-        cmp <(cut -d, -f1,2,5- "$project/results/$1/metrics.csv") <(cut -d, -f1,2,5- "$project/results/$2/metrics.csv") &&
-            cmp "$project/results/$1/test.csv" "$project/results/$2/test.csv" &&
-            { ! command -v h5diff >/dev/null ||
-                h5diff "$project/results/$1/best.h5" "$project/results/$2/best.h5" /model /model; }
-    }
-}
-
-ranks_of() { pgrep -f "real/vaecf-train.*results/$1 "; }
 # stop_and_go NAME: stops the ranks of results/NAME after the first epoch, so that the job waits for what will end it without
 # using the cores, until they have a signal waiting, which a stopped process gets when it goes on.
 # shellcheck disable=SC2046,SC2317  # numbers; called by wait_for
@@ -92,46 +37,22 @@ stop_and_go() {
     wait_for "the end of results/$1" has_ended "$1"
 }
 
-# ---- the project, with a vaecf-train that does not end before it was stopped once ----
-mkdir -p "$project/bin/real"
-cp -r jobs "$project/jobs"
-cp bin/* "$project/bin/" 2>/dev/null
-mv "$project/bin/vaecf-train" "$project/bin/real/"
-cat >"$project/bin/vaecf-train" <<'E'
-#!/bin/bash
-# With ENDLESS: before the first stop without end, after it as many epochs as the test says.
-if [ -n "${ENDLESS:-}" ] && [[ "$*" == *--config* ]]; then
-    trap 'exit 75' USR1
-    if [ "${VAECF_RESTARTS:-${SLURM_RESTART_COUNT:-0}}" = 0 ]; then
-        set -- "$@" --set train.epochs=1000000
-    else
-        until [ -s epochs ] || [ $SECONDS -ge 400 ]; do sleep 0.1; done
-        set -- "$@" --set train.epochs="$(cat epochs)"
-    fi
+# A vaecf-train that does not end before it was stopped once; then it goes as many epochs as the test says.
+cat >"$tmp/endless" <<'E'
+[[ "$*" == *--config* ]] || return 0
+trap 'exit 75' USR1
+if [ "${VAECF_RESTARTS:-${SLURM_RESTART_COUNT:-0}}" = 0 ]; then
+    set -- "$@" --set train.epochs=1000000
+else
+    until [ -s epochs ] || [ $SECONDS -ge 400 ]; do sleep 0.1; done
+    set -- "$@" --set train.epochs="$(cat epochs)"
 fi
-# With PAUSED: the ranks of the first start stop in the middle, each by itself: once one has, the others wait for it.
-if [ -n "${PAUSED:-}" ] && [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [[ "$*" == *--config* ]]; then
+E
+# The ranks of the first start stop in the middle, each by itself: once one has, the others wait for it.
+cat >"$tmp/paused" <<'E'
+if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [[ "$*" == *--config* ]]; then
     (until grep -qs '^2,' "$PAUSED/metrics.csv" || [ $SECONDS -ge 100 ]; do sleep 0.01; done && kill -STOP $$) &
 fi
-exec "$(dirname "$0")/real/vaecf-train" "$@"
-E
-chmod +x "$project/bin/vaecf-train"
-awk 'BEGIN {
-    print "userId,movieId,rating"
-    seed = 7
-    for (u = 1; u <= 300; u++)
-        for (k = 0; k < 14; k++) {
-            seed = (seed * 16807) % 2147483647
-            item = seed % 30 + (u % 2 && seed % 7 ? 0 : 30)
-            print "u" u ",film " item "," 1 + seed % 5
-        }
-}' >"$project/ratings.csv"
-cat >"$project/run.yaml" <<E
-data: {path: my data}
-model: {hidden: [16], latent: 8}
-train: {epochs: 5, batch_size: 128, kl: {cap: 0.2, anneal_steps: 10}, early_stopping: {patience: 0}}
-device: cpu
-output: {path: results/whole}
 E
 cat >"$project/sweep.yaml" <<E
 config: run.yaml
@@ -143,14 +64,12 @@ E
 mkdir -p "$project/results/a sweep/run-0004"
 touch "$project/results/a sweep/run-0004/checkpoints"
 chown -R 65534:65534 "$project"
-export OMPI_MCA_mpi_yield_when_idle=1 # there are more ranks than cores
-if [ "$(nproc)" -lt 2 ]; then export VAECF_BIND=none; fi
 
 # ---- two jobs that will be stopped: one by a job with precedence, one by its time limit ----
 data=$(submit jobs/slurm/preprocess.sh --input ratings.csv --output "my data" --heldout-users 50)
-preempted=$(ENDLESS=1 submit --dependency="afterok:$data" --partition=scavenge --nodes=2 --gpus-per-node=2 --output=preempted.out \
+preempted=$(HOOK="$tmp/endless" submit --dependency="afterok:$data" --partition=scavenge --nodes=2 --gpus-per-node=2 --output=preempted.out \
     jobs/slurm/train.sh run.yaml --set output.path=results/preempted)
-limited=$(ENDLESS=1 VAECF_LAUNCH=mpirun submit --dependency="afterok:$data" --nodes=2 --time=1 --signal=B:USR1@50 \
+limited=$(HOOK="$tmp/endless" VAECF_LAUNCH=mpirun submit --dependency="afterok:$data" --nodes=2 --time=1 --signal=B:USR1@50 \
     --output=limited.out jobs/slurm/train.sh run.yaml --set output.path=results/limited)
 
 sweep=$(submit --dependency="afterok:$data" --array=0-2 --ntasks-per-node=1 --output=sweep-%a.out jobs/slurm/sweep.sh \
@@ -165,7 +84,7 @@ export PERL5OPT="-I$tmp -MLost"
 # shellcheck disable=SC2016
 printf '#!/bin/bash\nexec qsub -V -j oe -o pbs-more.out -l nodes=2:ppn=2,walltime=01:00:00 "${!#}"\n' >"$tmp/qsub"
 chmod 755 "$tmp/qsub"
-ENDLESS=1 VAECF_ARGS='run.yaml --set output.path=results/pbs' VAECF_HOME="$tmp/project" VAECF_QSUB="$tmp/qsub" VAECF_THREADS=1 VAECF_AHEAD=35 \
+HOOK="$tmp/endless" VAECF_ARGS='run.yaml --set output.path=results/pbs' VAECF_HOME="$tmp/project" VAECF_QSUB="$tmp/qsub" VAECF_THREADS=1 VAECF_AHEAD=35 \
     as_user qsub -V -W "depend=afterok:$data" -l nodes=2:ppn=2,walltime=00:01:00 -j oe -o pbs.out "$tmp/project/jobs/pbs/train.sh" >/dev/null
 
 going=()
@@ -240,11 +159,11 @@ are_stopped() {
     done
     grep -qs '^2,' "$project/results/lost/metrics.csv"
 }
-lost=$(PAUSED=results/lost submit --nodes=1 --ntasks-per-node=4 --output=lost.out \
+lost=$(HOOK="$tmp/paused" PAUSED=results/lost submit --nodes=1 --ntasks-per-node=4 --output=lost.out \
     "$project/jobs/slurm/train.sh" "$project/lost.yaml")
 wait_for "the second epoch of the training on a node that will be lost" are_stopped
 node=$(scontrol show job "$lost" | sed -n 's/^ *BatchHost=//p')
-tests/slurm/cluster.sh lose "$tmp" "$node"
+tests/cluster/slurm.sh lose "$tmp" "$node"
 check "the node is lost in the middle" [ ! -e "$project/results/lost/test.csv" ]
 scontrol update "nodename=$node" state=down reason=lost
 # meanwhile the same from another directory, for with another output path the checkpoints would be others
@@ -264,5 +183,4 @@ for file in best.h5 test.csv "checkpoints/$newest"; do
 done
 check "metrics.csv but for the columns of time" same lost ../alone/results/lost
 
-if [ $failed = 1 ]; then tail -n +1 "$project"/*.out; fi
-exit $failed
+finish

@@ -1,16 +1,20 @@
 #!/bin/bash
-# A Slurm cluster of two emulated nodes on this machine, over the loopback: 16 pretended cores and 2 pretended GPUs each,
+# A Slurm cluster of two emulated nodes on this machine, over the loopback: 16 and 8 pretended cores, 2 pretended GPUs each,
 # host names of their own where the system lets us, a partition "scavenge" that "batch" preempts, PBS's variables as
 # Slurm's qsub gives them. Needs root and Debian's slurmctld slurmd slurm-client munge.
 #
-#   tests/slurm/cluster.sh up DIR      DIR/env.sh is what a shell has to read to use it
-#   tests/slurm/cluster.sh lose DIR NODE   all that runs on it dies at once; the controller is not told
-#   tests/slurm/cluster.sh down DIR
+#   tests/cluster/slurm.sh up DIR [KIND]   DIR/env.sh is what a shell has to read to use it
+#   tests/cluster/slurm.sh lose DIR NODE   all that runs on it dies at once; the controller is not told
+#   tests/cluster/slurm.sh down DIR
+#
+# KIND  confined: one node with this machine's own cores; each job is confined to its cores by cgroups
+#       qos: jobs of the quality of service "urgent" preempt those of "normal"; needs slurmdbd and mariadb-server too
 set -euo pipefail
-command=$1 dir=$2
+command=$1 dir=$2 kind=${3:-}
 export SLURM_CONF=$dir/etc/slurm.conf
 PATH=$PATH:/usr/sbin
 nodes=(vnode1 vnode2)
+if [ "$kind" = confined ]; then nodes=(vnode1); fi
 host=$(uname -n)
 host=${host%%.*}
 propagation=()
@@ -34,7 +38,7 @@ idle() { [ "$(timeout 20 sinfo -h -N -p batch -o %t 2>/dev/null | grep -cx idle)
 empty() { [ -z "$(timeout 20 squeue -h -o %A 2>/dev/null)" ]; }
 # a zombie is gone
 gone() { ! ps -o stat= -p "$1" 2>/dev/null | grep -qv '^Z'; }
-daemons() { printf '%s\n' munged slurmctld "${nodes[@]/#/slurmd-}"; }
+daemons() { cat "$dir/daemons" 2>/dev/null || true; }
 pid_of() { is "$dir/run/$1.pid" "${1%%-*}"; }
 # why_not: which daemon does not run, and what it said; if all run, what the nodes say
 why_not() {
@@ -65,21 +69,31 @@ apart() {
 }
 
 configure() {
-    local port=$((20000 + $$ % 4000 * 3)) cgroups i
-    mkdir -p "$dir"/{etc,run,log,dev,state,spool,munge}
+    local port=$((20000 + $$ % 3000 * 4)) cgroups tasks pretended cores i
+    mkdir -p "$dir"/{etc,run,log,dev,state,spool,munge,db}
     chmod 755 "$dir"
-    chmod 700 "$dir/munge"
+    chmod 700 "$dir/munge" "$dir/db"
     dd if=/dev/urandom of="$dir/munge/key" bs=1024 count=1 status=none
     chmod 600 "$dir/munge/key"
     for i in 0 1; do ln -s /dev/null "$dir/dev/nvidia$i"; done # Slurm wants character devices
     cat >"$dir/etc/gres.conf" <<E
-NodeName=${nodes[0]},${nodes[1]} Name=gpu File=$dir/dev/nvidia[0-1]
+NodeName=$(IFS=, && echo "${nodes[*]}") Name=gpu File=$dir/dev/nvidia[0-1]
 E
-    # No plugin below uses cgroups, but a slurmd that finds none does not start, unless it is told. 22.05 knows no
-    # "disabled", and its cgroup/v1 looks for none before it has to.
-    cgroups=disabled
-    if [[ $(slurmd -V) == *" 22."* ]]; then cgroups=cgroup/v1; fi
-    echo "CgroupPlugin=$cgroups" >"$dir/etc/cgroup.conf"
+    if [ "$kind" = confined ]; then
+        printf '%s\n' CgroupPlugin=autodetect ConstrainCores=yes >"$dir/etc/cgroup.conf"
+        if [ -e /sys/fs/cgroup/cgroup.controllers ]; then echo IgnoreSystemd=yes >>"$dir/etc/cgroup.conf"; fi
+        tasks=task/affinity,task/cgroup pretended=
+        i=$(slurmd -C | grep -oE '(CPUs|SocketsPerBoard|CoresPerSocket|ThreadsPerCore)=[0-9]+' | paste -sd' ')
+        cores=("$i")
+    else
+        # No plugin uses cgroups, but a slurmd that finds none does not start, unless it is told. 22.05 knows no
+        # "disabled", and its cgroup/v1 looks for none before it has to.
+        cgroups=disabled
+        if [[ $(slurmd -V) == *" 22."* ]]; then cgroups=cgroup/v1; fi
+        echo "CgroupPlugin=$cgroups" >"$dir/etc/cgroup.conf"
+        tasks=task/none pretended=config_overrides
+        cores=(CPUs=16 CPUs=8)
+    fi
     # What spank_pbs leaves out of PBS's variables; a prolog's lines "export N=V" reach the job.
     find /usr/lib -name spank_pbs.so -printf 'optional %p\n' 2>/dev/null | head -n 1 >"$dir/etc/plugstack.conf"
     cat >"$dir/etc/prolog" <<'E'
@@ -92,7 +106,7 @@ fi
 exit 0
 E
     chmod 755 "$dir/etc/prolog"
-    # With 16 cores all jobs of the test have room: a full node would preempt "scavenge" once more.
+    # With so many cores all jobs of a test have room: a full node would preempt "scavenge" once more.
     cat >"$SLURM_CONF" <<E
 ClusterName=vaecf
 SlurmctldHost=$host(127.0.0.1)
@@ -113,7 +127,7 @@ TmpFS=$dir/tmp/%n
 PlugStackConfig=$dir/etc/plugstack.conf
 TaskProlog=$dir/etc/prolog
 ProctrackType=proctrack/linuxproc
-TaskPlugin=task/none
+TaskPlugin=$tasks
 JobAcctGatherType=jobacct_gather/none
 SwitchType=switch/none
 MpiDefault=none
@@ -121,28 +135,84 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
 SlurmctldParameters=preempt_send_user_signal
 ReturnToService=2
 KillWait=5
 MinJobAge=3600
 JobRequeue=1
-SlurmdParameters=config_overrides
+${pretended:+SlurmdParameters=$pretended}
 GresTypes=gpu
-AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/none
-NodeName=${nodes[0]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1)) CPUs=16 RealMemory=4000 Gres=gpu:2
-NodeName=${nodes[1]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 2)) CPUs=16 RealMemory=4000 Gres=gpu:2
+E
+    for i in "${!nodes[@]}"; do
+        echo "NodeName=${nodes[i]} NodeHostname=$host NodeAddr=127.0.0.1 Port=$((port + 1 + i)) ${cores[i]} RealMemory=4000 Gres=gpu:2 Weight=$((i + 1))"
+    done >>"$SLURM_CONF"
+    if [ "$kind" = qos ]; then
+        cat >>"$SLURM_CONF" <<E
+PreemptType=preempt/qos
+PreemptMode=REQUEUE
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=$((port + 3))
+AccountingStoragePass=$dir/run/munge.sock
+AccountingStorageEnforce=qos
+PartitionName=batch Nodes=ALL Default=YES State=UP
+E
+        cat >"$dir/etc/slurmdbd.conf" <<E
+AuthType=auth/munge
+AuthInfo=socket=$dir/run/munge.sock
+DbdHost=$host
+DbdAddr=127.0.0.1
+DbdPort=$((port + 3))
+SlurmUser=root
+PidFile=$dir/run/slurmdbd.pid
+LogFile=$dir/log/slurmdbd.log
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=root
+E
+        chmod 600 "$dir/etc/slurmdbd.conf"
+    else
+        cat >>"$SLURM_CONF" <<E
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+AccountingStorageType=accounting_storage/none
 PartitionName=batch Nodes=ALL Default=YES PriorityTier=10 PreemptMode=OFF State=UP
 PartitionName=scavenge Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE GraceTime=300 State=UP
 E
+    fi
 }
+
+# The database, reached by its socket alone, and what accounts for jobs in it.
+account() {
+    export MYSQL_UNIX_PORT=$dir/db/socket
+    mariadb-install-db --no-defaults --user=root --datadir="$dir/db/data" --skip-test-db --auth-root-authentication-method=normal \
+        >"$dir/log/mariadbd.log" 2>&1
+    setsid mariadbd --no-defaults --user=root --datadir="$dir/db/data" --socket="$MYSQL_UNIX_PORT" --skip-networking \
+        --pid-file="$dir/run/mariadbd.pid" --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=32M \
+        </dev/null >>"$dir/log/mariadbd.log" 2>&1 &
+    until_true 30 timeout 10 mariadb-admin --no-defaults --socket="$MYSQL_UNIX_PORT" --silent ping
+    apart "$host" slurmdbd
+    until_true 30 counts
+    {
+        timeout 30 sacctmgr -i add cluster vaecf
+        timeout 30 sacctmgr -i modify qos normal set PreemptMode=requeue GraceTime=300
+        timeout 30 sacctmgr -i add qos urgent Preempt=normal Priority=100
+        timeout 30 sacctmgr -i add account test
+        timeout 30 sacctmgr -i add user "$(id -nu 65534)" Account=test QOS=normal,urgent DefaultQOS=normal
+    } >"$dir/log/sacctmgr.log" 2>&1
+}
+counts() { timeout 10 sacctmgr -n show qos >/dev/null 2>&1; }
 
 up() {
     local node
     trap '[ $? = 0 ] || why_not' EXIT
     mkdir -p "$dir/etc"
+    {
+        echo munged
+        if [ "$kind" = qos ]; then printf '%s\n' mariadbd slurmdbd; fi
+        printf '%s\n' slurmctld "${nodes[@]/#/slurmd-}"
+    } >"$dir/daemons"
     printf '127.0.0.1 %s\n' localhost "$host" "${nodes[@]}" >"$dir/etc/hosts"
     # Where no mount is shared, none has to be made private; in a chroot that cannot be done.
     if ! grep -q ' shared:' /proc/self/mountinfo; then propagation=(--propagation unchanged); fi
@@ -154,6 +224,7 @@ up() {
     configure
     apart "$host" munged --key-file="$dir/munge/key" --socket="$dir/run/munge.sock" --pid-file="$dir/run/munged.pid" \
         --log-file="$dir/log/munged.log" --seed-file="$dir/munge/seed"
+    if [ "$kind" = qos ]; then account; fi
     apart "$host" slurmctld -f "$SLURM_CONF"
     {
         echo "export SLURM_CONF='$SLURM_CONF'"
