@@ -79,10 +79,8 @@ array=$(HOOK=$tmp/epochs ONLY=1 submit --array=0-2 --ntasks-per-node=1 --output=
     --set train.epochs=4)
 
 # ---- each is told or ended where it is ----
-for name in waiting told; do
-    wait_for "the first epoch of results/$name" has_row "$name"
-    as_user scancel --signal=USR1 --batch "${job[$name]}"
-done
+wait_for "the first epoch of results/told" has_row told
+as_user scancel --signal=USR1 --batch "${job[told]}"
 for name in told-site told-ready; do
     wait_for "$name" here "$name"
     as_user scancel --signal=USR1 --batch "${job[$name]}"
@@ -96,6 +94,8 @@ for name in epochs epochs-mpirun; do wait_for "the first epoch of results/$name"
 wait_for "a save of results/saving" saving saving
 wait_for "a task of the array" has_row sweep/run-0001
 node=$(field "${job[saving]}" BatchHost)
+wait_for "the first epoch of results/waiting" has_row waiting
+as_user scancel --signal=USR1 --batch "${job[waiting]}"
 wait_for "the job that was told, back in the queue" waits "${job[waiting]}"
 stages=(queued site ready init init-mpirun epochs epochs-mpirun saving waiting)
 ended=()

@@ -4,7 +4,7 @@
 # its time limit go back into the queue by themselves and end with the same bits as one that was left alone; a sweep of
 # 6 runs in 3 slots with a run that fails, is run again alone, and is collected. jobs/pbs/ by Slurm's qsub, as far as that
 # goes: it knows no -l select, and loses spaces in what -v carries. At last a node is lost with a training on it, which
-# ends on the other one, with the same bytes.
+# ends on the other one, with the same bytes, and one that was on it and waits in the queue begins there again.
 # plain build alone: that is what runs on the cluster
 # alone: it has time limits
 # shellcheck source=tests/cluster/slurm_project.sh
@@ -162,7 +162,15 @@ are_stopped() {
 lost=$(HOOK="$tmp/paused" PAUSED=results/lost submit --nodes=1 --ntasks-per-node=4 --output=lost.out \
     "$project/jobs/slurm/train.sh" "$project/lost.yaml")
 wait_for "the second epoch of the training on a node that will be lost" are_stopped
-node=$(scontrol show job "$lost" | sed -n 's/^ *BatchHost=//p')
+node=$(field "$lost" BatchHost)
+# one that ran there and is stopped with no word from anybody
+cat >"$tmp/stopped" <<'E'
+if [ "${SLURM_RESTART_COUNT:-0}" = 0 ] && [[ "$*" == *--config* ]]; then exit 75; fi
+E
+queued=$(HOOK="$tmp/stopped" submit --nodes=1 --ntasks-per-node=4 --nodelist="$node" --output=queued.out jobs/slurm/train.sh run.yaml \
+    --set output.path=results/queued)
+wait_for "a job that ran there, back in the queue" restarts "$queued" 1
+scontrol update "jobid=$queued" nodelist=
 tests/cluster/slurm.sh lose "$tmp" "$node"
 check "the node is lost in the middle" [ ! -e "$project/results/lost/test.csv" ]
 scontrol update "nodename=$node" state=down reason=lost
@@ -171,7 +179,7 @@ as_user mkdir alone
 as_user ln -s "../my data" "alone/my data"
 alone=$(submit --nodes=1 --ntasks-per-node=4 --chdir="$project/alone" --output="$project/alone.out" \
     "$project/jobs/slurm/train.sh" "$project/lost.yaml")
-wait_for "the training of the lost node" over "$lost" "$alone"
+wait_for "the training of the lost node" over "$lost" "$alone" "$queued"
 check "a job whose node was lost goes on by itself" state "$lost" COMPLETED
 check "and so ends the one beside it" state "$alone" COMPLETED
 check "it began on the lost node" log_has lost.out "start 1: 4 ranks of 1 threads on 1 nodes \($node\)"
@@ -181,6 +189,8 @@ newest=$(cd "$project/results/lost/checkpoints" && printf '%s\n' step-* | tail -
 for file in best.h5 test.csv "checkpoints/$newest"; do
     check "$file: the same bytes as of a run that was left alone" cmp "$project/results/lost/$file" "$project/alone/results/lost/$file"
 done
+check "a job that waited when its node was lost ends well" state "$queued" COMPLETED
+check "on the other one" log_has queued.out "start [2-9]: 4 ranks of 1 threads on 1 nodes \(vnode$((3 - ${node#vnode}))\)"
 check "metrics.csv but for the columns of time" same lost ../alone/results/lost
 
 finish

@@ -68,6 +68,16 @@ apart() {
     fi
 }
 
+# confines: does the system let us confine processes to cores? Says why not.
+confines() {
+    local parent=/sys/fs/cgroup/cpuset
+    if [ -e /sys/fs/cgroup/cgroup.controllers ]; then
+        parent=/sys/fs/cgroup
+        grep -qw cpuset $parent/cgroup.controllers || { echo "error: no cpuset among $parent/cgroup.controllers" && return 1; }
+    fi
+    mkdir "$parent/vaecf.$$" && rmdir "$parent/vaecf.$$"
+} >&2
+
 configure() {
     local port=$((20000 + $$ % 3000 * 4)) cgroups tasks pretended cores i
     mkdir -p "$dir"/{etc,run,log,dev,state,spool,munge,db}
@@ -206,6 +216,7 @@ counts() { timeout 10 sacctmgr -n show qos >/dev/null 2>&1; }
 
 up() {
     local node
+    if [ "$kind" = confined ]; then confines; fi
     trap '[ $? = 0 ] || why_not' EXIT
     mkdir -p "$dir/etc"
     {
@@ -238,7 +249,7 @@ up() {
         chmod 1777 "$dir/tmp/$node"
         apart "$node" slurmd -f "$SLURM_CONF" -N "$node"
     done
-    until_true 60 idle
+    until_true "$([ "$kind" = confined ] && echo 15 || echo 60)" idle
 }
 
 down() {
@@ -252,6 +263,9 @@ down() {
         if [ -z "$pid" ]; then continue; fi
         kill "$pid" 2>/dev/null || true
         until_true 20 gone "$pid" || kill -9 "$pid" 2>/dev/null || true
+        if [[ $name == slurmd-* ]]; then # its cgroups, which are empty by now
+            find /sys/fs/cgroup -depth -type d -path "*/slurm_${name#*-}*" -exec rmdir {} + 2>/dev/null || true
+        fi
     done
 }
 

@@ -60,6 +60,13 @@ same() { # the table but for the columns of time, and the best model's metrics
         { ! command -v h5diff >/dev/null ||
             h5diff "$project/results/$1/best.h5" "$project/results/$2/best.h5" /model /model; }
 }
+# have_own_cores FILE...: are the ranks that these logs tell of, two or more, bound to cores that no other one has?
+have_own_cores() {
+    local lists
+    mapfile -t lists < <(cd "$project" && sed -nE 's/^rank [0-9]+ on .*: cores ([0-9,-]+), [0-9]+ threads.*/\1/p' "$@")
+    [ ${#lists[@]} -ge 2 ] &&
+        [ -z "$(printf '%s\n' "${lists[@]}" | tr ',' '\n' | awk -F- '{ for (n = $1; n <= $NF; n++) print n }' | sort | uniq -d)" ]
+}
 ranks_of() { pgrep -f "real/vaecf-train.*results/$1( |\$)"; }
 # longest RUN...: the most epochs that one of them has gone
 longest() {
