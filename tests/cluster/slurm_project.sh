@@ -71,7 +71,7 @@ ranks_of() { pgrep -f "real/vaecf-train.*results/$1( |\$)"; }
 # longest RUN...: the most epochs that one of them has gone
 longest() {
     local run
-    for run; do cut -d, -f1 "$project/results/$run/metrics.csv" 2>/dev/null; done | grep -E '^[0-9]+$' | sort -n | tail -n 1
+    for run; do cut -d, -f1 "$project/results/$run/metrics.csv" 2>/dev/null; done | awk '$1 + 0 > n { n = $1 + 0 } END { print n + 0 }'
 }
 
 # make_project: the programs, jobs/, ratings.csv and run.yaml
