@@ -7,10 +7,6 @@ if [ "$(nproc)" -lt 2 ]; then echo "skipped: cores of jobs: this machine has one
 kind=confined
 # shellcheck source=tests/cluster/slurm_project.sh
 . tests/cluster/slurm_project.sh
-why=$(tests/cluster/slurm.sh up "$tmp" confined 2>&1) ||
-    { echo "skipped: confinement of jobs by cgroups: $(grep -E 'error|fatal|cgroup' <<<"$why" | tail -n 1)" && exit 77; }
-# shellcheck source=/dev/null
-. "$tmp/env.sh"
 make_data
 
 # Jobs with HOOK are there at once: each waits for the other.

@@ -201,7 +201,7 @@ account() {
     setsid mariadbd --no-defaults --user=root --datadir="$dir/db/data" --socket="$MYSQL_UNIX_PORT" --skip-networking \
         --pid-file="$dir/run/mariadbd.pid" --innodb-flush-log-at-trx-commit=0 --innodb-buffer-pool-size=32M \
         </dev/null >>"$dir/log/mariadbd.log" 2>&1 &
-    until_true 30 timeout 10 mariadb-admin --no-defaults --socket="$MYSQL_UNIX_PORT" --silent ping
+    until_true 30 timeout 10 mariadb-admin --no-defaults --socket="$MYSQL_UNIX_PORT" --silent ping >/dev/null
     apart "$host" slurmdbd
     until_true 30 counts
     {
