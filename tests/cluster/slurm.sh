@@ -146,7 +146,7 @@ SelectTypeParameters=CR_Core
 SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0
 SlurmctldParameters=preempt_send_user_signal
-ReturnToService=2
+ReturnToService=1
 KillWait=5
 MinJobAge=3600
 JobRequeue=1
