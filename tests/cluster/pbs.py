@@ -189,7 +189,7 @@ def mom(id):
         if kill == float("inf") and (now >= limit or os.path.exists(f"{folder}/spool/{id}.qdel")):
             kill, over = now + delay, now >= limit
             send(shell.pid, signal.SIGTERM)
-        time.sleep(0.1)
+        time.sleep(0.1 if kill == float("inf") else 0.5)
     send(shell.pid, signal.SIGKILL)
     status = shell.wait()
     while os.path.exists(f"{folder}/away"):
@@ -328,7 +328,7 @@ def qsub(words):
         "Job_Name": name, "Job_Owner": f"{pwd.getpwuid(os.getuid()).pw_name}@{HOST}", "queue": QUEUES[queue], "server": "server",
         "Account_Name": given.get("A"), "group_list": given["W"].get("group_list"), "Join_Path": given.get("j", "n"),
         "Keep_Files": given.get("k", "n"), "Mail_Points": given.get("m", "a"), "Mail_Users": given.get("M"),
-        "Output_Path": f"{HOST}:" + os.path.join(directory, given.get("o", f"{name}.o{number}{index}")),
+        "Output_Path": f"{HOST}:" + os.path.join(directory, given.get("o", f"{name}.o{number}{index}").split(":")[-1]),
         "Priority": given.get("p", "0"), "Rerunable": str(given.get("r", "y") == "y"), **resource_list(given["l"]),
         "umask": given["W"].get("umask", "").lstrip("0") or None, "Submit_arguments": " ".join(words),
         "project": given.get("P", "_pbs_project_default")}
