@@ -1,7 +1,9 @@
 #!/bin/bash
-# jobs/pbs/ in a pretended OpenPBS: a copy of the script started in another directory, ids with brackets, qstat -f with
-# lines that go on behind a tab, PBS_NODEFILE with a line a rank. (tests/slurm_test.sh has a real qsub: Slurm's.)
-# What is pretended follows the OpenPBS User's Guide; -v, -W depend and -J are written down as they come.
+# jobs/pbs/: tests/cluster/pbs_checks.sh on a stand-in of OpenPBS, and meanwhile, job by job with a pretended qstat, what a job
+# finds in its allocation and starts there. (tests/slurm_test.sh has Slurm's qsub; tests/cluster/openpbs.sh a real OpenPBS.)
+# JOBS=FOLDER tests other scripts than jobs/.
+#
+# starts first: the checks take a minute, in which they mostly wait.
 # shellcheck source=tests/common.sh
 . tests/common.sh
 check() { # check TEXT COMMAND...
@@ -9,17 +11,29 @@ check() { # check TEXT COMMAND...
 }
 # shellcheck disable=SC2317  # called by check
 has() { grep -qF -- "$1" "$tmp/$2"; }
+scripts=${JOBS:-jobs}
 
+# ---- in a queue ----
+checks=
+if [ "${BUILD:-build}" = build ]; then # one build is enough
+    python3 tests/cluster/pbs.py setup "$tmp/pbs" || exit 71
+    trap 'python3 tests/cluster/pbs.py stop "$tmp/pbs"; rm -rf "$tmp"' EXIT
+    env PATH="$tmp/pbs/bin:$PATH" JOBS="$scripts" BIN="$bin" CHECK_ROUTE=feed CHECK_AWAY="touch $tmp/pbs/away" \
+        CHECK_BACK="rm $tmp/pbs/away" timeout -k 10 600 bash tests/cluster/pbs_checks.sh "$tmp/checks" >"$tmp/checks.log" 2>&1 &
+    checks=$!
+fi
+
+# ---- job by job ----
 project="$tmp/a project"
 mkdir -p "$tmp/fake" "$project/bin" "$project/data" "$tmp/home"
-cp -r jobs "$project/"
+cp -r "$scripts" "$project/jobs"
 cp "$bin/vaecf-sweep" "$bin/vaecf-preprocess" "$project/bin/"
-# the program: obeys USR1, exits as $SCRIPT says, which may be a code for each run directory
+# the program exits as $SCRIPT says, which may be a code for each run directory
 cat >"$project/bin/vaecf-train" <<'E'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "vaecf-train 0" && exit; fi
 echo "vaecf-train $* threads=$OMP_NUM_THREADS pwd=$PWD" >>"$TMP_LOG/started"
-echo "$VAECF_JOB $VAECF_START" >"$TMP_LOG/identity"
+echo "VAECF_JOB=$VAECF_JOB PROC_BIND=$OMP_PROC_BIND" >>"$TMP_LOG/started"
 [ "$1" != --config ] || run=$(dirname "$2")
 if [ -e "$run/exit-code" ]; then echo "found $(cat "$run/exit-code")" >>"$TMP_LOG/started"; fi
 case $SCRIPT in
@@ -29,31 +43,33 @@ lock) # as the real one does
     rmdir "$run/lock-1" ;;
 locked) touch "$run/lock-1" && exit 73 ;;
 over) echo 70 >"$run/new" && mv "$run/new" "$run/exit-code" && exit 73 ;; # the other job's end
-until-usr1) trap 'exit 75' USR1; for _ in $(seq 300); do sleep 0.1; done; exit 70 ;;
 run-*) if [[ $* == *${SCRIPT%:*}/* ]]; then exit "${SCRIPT#*:}"; fi ;;
 *) exit "$SCRIPT" ;;
 esac
 E
+# With REMOTE it gives the ranks no environment, as those on other nodes have none.
 cat >"$tmp/fake/mpirun" <<'E'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4" && exit; fi
-echo "mpirun $*" >>"$TMP_LOG/started"
+echo "mpirun $* by ${OMPI_MCA_plm_rsh_agent:-ssh}" >>"$TMP_LOG/started"
 [[ $* != *--hostfile* ]] || cp "$(sed 's/.*--hostfile \([^ ]*\).*/\1/' <<<"$*")" "$TMP_LOG/hosts"
 while [ $# -gt 0 ] && [[ $1 != */rank.sh ]]; do shift; done
+if [ -n "$REMOTE" ]; then exec env -i TMP_LOG="$TMP_LOG" SCRIPT="$SCRIPT" "$@"; fi
 exec "$@"
 E
+# shellcheck disable=SC2016
+{
+    printf '#!/bin/bash\necho "mca:plm:$PLM:version:1"\n' >"$tmp/fake/ompi_info"
+    printf '#!/bin/bash\nshift\nexec "$@"\n' >"$tmp/fake/pbs_tmrsh"
+    printf '#!/bin/bash\necho "qsub $*" >>"$TMP_LOG/queue"\n' >"$tmp/fake/qsub"
+}
 cat >"$tmp/fake/qstat" <<'E'
 #!/bin/bash
 echo "qstat $*" >>"$TMP_LOG/asked"
 if [ "$2" = '12[].server' ]; then printf 'Job Id: %s\n    Job_Name = sweep\n    array_indices_submitted = 0-2\n' "$2" && exit; fi
 printf 'Job Id: %s\n    Job_Name = my-name\n    queue = workq\n    project = _pbs_project_default\n' "$2"
 printf '    Resource_List.ncpus = 12\n    Resource_List.select = 2:ncpus=6:mpi\n\tprocs=3:ngpus=3\n    Resource_List.walltime = %s\n' "$WALLTIME"
-printf '    depend = beforeok:13.server@server:14.server@server\n'
 E
-for command in qsub qalter; do
-    # shellcheck disable=SC2016
-    printf '#!/bin/bash\necho "%s $(printf "<%%s>" "$@")" >>"$TMP_LOG/queue"\necho "restarts $VAECF_RESTARTS args $VAECF_ARGS" >>"$TMP_LOG/queue"\necho 15.server\n' $command >"$tmp/fake/$command"
-done
 chmod +x "$tmp/fake/"* "$project/bin/vaecf-train"
 printf 'n1\nn1\nn1\nn2\nn2\nn2\n' >"$tmp/nodes"
 
@@ -63,7 +79,7 @@ job() {
     touch "$tmp/queue" "$tmp/started"
     cp "$project/jobs/pbs/$1" "$tmp/fake/12.server.SC"
     (cd "$tmp/home" && exec timeout 60 env -u SLURM_JOB_ID -u OMP_NUM_THREADS PATH="$tmp/fake:$PATH" TMP_LOG="$tmp" PBS_JOBID=12.server \
-        PBS_O_WORKDIR="$project" PBS_NODEFILE="$tmp/nodes" PBS_ENVIRONMENT=PBS_BATCH SCRIPT=0 WALLTIME=04:00:00 "${@:2}" \
+        PBS_O_WORKDIR="$project" PBS_NODEFILE="$tmp/nodes" PBS_ENVIRONMENT=PBS_BATCH SCRIPT=0 REMOTE='' PLM=tm WALLTIME=04:00:00 "${@:2}" \
         bash "$tmp/fake/12.server.SC") >"$tmp/out" 2>&1
     status=$?
 }
@@ -72,28 +88,30 @@ job train.sh VAECF_ARGS='my.yaml --set model.hidden=[600,200] --set output.path=
 check "complete: 0" [ "$status" = 0 ]
 check "in the directory of the submission, ncpus / mpiprocs threads, quoted arguments" has \
     "vaecf-train --config my.yaml --set model.hidden=[600,200] --set output.path=my run --resume auto threads=2 pwd=$project" started
-check "a rank for each line of PBS_NODEFILE" has "mpirun -n 6 --hostfile $tmp/nodes -x VAECF_JOB -x VAECF_START --map-by ppr:3:node:PE=2 --bind-to core" started
+check "a rank for each line of PBS_NODEFILE; jobs/rank.sh sees to its cores" has "mpirun -n 6 --hostfile $tmp/nodes --bind-to none " started
+check "where other jobs may be, no core is taken" has "VAECF_JOB=12.server PROC_BIND=false" started
 check "says where" has "job 12.server, start 1: 6 ranks of 2 threads on 2 nodes (n1,n2)" out
 check "nothing is submitted" [ ! -s "$tmp/queue" ]
 
 job train.sh SCRIPT=65
 check "a failure keeps its status and is not continued" [ "$status$(cat "$tmp/queue")" = 65 ]
 
-job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_ARGS='my.yaml --set model.hidden=[600,200]' VAECF_MAX_RESTARTS=5 \
-    VAECF_JOB=11.server VAECF_START=old
-check "the ranks know the job and its start, not those of the job that submitted it" grep -qE "^12.server $(uname -n)\\." "$tmp/identity"
-check "its own timer ahead of the limit: 75" [ "$status" = 75 ]
-check "submits its continuation with the same resources" has \
-    "qsub <-N><my-name><-q><workq><-l><select=2:ncpus=6:mpiprocs=3:ngpus=3><-l><walltime=00:02:01><-v><VAECF_ARGS,VAECF_HOME,VAECF_MAX_RESTARTS,VAECF_RESTARTS><$project/jobs/pbs/train.sh>" queue
-check "and the arguments" has "restarts 1 args my.yaml --set model.hidden=[600,200]" queue
-check "whoever waited for it waits for that one" has "qalter <-W><depend=afterok:15.server><13.server>" queue
-check "all of them" has "qalter <-W><depend=afterok:15.server><14.server>" queue
-
-job train.sh SCRIPT=until-usr1 WALLTIME=00:02:01 VAECF_RESTARTS=20
-check "the cap on restarts" [ "$status$(cat "$tmp/queue")" = 75 ]
-
 job train.sh SCRIPT=75
 check "75 without our telling it is not continued" [ "$status$(cat "$tmp/queue")" = 75 ]
+
+# shellcheck disable=SC1003
+job train.sh VAECF_ARGS='my.yaml --set \output.path=a b\'
+check "quotes that qsub damaged: 64" [ "$status" = 64 ]
+check "and what to do" has "jobs/pbs/args" out
+
+job train.sh REMOTE=yes
+check "ranks on other nodes find the program and know their threads" has "--resume auto threads=2" started
+check "and the job" has "VAECF_JOB=12.server PROC" started
+check "a launcher that knows PBS finds the nodes by itself" has " by ssh" started
+job train.sh PLM=rsh
+check "one that does not takes PBS's way to them" has " by vaecf-tmrsh" started
+PATH="$tmp/fake:$PATH" "$project/jobs/pbs/vaecf-tmrsh" n2 'echo "a  b"' c >"$tmp/out" 2>&1
+check "whose words are a shell's" has "a  b c" out
 
 job train.sh VAECF_THREADS=2
 check "Torque's lines are cores: 2 threads, half the ranks" has "mpirun -n 4" started
@@ -123,8 +141,6 @@ check "a failed run fails its slot, after the others" [ "$status $(started)" = "
 check "and leaves its exit code" [ "$(cat "$project/my sweep/run-0003/exit-code")" = 70 ]
 job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=3
 check "one run again, alone" [ "$status $(started)" = "0 3" ]
-job sweep.sh "${array[@]}" SCRIPT=until-usr1 WALLTIME=00:02:01
-check "a slot at its limit goes on as a job of its own" has "VAECF_RUN,VAECF_SLOTS><$project/jobs/pbs/sweep.sh>" queue
 echo 70 >"$project/my sweep/run-0001/exit-code" && rm "$project/my sweep/run-0004/exit-code"
 job sweep.sh VAECF_ARGS=sweep.yaml VAECF_RUN=1 VAECF_SLOTS=3 VAECF_RESTARTS=1
 check "which leaves failed runs as they are" [ "$status $(started)" = "70 4" ]
@@ -181,4 +197,10 @@ check "evaluate.sh takes the data set of the run" has \
 job evaluate.sh VAECF_ARGS='"my run" --blend other/best.h5:0.1'
 check "a blend does not replace test.csv" has \
     "vaecf-evaluate --checkpoint my run/best.h5 --data da'ta --output my run/test-blend.csv --blend other/best.h5:0.1" started
+
+if [ -n "$checks" ]; then
+    wait $checks || failed=1
+    cat "$tmp/checks.log"
+    grep -q '^ok - ' "$tmp/checks.log" || not_ok "checks in a queue"
+fi
 exit $failed

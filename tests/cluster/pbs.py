@@ -85,7 +85,7 @@ def run(job):
 
 def send(leader, number):
     """the signal to all processes of the session; returns how many there are"""
-    found = [pid for pid, session in processes() if session == leader and leader]
+    found = sorted((pid for pid, session in processes() if session == leader and leader), reverse=True) # children first
     for pid in found:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)

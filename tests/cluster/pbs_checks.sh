@@ -1,4 +1,5 @@
 #!/bin/bash
+# shellcheck disable=SC1003,SC2016  # quotes and backslashes are what is tested; scripts are written here
 # Checks of jobs/pbs/ that run alike on a real OpenPBS and on its stand-in (pbs.py): what is pretended here is the programs
 # and mpirun, not the queue. Needs qsub, qstat, qalter and qdel on the PATH, a default queue with room for 20 jobs of a core,
 # finished jobs in qstat -x, and a place where jobs can write.
@@ -82,7 +83,7 @@ exit "$exit"
 E2
 cp bin/vaecf-train bin/vaecf-evaluate
 cp bin/vaecf-train bin/vaecf-preprocess
-# mpirun ends as Open MPI's: on SIGTERM the ranks have a second, or what the variable says.
+# mpirun ends as Open MPI's: on SIGTERM the ranks have a second.
 cat >launch/mpirun <<'E2'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4" && exit; fi
@@ -92,7 +93,7 @@ pass() {
     told=$1
     if [ -z "$child" ]; then return; fi
     kill "-$told" "$child" 2>/dev/null
-    if [ "$told" = TERM ]; then (sleep "${OMPI_MCA_odls_base_sigkill_timeout:-1}"; kill -KILL "$child") 2>/dev/null & fi
+    if [ "$told" = TERM ]; then (sleep 1; kill -KILL "$child") 2>/dev/null & fi
 }
 trap 'pass USR1' USR1
 trap 'pass TERM' TERM
@@ -278,7 +279,7 @@ l2' 'back\slash\' '\\' '$HOME `id`' '[1, 2]' ',' '' '=' 'YSBi+/==' 'naïve Grö�
     within 200 have_ended arguments words
     printf '%s\0' --config "${words[@]}" --resume auto >arguments/wanted
     for n in 1 2 3; do check "arguments come as they are, start $n" cmp "arguments/wanted" "arguments/args.$n"; done
-    printf '%s\0' --config my.yaml --set model.hidden=[600,200] --set output.path=x,y --resume auto >words/wanted
+    printf '%s\0' --config my.yaml --set "model.hidden=[600,200]" --set output.path=x,y --resume auto >words/wanted
     check "the old way, words as on a command line" cmp words/wanted words/args.1
     check "in the next start too" cmp words/wanted words/args.2
 }
