@@ -172,6 +172,9 @@ def end(job, status):
 
 # ---- MOM ----
 def mom(id):
+    for number in signal.SIGTERM, signal.SIGINT, signal.SIGQUIT: # which whoever called qsub may have ignored
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     with locked():
         job = jobs[id]
         shell = start_shell(job)

@@ -23,11 +23,17 @@ unset "${!VAECF_@}"
 # A job has few variables: its PATH is made here, as a site does.
 printf 'PATH=%q:%q:$PATH\n' "$project/launch" "$(dirname "$(command -v qsub)")" >jobs/site.sh
 
-# The programs. A training takes `starts` starts: it goes on in every one but the last until it is told to save. The settings
-# are in VAECF_FAKE: "run=DIRECTORY starts=3 exit=CODE work=SECONDS stuck=:1:2:", starts that make no progress; tell=yes: it tells
-# the job's script by itself, as the timer would, once there is the file gate=FILE, and the run meet=RUN has got as far; a
-# save waits for the file save=FILE; passing=SECONDS are what a save in passing took
-cat >bin/vaecf-train <<'E2'
+# The programs. A training takes several starts: in each but the last it goes on until it is told to save. VAECF_FAKE has its
+# settings, as words:
+#   run=DIRECTORY      of the project, where it keeps its progress
+#   starts=3 exit=0    how many starts it takes; how it ends then
+#   work=SECONDS       in the last one
+#   tell=yes           it tells the job's script by itself, as the timer does at the limit,
+#   gate=FILE meet=RUN     once this file is there, and that run has been started as often
+#   save=FILE          a save waits for this file
+#   stuck=:1:2:        starts that make no progress
+#   passing=SECONDS    what a save took, early in the start
+cat >bin/vaecf-train <<'END'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "vaecf-train 0" && exit; fi
 run=. starts=1 tell='' gate='' meet='' save='' work=0 exit=0 stuck='' passing=''
@@ -77,14 +83,13 @@ if [ $((progress + 1)) -lt "$starts" ]; then
 fi
 end=$((SECONDS + work))
 while [ $SECONDS -lt $end ]; do nap 0.2; done
-nap 0.01
 touch "done"
 exit "$exit"
-E2
+END
 cp bin/vaecf-train bin/vaecf-evaluate
 cp bin/vaecf-train bin/vaecf-preprocess
 # mpirun ends as Open MPI's: on SIGTERM the ranks have a second.
-cat >launch/mpirun <<'E2'
+cat >launch/mpirun <<'END'
 #!/bin/bash
 if [ "$1" = --version ]; then echo "mpirun (Open MPI) 4.1.4" && exit; fi
 while [[ $1 != */rank.sh ]]; do shift; done
@@ -102,10 +107,10 @@ child=$!
 if [ -n "$told" ]; then pass "$told"; fi
 while kill -0 $child 2>/dev/null; do wait $child; done
 wait $child
-E2
+END
 printf '#!/bin/bash\nwhile [[ $1 != */rank.sh ]]; do shift; done\nexec "$@"\n' >launch/start-ranks
 # A job that depends on others: WHOLE are directories of trainings, each of which should be complete.
-cat >mark.sh <<'E2'
+cat >mark.sh <<'END'
 #!/bin/bash
 #PBS -l select=1:ncpus=1:mpiprocs=1
 #PBS -l walltime=00:01:00
@@ -115,7 +120,7 @@ cd "$PBS_O_WORKDIR" || exit
 word=whole
 for run in $WHOLE; do if [ ! -e "$run/done" ]; then word=early; fi; done
 echo $word >"$PBS_JOBNAME.mark"
-E2
+END
 chmod +x bin/* launch/* mark.sh
 
 # ---- what the cases use ----
@@ -131,6 +136,7 @@ within() { # within SECONDS COMMAND...
         if [ $SECONDS -ge $end ]; then echo "# $1 s went by: ${*:2}" && return 1; fi
         nap 0.3
     done
+    true # and not what the read returned
 }
 args() { if [ -x jobs/pbs/args ]; then jobs/pbs/args "$@"; else echo "VAECF_ARGS=$*"; fi; }
 
@@ -155,6 +161,7 @@ have_ended() { # have_ended NAME...: the jobs of these names, with their continu
     while read -r id its state rest; do seen[$its]+=$state; done <log/queue
     for name; do if ! [[ ${seen[$me.$name]:-} =~ ^F+$ ]]; then return 1; fi; done
 }
+all_end() { within 200 have_ended "$@" || not_ok "its jobs end"; } # all_end NAME...
 is_running() { grep -q "^$1 .* R" log/queue; }
 log_of() { cat "$me.$1".o* 2>/dev/null; }
 says() { log_of "$1" | grep -qE -- "$2" || { echo "# no '$2' in the log of $1" && false; }; }
@@ -178,7 +185,7 @@ case_whole() {
     notok=$(mark whole-notok whole "afternotok:$t")
     mark whole-next whole "afterok:$ok,afterany:$any" >/dev/null
     touch whole.gate
-    within 200 have_ended whole whole-ok whole-any whole-notok whole-next
+    all_end whole whole-ok whole-any whole-notok whole-next
     check "a training goes on as another job until it is complete" is "$(count whole) $(ls whole/done)" "3 whole/done"
     check "afterok waits for all of it" is "$(marked whole-ok)" whole
     check "afterany too" is "$(marked whole-any)" whole
@@ -195,7 +202,7 @@ case_fails() {
     mark fails-any fails "afterany:$a" >/dev/null
     mark fails-ok fails-too "afterok:$b" >/dev/null
     touch fails.gate
-    within 200 have_ended fails fails-too fails-notok fails-any fails-ok
+    all_end fails fails-too fails-notok fails-any fails-ok
     check "afternotok waits until the training fails at last" is "$(marked fails-notok)" whole
     check "afterany as well" is "$(marked fails-any)" whole
     check "afterok is deleted then" is "$(marked fails-ok)" "not run"
@@ -208,7 +215,7 @@ case_several() {
     mark several-ok "several-a several-b" "afterok:$a:$b" >/dev/null
     mark several-mixed "several-a several-b" "afterok:$a,afterany:$b" >/dev/null
     touch several.gate
-    within 200 have_ended several-a several-b several-ok several-mixed
+    all_end several-a several-b several-ok several-mixed
     check "two trainings that stop at the same time both keep whom both are waited for by" is \
         "$(marked several-ok) $(count several-a) $(count several-b)" "whole 3 3"
     check "also in different ways" is "$(marked several-mixed)" whole
@@ -222,15 +229,14 @@ case_array() {
     mark array-ok "array/run-0000 array/run-0001 array/run-0002" "afterok:$t" >/dev/null
     mark array-any "array/run-0000 array/run-0001 array/run-0002" "afterany:$t" >/dev/null
     touch array.gate
-    within 200 have_ended array array-ok array-any
+    all_end array array-ok array-any
     check "afterok of an array waits for the jobs that its parts became" is "$(marked array-ok)" whole
     check "afterany too" is "$(marked array-any)" whole
     check "each run was stopped twice" is "$(cat array/run-*/progress | paste -sd' ') $(count array)" "2 2 2 7"
 }
 
 # ---- deletion ----
-# deleted NAME...: submits trainings (by turns with mpirun and another launcher) and deletes each at another moment
-case_deleted() {
+case_deleted() { # by turns with mpirun and another launcher
     local k id names=() left=''
     for k in {00..19}; do
         if [ $((10#$k % 2)) = 0 ]; then more=VAECF_LAUNCH=start-ranks; else more=; fi
@@ -245,7 +251,7 @@ case_deleted() {
         nap 0.5
     done
     wait
-    within 200 have_ended "${names[@]}"
+    all_end "${names[@]}"
     for k in "${names[@]}"; do if [ "$(count "$k")" != 1 ]; then left+=" $k"; fi; done
     check "none of 20 jobs that were deleted at different moments goes on" is "$left" ""
 }
@@ -262,7 +268,7 @@ case_saving() { # deleted while it saves for the limit
         } &
     done
     wait
-    within 200 have_ended saving-a saving-b
+    all_end saving-a saving-b
     check "a job that is deleted while it saves for its limit does not go on" is "$(count saving-a) $(count saving-b)" "1 1"
     check "what it saves is whole" is "$(cat saving-a/progress saving-b/progress | paste -sd' ')" "1 1"
 }
@@ -276,7 +282,7 @@ l2' 'back\slash\' '\\' '$HOME `id`' '[1, 2]' ',' '' '=' 'YSBi+/==' 'naïve Grö�
         "$(args "${words[@]}"),VAECF_FAKE=run=arguments starts=3 tell=yes" jobs/pbs/train.sh >/dev/null
     VAECF_ARGS='my.yaml --set model.hidden=[600,200] --set output.path=x,y' VAECF_FAKE='run=words starts=2 tell=yes' \
         qsub -N "$me.words" -l select=1:ncpus=1:mpiprocs=1 -l walltime=00:05:00 -v VAECF_ARGS,VAECF_FAKE jobs/pbs/train.sh >/dev/null
-    within 200 have_ended arguments words
+    all_end arguments words
     printf '%s\0' --config "${words[@]}" --resume auto >arguments/wanted
     for n in 1 2 3; do check "arguments come as they are, start $n" cmp "arguments/wanted" "arguments/args.$n"; done
     printf '%s\0' --config my.yaml --set "model.hidden=[600,200]" --set output.path=x,y --resume auto >words/wanted
@@ -287,7 +293,7 @@ case_variables() {
     export OTHER="a, \"b\" 'c, d' \\ e
 f" SITE='x,y z' VAECF_MINE="p 'q'"
     more=OTHER,SITE,VAECF_MINE,EMPTY= train variables "starts=3 tell=yes" >/dev/null
-    within 200 have_ended variables
+    all_end variables
     local name n
     for name in OTHER SITE VAECF_MINE EMPTY PBS_O_QUEUE VAECF_HOME; do
         for n in 1 2 3; do grep -z "^$name=" "variables/env.$n" >"variables/$name.$n"; done
@@ -305,7 +311,7 @@ case_options() {
     mkdir -p "the logs"
     first=$(train options "starts=3 tell=yes" -p -7 -m n -M nobody@localhost -o "the logs/" -W umask=027 \
         -W "group_list=$(id -gn)" -P mine -A account -l place=scatter -l cput=10:00:00 -r n)
-    within 200 have_ended options
+    all_end options
     last=$(awk -v name="$me.options" '$2 == name { id = $1 } END { print id }' log/queue)
     for name in Job_Name queue Priority Mail_Points Mail_Users umask group_list project Account_Name Rerunable Join_Path \
         Keep_Files Resource_List.select Resource_List.place Resource_List.walltime Resource_List.cput Resource_List.ncpus; do
@@ -322,7 +328,7 @@ same() {
 case_route() {
     if [ -z "${CHECK_ROUTE:-}" ]; then echo "# skipped: no CHECK_ROUTE" && return; fi
     train route "starts=3 tell=yes" -q "$CHECK_ROUTE" >/dev/null
-    within 200 have_ended route
+    all_end route
     check "a job of a routing queue goes on by way of it" is \
         "$(count route) $(for n in 1 2 3; do variable route/env.$n PBS_O_QUEUE; done | sort -u)" "3 $CHECK_ROUTE"
 }
@@ -331,7 +337,7 @@ case_route() {
 case_limit() {
     local seconds
     train limit "starts=2" -l walltime=00:00:20 >/dev/null
-    within 200 have_ended limit
+    all_end limit
     seconds=$(sed -n 's/^USR1 //p' limit/told.1)
     echo "# told after $seconds s of 20"
     check "a time limit shorter than the two minutes: told at half of it" test "${seconds:-0}" -ge 8
@@ -341,7 +347,7 @@ case_slow() {
     local first second
     more=VAECF_AHEAD=10 train ahead "starts=2" -l walltime=00:00:40 >/dev/null
     more=VAECF_AHEAD=10 train slow "starts=2 passing=1.5" -l walltime=00:00:40 >/dev/null
-    within 200 have_ended ahead slow
+    all_end ahead slow
     first=$(sed -n 's/^USR1 //p' ahead/told.1) second=$(sed -n 's/^USR1 //p' slow/told.1)
     echo "# told after $first s and $second s of 40"
     check "told VAECF_AHEAD seconds before the limit" test "${first:-0}" -ge 29
@@ -354,7 +360,7 @@ case_others() { # programs that save nothing
         "$(args "others run"),VAECF_FAKE=run=others-e work=4" jobs/pbs/evaluate.sh >/dev/null
     qsub -N "$me.others-p" -l select=1:ncpus=1:mpiprocs=1 -l walltime=00:00:30 -v \
         "$(args --input x),VAECF_FAKE=run=others-p work=4" jobs/pbs/preprocess.sh >/dev/null
-    within 200 have_ended others-e others-p
+    all_end others-e others-p
     check "evaluate.sh and preprocess.sh are not told to save" is "$(find others-? -name 'told.*')$(codes others-e) $(codes others-p)" "0 0"
 }
 case_stuck() {
@@ -363,7 +369,7 @@ case_stuck() {
     mark stuck-ok stuck "afterok:$t" >/dev/null
     touch stuck.gate
     train moving "starts=3 tell=yes stuck=:1:2:4:5:" >/dev/null
-    within 200 have_ended stuck stuck-ok moving
+    all_end stuck stuck-ok moving
     check "three stops without progress: gives up" is "$(count stuck) $(codes stuck | cut -d' ' -f3)" "3 75"
     check "and says why" says stuck "no progress in 3 starts"
     check "who waited for its success does not run" is "$(marked stuck-ok)" "not run"
@@ -374,7 +380,7 @@ case_ends() {
     more=VAECF_MAX_RESTARTS=1 train cap "starts=9 tell=yes" >/dev/null
     t=$(train broken "starts=1 exit=65 gate=ends.gate")
     mark broken-ok broken "afterok:$t" >/dev/null
-    within 200 have_ended cap broken broken-ok
+    all_end cap broken broken-ok
     check "the cap on restarts" is "$(count cap) $(codes cap)" "2 75 75"
     check "and says so" says cap "stopped after 1 restarts"
     check "a failure is not continued, and keeps its exit code" is "$(count broken) $(codes broken)" "1 65"
@@ -389,7 +395,7 @@ case_away() { # alone, as no case has a server then
     within 60 test -e away/saving.1
     sleep 2
     eval "$CHECK_BACK"
-    within 200 have_ended away
+    all_end away
     check "a server that is away at the limit is asked again" is "$(count away) $(ls away/done)" "2 away/done"
 }
 
