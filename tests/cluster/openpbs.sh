@@ -3,15 +3,19 @@
 # /etc and /dev/shm are not touched. 16 pretended cores each; the queues workq (the default) and fed, which takes jobs from
 # the routing queue feed alone; a user "student". Needs root, an OpenPBS in $PBS_EXEC (/opt/pbs) and PostgreSQL.
 #
-#   tests/cluster/openpbs.sh build              makes one, from the checkout in $OPENPBS_SOURCE
+#   tests/cluster/openpbs.sh build              makes one, from the checkout in $OPENPBS_SOURCE; without that, tells how
 #   tests/cluster/openpbs.sh up DIR             DIR/env.sh is what a shell has to read to use it
 #   tests/cluster/openpbs.sh enter DIR COMMAND...       as root on vpbs1
 #   tests/cluster/openpbs.sh as_user DIR COMMAND...     as student on vpbs1
+#   tests/cluster/openpbs.sh on HOST DIR COMMAND...     as root on that host
+#   tests/cluster/openpbs.sh server DIR         starts the server again after `enter DIR qterm -t quick`
 #   tests/cluster/openpbs.sh down DIR
-#   tests/cluster/openpbs.sh check [DIR]        jobs/pbs/ on it; without DIR on one that is made for it, or the site's
+#   tests/cluster/openpbs.sh check [DIR]        jobs/pbs/ on it; without DIR on the site's PBS, if there is one, or on a
+#                                               cluster that is made for it. ROUTE=QUEUE: a routing queue of the site
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 command=${1:-check} dir=${2:-}
+if [ "$command" = on ]; then dir=${3:-}; fi
 exec_dir=${PBS_EXEC:-/opt/pbs}
 home=/var/spool/pbs # within the namespaces; not below /tmp, where everybody may write
 user=student uid=64321
@@ -110,9 +114,10 @@ start_server() { # also what qterm ended
     until_true 30 limited vpbs1 10 qstat -B >/dev/null 2>&1 || fail "the server does not answer"
 }
 configure() {
-    limited vpbs1 60 qmgr <<'C'
+    limited vpbs1 60 qmgr >"$dir/log/qmgr" 2>&1 <<'C'
 set server flatuid = True
 set server job_history_enable = True
+set server scheduler_iteration = 10
 set server scheduling = True
 set server default_queue = workq
 create queue fed queue_type = Execution, enabled = True, started = True, from_route_only = True
@@ -136,6 +141,7 @@ up() {
     local host
     [ "$(id -u)" = 0 ] || fail "namespaces and daemons take root"
     [ -x "$exec_dir/sbin/pbs_server.bin" ] || fail "no OpenPBS in $exec_dir: see $0 build, or set PBS_EXEC"
+    [ -u "$exec_dir/sbin/pbs_iff" ] || fail "chmod 4755 $exec_dir/sbin/pbs_iff: users do not get in without"
     [ ! -e "$dir/run" ] || fail "$dir has been used: want a new folder"
     mkdir -p "$dir"/{run,log,home}
     dir=$(cd "$dir" && pwd)
@@ -167,13 +173,98 @@ down() {
     done
 }
 
+# ---- the programs ----
+build() {
+    local version=v23.06.06 packages=(gcc g++ make libtool autoconf automake bison flex perl swig python3-dev tcl-dev tk-dev
+        libhwloc-dev libx11-dev libxt-dev libxext-dev libxft-dev libedit-dev libncurses-dev libexpat1-dev libssl-dev
+        libical-dev libcjson-dev postgresql postgresql-contrib postgresql-server-dev-all)
+    if [ -z "${OPENPBS_SOURCE:-}" ]; then
+        echo "apt-get install -y --no-install-recommends ${packages[*]}"
+        echo "git clone --branch $version https://github.com/openpbs/openpbs"
+        echo "OPENPBS_SOURCE=openpbs PBS_EXEC=$exec_dir $0 build"
+        return
+    fi
+    export PATH=/usr/sbin:/usr/bin:/sbin:/bin # the system's Python
+    apt-get install -y --no-install-recommends "${packages[@]}"
+    cd "$OPENPBS_SOURCE"
+    sed -i '/#include <eval.h>/d' src/lib/Libpython/pbs_python_external.c # Python 3.11 has no such file
+    ./autogen.sh
+    ./configure --prefix="$exec_dir" --sysconfdir="$exec_dir/etc" --with-pbs-server-home=$home \
+        CFLAGS="-O1 -w $(python3-config --includes)"
+    make -j"$(nproc)" && make install
+    chmod 4755 "$exec_dir"/sbin/pbs_{iff,rcp}
+}
+
+# ---- the checks ----
+# check_in FOLDER AS-USER...: both kinds of them; AS-USER are the words that make a command the user's
+check_in() {
+    local folder=$1 bad=0
+    shift
+    mkdir -p "$folder"/{common,real,source/tests/cluster}
+    cp -r "$here"/../../{jobs,bin} "$folder/source/"
+    cp "$here/pbs_checks.sh" "$folder/source/tests/cluster/"
+    if [ -n "$dir" ]; then chown -R $uid:$uid "$folder"; fi
+    "$@" timeout 900 "$folder/source/tests/cluster/pbs_checks.sh" "$folder/common" || bad=1
+    timeout 1800 "$here/openpbs_checks.sh" "$folder/real" ${dir:+"$dir"} || bad=1
+    return $bad
+}
+# has_news: has the server heard of all jobs since they began? A restart would requeue the others.
+has_news() { ! limited vpbs1 20 qstat -f 2>/dev/null | grep -q '^ *substate = 41$'; }
+# The user's `ask away` and `ask back` stop and start the server.
+answer() {
+    while sleep 0.2; do
+        if [ -e "$dir/home/away" ]; then until_true 60 has_news && on vpbs1 qterm -t quick && rm "$dir/home/away"; fi
+        if [ -e "$dir/home/back" ]; then start_server && rm "$dir/home/back"; fi
+    done
+}
+make_ask() {
+    cat >"$dir/ask" <<A
+#!/bin/bash
+touch "$dir/home/\$1"
+for ((n = 0; n < 400; n++)); do if [ ! -e "$dir/home/\$1" ]; then exit; fi; sleep 0.2; done
+exit 1
+A
+    chmod 755 "$dir/ask"
+}
+check_lab() {
+    local folder bad=0 answerer
+    dir=$(cd "$dir" && pwd)
+    folder=$(mktemp -d "$dir/home/checks.XXXX")
+    chmod 755 "$folder"
+    make_ask
+    answer &
+    answerer=$!
+    check_in "$folder" as_user env CHECK_ROUTE=feed CHECK_AWAY="$dir/ask away" CHECK_BACK="$dir/ask back" || bad=1
+    kill $answerer
+    return $bad
+}
+check() {
+    local bad=0
+    if [ -z "$dir" ] && timeout 60 qstat -B -f 2>/dev/null | grep -q '^ *pbs_version = '; then # Slurm's qstat has no such line
+        check_in "$(mktemp -d "$PWD/pbs-checks.XXXX")" env CHECK_ROUTE="${ROUTE:-}" || bad=1
+    elif [ -n "$dir" ]; then
+        check_lab || bad=1
+    elif [ "$(id -u)" = 0 ] && [ -x "$exec_dir/sbin/pbs_server.bin" ]; then
+        dir=$(mktemp -d /tmp/vaecf-pbs.XXXX)
+        "$0" up "$dir"
+        trap '"$0" down "$dir"; rm -rf "$dir"' EXIT
+        check_lab || bad=1
+    else
+        echo "skipped: no PBS on the PATH, and no OpenPBS in $exec_dir that root could start ($0 build)"
+        exit 77
+    fi
+    return $bad
+}
+
 case $command in
 init) init "$3" ;;
+build) build ;;
 up) up ;;
 down) down ;;
 server) start_server ;;
 enter) on vpbs1 "${@:3}" ;;
 as_user) as_user "${@:3}" ;;
-on) on "${@:3}" ;;
-*) fail "$command: want build, up, enter, as_user, down or check" ;;
+on) on "$2" "${@:4}" ;;
+check) check ;;
+*) fail "$command: want build, up, enter, as_user, on, server, down or check" ;;
 esac
