@@ -60,6 +60,10 @@ jobs_of() { student qselect -x -N "$1" | sort -n; }
     was_deleted() { over "$1" && [ -z "$(attribute Exit_status "$1")" ]; } # before it ran
     logs_have() { cat "$project/$1".o* 2>/dev/null | grep -qE -- "$2"; }
     logs_lack() { ! logs_have "$@"; }
+    is_quiet() {
+        local host
+        for host in vpbs1 vpbs2; do if "$here/openpbs.sh" on "$host" "$lab" pgrep -f 'vaecf-train|orted|mpirun'; then return 1; fi; done
+    }
     went_on() { [ "$(cat "$project/$1".o* 2>/dev/null | grep -c 'goes on as job')" = "$2" ]; } # went_on NAME TIMES
     same() { # same RUN RUN
         cmp <(cut -d, -f1,2,5- "$1/metrics.csv") <(cut -d, -f1,2,5- "$2/metrics.csv") && cmp "$1/test.csv" "$2/test.csv" &&
@@ -138,7 +142,7 @@ follow() {
 }
 
 # ---- continuations, and who waits for them ----
-odd=$'results/it\'s, "two" \$HOME [1]\\' # where the training on two hosts has its run
+odd=$'results/it\'s, "two" $HOME [1]\\' # where the training on two hosts has its run
 check_trainings() {
     local data chain evaluated array after_{two,array} any_{two,three} not_{three,array} name id
     data=$(submit -N data -v "$(args --input ratings.csv --output "my data" --heldout-users 200)" jobs/pbs/preprocess.sh)
@@ -195,9 +199,10 @@ finish() {
 # ---- qdel ----
 # delete_one N MOMENT: a training that is deleted after so many tenths of a second: in its start, its epochs, its continuation
 delete_one() {
-    local id moment=$2 launchers=('' VAECF_LAUNCH=env VAECF_LAUNCH=./between '')
+    local id moment=$2 launchers=('' VAECF_LAUNCH=env VAECF_LAUNCH=./between '') place=("${one[@]}")
     VARIABLES=VAECF_STOPS=99${launchers[$1 % 4]:+,${launchers[$1 % 4]}}
-    id=$(train "qdel-$1" "results/qdel-$1" -- "${one[@]}" -l walltime=16)
+    if [ $(($1 % 4)) = 3 ]; then place=("${two[@]}"); fi
+    id=$(train "qdel-$1" "results/qdel-$1" -- "${place[@]}" -l walltime=16)
     within 60 runs "$id"
     sleep $((moment / 10)).$((moment % 10))
     student qdel "$id" 2>/dev/null || { within 20 starts "qdel-$1" 2 && student qdel "$(jobs_of "qdel-$1" | tail -n 1)"; } # it was over
@@ -216,13 +221,14 @@ check_qdel() {
     # One that was submitted in that moment has to be deleted too: without that it would go on and on.
     for ((n = 0; n < 20; n++)); do within 60 all_over "qdel-$n" || wrong+=("$n"); done
     check "20 jobs deleted at random moments: none goes on (${wrong[*]:-none})" test ${#wrong[@]} = 0
+    if [ -n "$lab" ]; then check "nothing of them is left on the hosts" is_quiet; fi
 }
 # 32 million parameters, deleted in the middle of a save
 check_save() {
     local id
     # shellcheck disable=SC2317
     saves() { [ -n "$(find "$project/results/large/checkpoints" -name '*.tmp*' -size +20M 2>/dev/null)" ]; }
-    large() { train large results/large --set 'model.hidden=[4000,4000]' --set train.epochs=1000 -- "${one[@]}" -l walltime=600; }
+    large() { train large results/large --set 'model.hidden=[4000,4000]' --set train.batch_size=2000 --set train.epochs=1000 -- "${one[@]}" -l walltime=600; }
     id=$(large)
     wait_for "a save of 32 million parameters" saves
     student qdel "$id"
