@@ -51,7 +51,8 @@ init() {
     mount --bind "$dir/etc" /etc
     ip link set lo up
     touch "$dir/run/$1.ready"
-    while :; do sleep 1000 & wait $!; done
+    sleep infinity &
+    wait $!
 }
 # pid_of HOST: of its first process, if that is still there
 pid_of() {
