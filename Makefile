@@ -42,7 +42,7 @@ export OMPI_ALLOW_RUN_AS_ROOT := 1
 export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts test-faults \
+.PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts test-faults test-openpbs \
     fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
@@ -61,6 +61,7 @@ help:
 	@echo "make bench-gpu       training and recommending on a GPU, kernel by kernel, beside PyTorch (PYTHON=), into results/gpu/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
+	@echo "make test-openpbs    the job scripts on a real OpenPBS: a site's, or one of two hosts in namespaces (root; \$$PBS_EXEC, /opt/pbs)"
 	@echo "make test-faults     fails the N-th allocation, read, write, ... of every program, for every N, into results/faults.md (an hour)"
 	@echo "make bench-accuracy  every model on DATA='ml-100k ml-1m debian gowalla', into results/accuracy.md (hours)"
 	@echo "make bench-input     cost of the sparse first layer by non-zeros and by catalogue, into results/bench/"
@@ -258,6 +259,8 @@ test-crash: all
 	@cat $(BUILD)/logs/crash.sh.log
 
 ROUNDS ?= 100
+test-openpbs: all
+	tests/cluster/openpbs.sh check
 test-starts: all
 	@BIN=$(BIN) BUILD=$(BUILD) ROUNDS=$(ROUNDS) TEST_TIMEOUT=86400 tests/run.sh starts
 	@cat $(BUILD)/logs/starts.sh.log

@@ -60,8 +60,8 @@ int report_epoch(struct report *report, const struct report_row *row);
  * also if train.log is not whole. */
 int report_sync(struct report *report);
 
-/* Tells the job script that the run has got further than where it began and that its slowest save took so many
- * seconds, by the file that the environment's VAECF_SAVED names, if it does. */
+/* Tells the job script that the run has got further than where it began and that its slowest save took so
+ * many seconds, by the file that the environment's VAECF_SAVED names, if it does. */
 void report_saved(double seconds);
 
 /* "1 h 05 min", "3 min 20 s", "12 s"; "?" if it is not a finite number. */
