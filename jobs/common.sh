@@ -146,7 +146,7 @@ watch_limit() {
     timer=$!
 }
 tell_ahead() { # tell_ahead SCRIPT END
-    local begin save='' left moved end=$2
+    local begin save=${VAECF_SLOWEST_SAVE:-} left moved end=$2
     trap 'kill $! 2>/dev/null; exit' TERM
     begin=$(date +%s)
     while :; do

@@ -219,7 +219,8 @@ continue_or_exit() {
     if ! may_go_on "$restarts" "${VAECF_STALLED:-0}"; then exit 75; fi
     now=$(ask "$PBS_JOBID")
     if [ -n "$now" ]; then about=$now; fi # it may have been altered
-    export VAECF_RESTARTS=$((restarts + 1)) VAECF_STALLED=$stalled
+    export VAECF_RESTARTS=$((restarts + 1)) VAECF_STALLED=$stalled VAECF_SLOWEST_SAVE
+    VAECF_SLOWEST_SAVE=$(cat "$VAECF_SAVED" 2>/dev/null || echo "${VAECF_SLOWEST_SAVE:-}")
     options_again
     submit_again "$2"
     say "$stopped; goes on as job $next"
