@@ -94,7 +94,7 @@ for name in preempted limited pbs; do
 done
 wait_for "the first epoch of the job that is preempted" test -e "$tmp/preempted.begun"
 urgent=$(submit --gpus-per-node=1 --nodes=2 --output=urgent.out --wrap=true)
-for pid in "${going[@]}"; do wait "$pid" || exit 1; done
+for pid in "${going[@]}"; do wait "$pid" || exit; done
 scontrol update "jobid=$limited" timelimit=60 # once is enough
 wait_for "the job with precedence" over "$urgent"
 check "a job with precedence preempts" state "$urgent" COMPLETED
