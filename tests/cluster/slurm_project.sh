@@ -23,7 +23,7 @@ squeue() { timeout 60 squeue "$@"; } # [OPTION...]
 submit() { as_user sbatch --parsable --cpus-per-task=1 "$@"; }
 # excuse: ends the test where a rank fell to Open MPI 5's race in MPI_Init, which is none of ours
 excuse() {
-    if grep -qs 'mca_pml_ob1_recv_frag_callback_match' "$project"/*.out; then
+    if mpirun --version | grep -q ' 5\.' && grep -qs 'mca_pml_ob1_recv_frag_callback_match' "$project"/*.out; then
         echo "skipped: from here on: Open MPI crashed in MPI_Init (open-mpi/ompi#12495)"
         exit 77
     fi
