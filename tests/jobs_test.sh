@@ -27,6 +27,7 @@ echo "$(basename "$0") ${shown[*]} threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started
 printf '%s\n' "$@" >"$TMP_LOG/words"
 echo "$VAECF_JOB $VAECF_START" >>"$TMP_LOG/identity"
 case $SCRIPT in
+slowly) echo 50.5 >"$VAECF_SAVED" && exit 75 ;;
 saved) echo 1.5 >"$VAECF_SAVED" && exit 75 ;;
 until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
     for _ in $(seq 200); do sleep 0.05; done; exit 70 ;;
@@ -116,17 +117,22 @@ check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/req
 SCRIPT=75 run
 check "75 is requeued" has "requeue 7" requeued
 
-check "a start without progress is counted" [ "$(cat "$tmp/comment")" = vaecf-stalled=1 ]
-echo "mine vaecf-stalled=1" >"$tmp/comment"
+check "a start without progress is counted" [ "$(cat "$tmp/comment")" = "vaecf: 1 0" ]
+echo "mine vaecf: 1 45" >"$tmp/comment"
 SCRIPT=75 run
-check "beside what the comment says" [ "$(cat "$tmp/comment")" = "mine vaecf-stalled=2" ]
+check "beside what the comment says" [ "$(cat "$tmp/comment")" = "mine vaecf: 2 45" ]
 SCRIPT=75 run
 check "the third in a row ends it" [ "$status$(cat "$tmp/requeued")" = 75 ]
 check "and says why" has "no progress in 3 starts" out
 SCRIPT=saved run
-check "a save further on is progress" [ "$(cat "$tmp/comment")" = "mine vaecf-stalled=0" ]
+check "a save further on is progress" [ "$(cat "$tmp/comment")" = "mine vaecf: 0 2" ]
 check "with which it goes on" has "requeue 7" requeued
 check "and nothing of it stays" [ -z "$(find . "$PROJECT" -maxdepth 1 -name '.vaecf-saved*')" ]
+SCRIPT=slowly run
+check "and how long the slowest save took" [ "$(cat "$tmp/comment")" = "mine vaecf: 0 51" ]
+rm "$tmp/comment" "$tmp/updated"
+SCRIPT=slowly run
+check "also without a comment before" [ "$(cat "$tmp/comment")" = "vaecf: 0 51" ]
 rm "$tmp/comment" "$tmp/updated"
 SCRIPT=saved run
 check "the usual stop leaves the comment alone" [ ! -e "$tmp/updated" ]

@@ -151,7 +151,7 @@ wait_for "the starts without progress" over "$stalled" "$better"
 check "three starts without progress: it gives up with 75" code "$stalled" 75
 check "and says why" log_has stalled.out 'no progress in 3 starts'
 check "after the third" [ "$(grep -c 'start [0-9]*: 1 ranks' "$project/stalled.out")" = 3 ]
-check "the user's comment stays" grep -qE '^ *Comment=my own +vaecf-stalled=2' <(scontrol show job "$stalled")
+check "the user's comment stays" grep -qE '^ *Comment=my own vaecf: 2 ' <(scontrol show job "$stalled")
 check "with progress in the third start it goes on" state "$better" COMPLETED
 check "by a fourth" log_has better.out 'start 4: 1 ranks'
 

@@ -17,19 +17,22 @@ limit_end() {
     if [ -n "$end" ]; then date -d "$end" +%s; fi
 }
 
-# requeue_or_exit STATUS: 75 goes back into the queue, anything else is the job's exit code. How many starts in a row made no
-# progress is in the job's comment, the one thing of it that lasts.
+# What lasts from one start to the next is in the job's comment, behind what the user has there: " vaecf: STALLED SAVE", how
+# many starts in a row made no progress, and the seconds of the slowest save.
+comment() { scontrol show job "$id" | sed -n 's/^ *Comment=\(.*[^ ]\) *$/\1/p;T;q'; }
+[[ $(comment) =~ vaecf:\ ([0-9]+)\ ([0-9]+)$ ]]
+stalled_before=${BASH_REMATCH[1]:-0}
+VAECF_SLOWEST_SAVE=${BASH_REMATCH[2]:-0}
+
+# requeue_or_exit STATUS: 75 goes back into the queue, anything else is the job's exit code.
 requeue_or_exit() {
-    local job comment before
+    local said save=$VAECF_SLOWEST_SAVE
     if [ "$1" != 75 ]; then exit "$1"; fi
-    job=$(scontrol show job "$id")
-    comment=$(sed -n 's/^ *Comment=\(.*[^ ]\) *$/\1/p;T;q' <<<"$job")
-    shopt -s extglob
-    before=$(grep -o 'vaecf-stalled=[0-9]*' <<<"$comment")
-    if ! may_go_on "${SLURM_RESTART_COUNT:-0}" "${before#*=}"; then exit 75; fi
-    if [ $stalled -gt 0 ] || [ -n "$before" ]; then
-        comment=${comment/?( )vaecf-stalled=+([0-9])/}
-        scontrol update JobId="$id" Comment="${comment:+$comment }vaecf-stalled=$stalled"
+    if ! may_go_on "${SLURM_RESTART_COUNT:-0}" "$stalled_before"; then exit 75; fi
+    if [ -e "$VAECF_SAVED" ]; then save=$(awk '{ print int($1 + 1) }' "$VAECF_SAVED"); fi
+    said=$(comment)
+    if [ $stalled -gt 0 ] || [ "$save" -gt 30 ] || [[ $said == *vaecf:* ]]; then # else nothing is to be known
+        scontrol update JobId="$id" Comment="$(sed 's/ *vaecf: .*//; s/.$/& /' <<<"$said")vaecf: $stalled $save"
     fi
     clean_up # Slurm ends this script
     # A job that was cancelled stays so; Slurm would take one that still ends back into the queue.
