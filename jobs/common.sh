@@ -214,11 +214,22 @@ start() {
 
 show() { printf '%q ' "$@" && echo; }
 
-# ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores; rank.sh tells which.
+# ranks PROGRAM ARGUMENT...: starts it on all ranks, each with its cores; rank.sh tells which. Open MPI over TCP, started by
+# srun, crashes in one of some hundred starts, before the program begins (open-mpi/ompi#12495): it is started again then.
 ranks() {
-    environment
-    show "${launch[@]}" "$jobs/rank.sh" "$@"
-    start "${guard[@]}" "${launch[@]}" "$jobs/rank.sh" "${carried[@]}" "$@"
+    local status tries begin
+    for ((tries = 1; ; tries++)); do
+        environment
+        show "${launch[@]}" "$jobs/rank.sh" "$@"
+        begin=$SECONDS
+        start "${guard[@]}" "${launch[@]}" "$jobs/rank.sh" "${carried[@]}" "$@"
+        status=$?
+        if [ $status != $((128 + $(kill -l SEGV))) ] || [ -n "$told" ] || [ $((SECONDS - begin)) -ge 60 ] || [ $tries = 3 ]; then
+            return $status
+        fi
+        say "a rank crashed $((SECONDS - begin)) s after the start, as MPI does at times: started again"
+        identify "$VAECF_JOB"
+    done
 }
 
 # describe JOB START NODES-IN-WORDS: what runs where, for the log

@@ -27,6 +27,7 @@ echo "$(basename "$0") ${shown[*]} threads=$OMP_NUM_THREADS" >>"$TMP_LOG/started
 printf '%s\n' "$@" >"$TMP_LOG/words"
 echo "$VAECF_JOB $VAECF_START" >>"$TMP_LOG/identity"
 case $SCRIPT in
+crash*) echo >>"$TMP_LOG/crashes" && [ "$(wc -l <"$TMP_LOG/crashes")" -gt "${SCRIPT#crash-}" ] || exit 139 ;;
 slowly) echo 50.5 >"$VAECF_SAVED" && exit 75 ;;
 saved) echo 1.5 >"$VAECF_SAVED" && exit 75 ;;
 until-usr1) trap 'echo told >>"$TMP_LOG/started"; exit 75' USR1; echo up >"$TMP_LOG/up"
@@ -113,6 +114,12 @@ check "no GPU" has "GPU none" out
 
 SCRIPT=65 run
 check "a failure keeps its status and is not requeued" [ "$status$(cat "$tmp/requeued")" = 65 ]
+
+SCRIPT=crash-2 run
+check "a crash while MPI starts: started again" [ "$status $(wc -l <"$tmp/started")" = "0 3" ]
+rm "$tmp/crashes"
+SCRIPT=crash-9 run
+check "not for ever" [ "$status $(wc -l <"$tmp/started")" = "139 3" ]
 
 SCRIPT=75 run
 check "75 is requeued" has "requeue 7" requeued
