@@ -149,11 +149,10 @@ submit_again() {
     read -ra command <<<"${VAECF_QSUB:-qsub}"
     command+=("${options[@]}" -v "VAECF_CONTINUE=$(variables_again)${VAECF_HOME:+,VAECF_HOME}" "$jobs/pbs/$1")
     while [ "$told" != TERM ]; do
-        # ends with an id also if the job is deleted now
-        if said=$(trap '' TERM && timeout 60 "${command[@]}" 2>&1); then
-            next=$said
-            return
-        fi
+        # ends with an id also if the job is deleted now; sites have it say more
+        said=$(trap '' TERM && timeout 60 "${command[@]}" 2>&1)
+        next=$(grep -oE '^[0-9]+(\.[^ ]*)?$' <<<"$said" | tail -n 1)
+        if [ -n "$next" ]; then return; fi
         say "qsub: $said"
         if [ "$(date +%s)" -ge $end ]; then
             echo "qsub did not take the continuation; submit the job again to go on" >&2
@@ -186,7 +185,8 @@ move_dependent() {
         done | paste -sd:)
         timeout 60 qalter -W "depend=after$2:$depend" "$1" || sleep 2
     done
-    echo "job $1 could not be told to wait for job $next: qalter -W depend=after$2:$next $1" >&2
+    timeout 60 qhold "$1"
+    echo "job $1 could not be told to wait for job $next: it is held; after that one: qrls $1" >&2
 }
 
 # move_dependents: all that wait for this job, or for its array, wait for `next`. Sets `kept`: how this job has to end for
