@@ -56,9 +56,9 @@ identify() {
     VAECF_START=$(uname -n).$$.$(date +%s)
 }
 
+launch=() bind='' guard=()
 # place NODES RANKS THREADS: what the allocation gives; sets `launch`, the words that start RANKS ranks in it, and `bind`, how
 # rank.sh binds them; `guard`, what keeps signals from the launcher.
-launch=() bind='' guard=()
 place() {
     nodes=$1 ranks=$2 threads=$3
     local how=${VAECF_LAUNCH:-}

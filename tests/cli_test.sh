@@ -32,17 +32,7 @@ works() {
     fi
 }
 
-# 300 users in two groups of taste, 60 items; the same on every machine
-awk 'BEGIN {
-    print "userId,movieId,rating"
-    seed = 7
-    for (u = 1; u <= 300; u++)
-        for (k = 0; k < 14; k++) {
-            seed = (seed * 16807) % 2147483647
-            item = seed % 30 + (u % 2 && seed % 7 ? 0 : 30)
-            print "u" u ",film " item "," 1 + seed % 5
-        }
-}' >"$tmp/ratings.csv"
+awk -v users=300 -v half=30 -f tests/ratings.awk >"$tmp/ratings.csv"
 cat >"$tmp/run.yaml" <<E
 data: {path: $tmp/data}
 model: {hidden: [16], latent: 8}

@@ -168,22 +168,22 @@ ids() { tr ',' '\n' <<<"$1" | sed -n "s/^$2://p" | tr ':' '\n' | sed -n 's/^\([0
 
 # move_dependent JOB TYPE: has it wait for `next` too, instead of this job; beside an array, of which this is but a part
 move_dependent() {
-    local text depend id
+    local text waits id
     for _ in 1 2 3 4 5; do
         text=$(ask "$1")
         if [ -z "$text" ]; then sleep 2 && continue; fi # no server, or no such job any longer
-        depend=$(value depend <<<"$text")
-        if [[ " $(ids "$depend" "after$2" | paste -sd' ') " == *" $next "* ]]; then
+        waits=$(ids "$(value depend <<<"$text")" "after$2")
+        if grep -qxF "$next" <<<"$waits"; then
             echo "job $1 waits for it too"
             return
         fi
-        if [[ " $(ids "$depend" "after$2" | paste -sd' ') " != *" $waited_for "* ]]; then return; fi
+        if ! grep -qxF "$waited_for" <<<"$waits"; then return; fi
         # qalter replaces the list of this type alone
-        depend=$(for id in $(ids "$depend" "after$2"); do
+        waits=$(for id in $waits; do
             if [ "$id" != "$waited_for" ] || [[ $id == *\[\]* ]]; then echo "$id"; fi
             if [ "$id" = "$waited_for" ]; then echo "$next"; fi
         done | paste -sd:)
-        timeout 60 qalter -W "depend=after$2:$depend" "$1" || sleep 2
+        timeout 60 qalter -W "depend=after$2:$waits" "$1" || sleep 2
     done
     timeout 60 qhold "$1"
     echo "job $1 could not be told to wait for job $next: it is held; after that one: qrls $1" >&2

@@ -102,15 +102,7 @@ T
     # shellcheck disable=SC2016
     printf '#!/bin/bash\ncd "$PBS_O_WORKDIR" && if [ -e "$(cat "$PBS_JOBNAME.file")" ]; then echo whole; else echo early; fi\n' >"$project/after"
     chmod +x "$project"/bin/vaecf-* "$project/between"
-    awk 'BEGIN {
-        print "userId,movieId,rating"
-        seed = 7
-        for (u = 1; u <= 6000; u++)
-            for (k = 0; k < 14; k++) {
-                seed = (seed * 16807) % 2147483647
-                print "u" u ",film " seed % 60 + (u % 2 && seed % 7 ? 0 : 60) "," 1 + seed % 5
-            }
-    }' >"$project/ratings.csv"
+    awk -v users=6000 -v half=60 -f "$here/../ratings.awk" >"$project/ratings.csv"
     cat >"$project/run.yaml" <<Y
 data: {path: my data}
 model: {hidden: [200], latent: 32}

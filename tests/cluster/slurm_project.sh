@@ -86,16 +86,7 @@ make_project() {
     # shellcheck disable=SC2016
     echo 'if [ -n "${SITE:-}" ]; then . "$SITE"; fi' >"$project/jobs/site.sh"
     chmod +x "$project/bin/vaecf-train"
-    awk 'BEGIN {
-        print "userId,movieId,rating"
-        seed = 7
-        for (u = 1; u <= 300; u++)
-            for (k = 0; k < 14; k++) {
-                seed = (seed * 16807) % 2147483647
-                item = seed % 30 + (u % 2 && seed % 7 ? 0 : 30)
-                print "u" u ",film " item "," 1 + seed % 5
-            }
-    }' >"$project/ratings.csv"
+    awk -v users=300 -v half=30 -f tests/ratings.awk >"$project/ratings.csv"
     cat >"$project/run.yaml" <<Y
 data: {path: my data}
 model: {hidden: [16], latent: 8}
