@@ -698,7 +698,8 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     if (!cuda->touched || !cuda->all || !cuda->place || !cuda->item || !cuda->item_start) {
         return error_memory("the CUDA backend", words * 16 + (size_t)o->n_items * 3 * sizeof *cuda->place);
     }
-    int code = make_streams(cuda);
+    int code = tuning_read(&cuda->tuning);
+    if (!code) code = make_streams(cuda);
     if (!code) code = make_small(cuda);
     return code ? code : matmul_create(backend->describe, &cuda->matmul); /* so far the GPU */
 }
@@ -706,16 +707,17 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
 static void describe(const struct backend_options *o, struct backend *backend) {
     static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct cuda *cuda = backend->state;
-    char matmul[64], nccl[64];
+    char matmul[64], nccl[64], tuning[200];
     int driver = 0, is_nccl = cuda->nccl || cuda->items_nccl;
     size_t used = strlen(backend->describe);
     cudaDriverGetVersion(&driver);
     matmul_describe(matmul, sizeof matmul);
     nccl_describe(nccl, sizeof nccl);
+    tuning_describe(&cuda->tuning, tuning, sizeof tuning);
     snprintf(backend->describe + used, sizeof backend->describe - used,
-             ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10,
-             driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision], is_nccl ? ", " : "",
-             is_nccl ? nccl : "");
+             ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s%s", CUDART_VERSION / 1000,
+             CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision],
+             is_nccl ? ", " : "", is_nccl ? nccl : "", tuning);
 }
 
 int backend_cuda_create(const struct backend_options *options, struct backend *backend) {

@@ -13,6 +13,7 @@
 #include "comm_nccl.h"
 #include "kernels.h"
 #include "matmul.h"
+#include "tuning.h"
 
 /* Device or pinned memory that grows. */
 struct room {
@@ -75,7 +76,8 @@ struct cuda {
     int64_t n_items;
     enum number type; /* of operands in training */
     int use_tf32;
-    int compute_sum;         /* gradients travel in that type */
+    int compute_sum; /* gradients travel in that type */
+    struct tuning tuning;
     size_t logits_max;       /* bytes */
     const struct grid *grid; /* with several item ranks; NULL: these are all items */
     const struct comm *comm; /* the ranks with the same items */

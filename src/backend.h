@@ -72,7 +72,7 @@ static inline int64_t backend_cut_logits(int64_t numbers, int64_t longest, int64
 
 struct backend {
     const char *name;         /* "cpu", "cuda" */
-    char describe[256];       /* one line: GEMM library, threads, instruction set */
+    char describe[512];       /* one line: GEMM library, threads, instruction set */
     enum precision precision; /* of the products of training, which may be less than what was asked for */
     void *state;              /* the backend's own */
 
