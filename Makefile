@@ -226,8 +226,11 @@ $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(
 	    -lstdc++ -lm
 $(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
+# with an NCCL of its own
+$(HOST)/sums_test: $(HOST)/tests/cuda_host/sums_test.o $(filter-out $(HOST)/nccl_mpi.o,$(HOST_OBJECTS)) $(HOST_SMALL) $(BUILD)/libvaecf.a
+	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+tests: $(HOST)/sums_test $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
 
 gpu-check: all tests

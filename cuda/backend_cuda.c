@@ -14,18 +14,9 @@
 #include "error.h"
 
 enum {
-    LOGITS_MAX = 1 << 30,   /* bytes of a block of rows in the output layer, at least one row */
-    EXCHANGE_MAX = 1 << 24, /* numbers of one piece of the input layer's sum over the ranks */
-    STAGE = 1 << 22,        /* numbers that go over MPI at a time */
-    CAPABILITY_MIN = 80,    /* bf16 and tf32 */
+    LOGITS_MAX = 1 << 30, /* bytes of a block of rows in the output layer, at least one row */
+    CAPABILITY_MIN = 80,  /* bf16 and tf32 */
 };
-
-/* Numbers of gradients whose sum begins before the rest is there. */
-#ifndef VAECF_SMALL_PIECES
-enum { BUCKET_MIN = 1 << 20 };
-#else
-enum { BUCKET_MIN = 1 << 12 };
-#endif
 
 static int check(struct backend *backend) {
     return cuda_wait_all(backend->state);
@@ -201,7 +192,10 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     cuda->step.scale = (float)scale;
     cuda_tell(cuda);
     TRY(cuda, cudaMemsetAsync(cuda->sums, 0, 3 * sizeof *cuda->sums, cuda->compute));
-    if (is_tiled) cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
+    if (is_tiled) {
+        cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
+        cuda_gradient_is_there(cuda);
+    }
     for (int64_t first = 0; first < rows && !is_tiled; first += block) {
         int64_t count = rows - first < block ? rows - first : block;
         const void *from = x_operand + (size_t)(first * h) * size;
@@ -213,8 +207,10 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
             cuda_sum_rows(cuda, type, count, n, stride, logits, first > 0, db);
             cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
         }
+        if (first + count == rows && cuda->tuning.early_sum) cuda_gradient_is_there(cuda);
         if (dx) cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
     }
+    cuda_gradient_is_there(cuda);
     if (dx) cuda_is_changed(cuda, dx);
     sum_losses(cuda, rows, 0);
     return 0;
@@ -346,116 +342,11 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
     if (!top_scores) free(host_scores);
 }
 
-/* ---- over the ranks ---- */
-
-void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values, size_t n) {
-    float *stage = cuda_room(cuda, &cuda->stage, STAGE * sizeof *stage);
-    if (!stage) comm_abort(comm, cuda->fault); /* the others wait for our part */
-    for (size_t i = 0; i < n; i += STAGE) {
-        size_t count = n - i < STAGE ? n - i : STAGE, bytes = count * sizeof *stage;
-        TRY(cuda, cudaMemcpyAsync(stage, values + i, bytes, cudaMemcpyDeviceToHost, cuda->compute));
-        cuda_wait_all(cuda);
-        comm_sum_real(comm, stage, count);
-        TRY(cuda, cudaMemcpyAsync(values + i, stage, bytes, cudaMemcpyHostToDevice, cuda->compute));
-        cuda_wait_all(cuda);
-    }
-}
-
-/* Begins the sum of values[n], which the compute stream has been told to set, on the exchange stream. */
-static void begin_sum(struct cuda *cuda, float *values, size_t n) {
-    enum number type = cuda->compute_sum ? cuda->type : NUMBER_FP32;
-    void *travels = values;
-    if (n == 0) return;
-    TRY(cuda, cudaEventRecord(cuda->ready, cuda->compute));
-    TRY(cuda, cudaStreamWaitEvent(cuda->exchange, cuda->ready, 0));
-    if (type != NUMBER_FP32) {
-        travels = cuda_room(cuda, &cuda->exchange16, n * 2);
-        if (!travels) comm_abort(cuda->comm, cuda->fault);
-        kernel_convert(cuda->exchange, type, (int64_t)n, values, travels);
-    }
-    cuda_keep_fault(cuda, nccl_sum(cuda->nccl, cuda->exchange, travels, n, type));
-    if (type != NUMBER_FP32) kernel_widen(cuda->exchange, type, (int64_t)n, travels, values);
-}
-
-/* From here on the compute stream has what was begun. */
-static void end_sums(struct cuda *cuda) {
-    TRY(cuda, cudaEventRecord(cuda->reduced, cuda->exchange));
-    TRY(cuda, cudaStreamWaitEvent(cuda->compute, cuda->reduced, 0));
-}
-
-static void sum(struct cuda *cuda, float *values, size_t n) {
-    if (cuda->nccl) {
-        begin_sum(cuda, values, n);
-        end_sums(cuda);
-    } else {
-        cuda_sum_over_mpi(cuda, cuda->comm, values, n);
-    }
-}
-
-void cuda_begin_pending(struct cuda *cuda) {
-    begin_sum(cuda, cuda->pending, cuda->n_pending);
-    cuda->n_begun += cuda->n_pending;
-    cuda->n_pending = 0;
-}
-
-/* The layers come from the last to the first, each right before the one that came before it: small ones are
- * put together. */
-static void gradient_ready(struct backend *backend, real *values, size_t n) {
-    struct cuda *cuda = backend->state;
-    void (*begin)(struct cuda *) = cuda->is_recording ? cuda_cut_recording : cuda_begin_pending;
-    if (!cuda->nccl) return;
-    if (cuda->n_pending && values + n != cuda->pending) begin(cuda);
-    cuda->pending = values;
-    cuda->n_pending += n;
-    if (cuda->n_pending >= BUCKET_MIN) begin(cuda);
-}
-
-static void all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
-    struct cuda *cuda = backend->state;
-    if (!cuda->nccl) {
-        if (comm->size > 1) cuda_sum_over_mpi(cuda, comm, values, n);
-        return;
-    }
-    cuda_begin_pending(cuda);
-    if (cuda->n_begun == 0) begin_sum(cuda, values, n);
-    cuda->n_begun = 0;
-    end_sums(cuda);
-}
-
-/* The rows that some rank has are laid together, summed and put back; all others are zero already. */
-static void input_all_reduce(struct backend *backend, const struct comm *comm, int h, real *dw) {
-    struct cuda *cuda = backend->state;
-    if (comm->size == 1) return;
-    if (cuda->columns.place) { /* of kept rows all of dw is set */
-        sum(cuda, dw, (size_t)cuda->n_items * (size_t)h);
-        return;
-    }
-    size_t words = (size_t)cuda_words(cuda->n_items);
-    memcpy(cuda->all, cuda->touched, words * sizeof *cuda->all);
-    comm_or(comm, cuda->all, words);
-    int64_t n = 0, piece = EXCHANGE_MAX / h;
-    for (size_t w = 0; w < words; w++) n += __builtin_popcountll(cuda->all[w]);
-    if (piece < 1) piece = 1;
-    if (piece > n) piece = n;
-    size_t bytes = (size_t)n * sizeof(int32_t);
-    int32_t *host = cuda_room(cuda, &cuda->gathered_items_host, bytes),
-            *item = cuda_room(cuda, &cuda->gathered_items, bytes);
-    float *buffer = cuda_room(cuda, &cuda->gathered, (size_t)(piece * h) * sizeof *buffer);
-    if (!host || !item || !buffer) comm_abort(comm, cuda->fault); /* the others wait for our part */
-    cuda_list_items(cuda, cuda->all, host, NULL);
-    TRY(cuda, cudaMemcpyAsync(item, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
-    for (int64_t first = 0; first < n; first += piece) {
-        int64_t count = n - first < piece ? n - first : piece;
-        kernel_gather_rows(cuda->compute, count, h, item + first, dw, buffer);
-        sum(cuda, buffer, (size_t)(count * h));
-        kernel_scatter_rows(cuda->compute, count, h, item + first, buffer, dw);
-    }
-}
-
 /* ---- the update ---- */
 
 static void guard(struct backend *backend, const real *g, size_t n) {
     struct cuda *cuda = backend->state;
+    cuda_settle_sums(cuda);
     TRY(cuda, cudaMemsetAsync(cuda->overflow, 0, sizeof *cuda->overflow, cuda->compute));
     kernel_guard(cuda->compute, (int64_t)n, g, cuda->overflow);
     if (cuda->grid) cuda_agree_overflow(cuda);
@@ -468,6 +359,14 @@ static void guard(struct backend *backend, const real *g, size_t n) {
 static int overflowed(struct backend *backend) {
     struct cuda *cuda = backend->state;
     return cuda->is_guarded && cuda_wait_for(cuda, cuda->guarded) == 0 && *cuda->host_overflow;
+}
+
+static void update_part(struct cuda *cuda, const struct kernel_adam *constants, size_t n, real *p,
+                        const real *g, real *m, real *v) {
+    void *copy = cuda_fresh_copy(cuda, p);
+    kernel_adam(cuda->compute, constants, cuda->device_step, cuda->type, (int64_t)n, p, g, m, v, copy,
+                cuda->is_guarded ? cuda->overflow : NULL);
+    if (!copy) cuda_is_changed(cuda, p);
 }
 
 static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
@@ -484,19 +383,28 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
     };
     cuda_tell_adam(cuda, step);
     cuda_tell(cuda);
-    void *copy = cuda_fresh_copy(cuda, p);
-    kernel_adam(cuda->compute, &constants, cuda->device_step, cuda->type, (int64_t)n, p, g, m, v, copy,
-                cuda->is_guarded ? cuda->overflow : NULL);
-    if (!copy) cuda_is_changed(cuda, p);
+    size_t late = cuda_late_sums(cuda, g, n); /* the first ones, whose sum is still under way */
+    if (late < n) update_part(cuda, &constants, n - late, p + late, g + late, m + late, v + late);
+    cuda_settle_sums(cuda);
+    if (late > 0) update_part(cuda, &constants, late, p, g, m, v);
 }
 
 /* ---- birth and death ---- */
 
+/* Both communicators, before any memory is freed: cudaFree waits for the device, and a sum that another rank
+ * never comes to would keep it for ever. */
+static void stop(struct backend *backend, int is_failed) {
+    struct cuda *cuda = backend->state;
+    is_failed = is_failed || cuda->fault != 0;
+    nccl_stop(cuda->nccl, is_failed);
+    nccl_stop(cuda->items_nccl, is_failed);
+    cuda->nccl = cuda->items_nccl = NULL;
+}
+
 static void destroy(struct backend *backend) {
     struct cuda *cuda = backend->state;
     if (!cuda) return;
-    nccl_stop(cuda->nccl, cuda->fault != 0); /* first: it may be what the device waits for */
-    nccl_stop(cuda->items_nccl, cuda->fault != 0);
+    stop(backend, 0);
     cuda_forget_recordings(cuda);
     struct room *rooms[] = {&cuda->values,
                             &cuda->kept.memory,
@@ -524,7 +432,8 @@ static void destroy(struct backend *backend) {
         if (slot->copied) cudaEventDestroy(slot->copied);
         if (slot->used) cudaEventDestroy(slot->used);
     }
-    cudaEvent_t events[] = {cuda->summed, cuda->guarded, cuda->ready, cuda->reduced, cuda->finished};
+    cudaEvent_t events[] = {cuda->summed,  cuda->guarded, cuda->ready,
+                            cuda->reduced, cuda->late,    cuda->finished};
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         if (events[i]) cudaEventDestroy(events[i]);
     }
@@ -554,11 +463,18 @@ static void destroy(struct backend *backend) {
 
 static int make_streams(struct cuda *cuda) {
     cudaStream_t *streams[] = {&cuda->compute, &cuda->copy, &cuda->exchange};
-    cudaEvent_t *events[] = {&cuda->summed,       &cuda->guarded,        &cuda->ready,
-                             &cuda->reduced,      &cuda->finished,       &cuda->slot[0].copied,
-                             &cuda->slot[0].used, &cuda->slot[1].copied, &cuda->slot[1].used};
+    int lowest = 0, highest = 0;
+    cudaEvent_t *events[] = {&cuda->summed,         &cuda->guarded,      &cuda->ready,
+                             &cuda->reduced,        &cuda->late,         &cuda->finished,
+                             &cuda->slot[0].copied, &cuda->slot[0].used, &cuda->slot[1].copied,
+                             &cuda->slot[1].used};
+    if (TRY(cuda, cudaDeviceGetStreamPriorityRange(&lowest, &highest))) return cuda->fault;
     for (size_t i = 0; i < sizeof streams / sizeof *streams; i++) {
-        if (TRY(cuda, cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking))) return cuda->fault;
+        int is_first = cuda->tuning.priority && streams[i] == &cuda->exchange;
+        if (TRY(cuda, cudaStreamCreateWithPriority(streams[i], cudaStreamNonBlocking,
+                                                   is_first ? highest : lowest))) {
+            return cuda->fault;
+        }
     }
     for (size_t i = 0; i < sizeof events / sizeof *events; i++) {
         if (TRY(cuda, cudaEventCreateWithFlags(events[i], cudaEventDisableTiming))) return cuda->fault;
@@ -685,6 +601,7 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     cuda->type = types[o->precision];
     cuda->use_tf32 = o->precision == PRECISION_TF32;
     cuda->compute_sum = o->comm_type == COMM_COMPUTE;
+    cuda->sum_min = cuda_sum_min();
     cuda->grid = o->grid && o->grid->items.size > 1 ? o->grid : NULL;
     cuda->comm = cuda->grid ? &o->grid->data : o->comm;
     cuda->logits_max = o->logit_memory ? (size_t)o->logit_memory : LOGITS_MAX;
@@ -725,6 +642,7 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
         .name = "cuda",
         .precision = options->precision,
         .destroy = destroy,
+        .stop = stop,
         .check = check,
         .alloc = cuda_alloc,
         .release = cuda_release,
@@ -745,13 +663,14 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
         .output_scores = output_scores,
         .add = add,
         .top_k = top_k,
-        .all_reduce = all_reduce,
-        .input_all_reduce = input_all_reduce,
+        .all_reduce = cuda_all_reduce,
+        .input_all_reduce = cuda_input_all_reduce,
         .adam = adam,
         .guard = guard,
         .overflowed = overflowed,
         .losses = losses,
-        .gradient_ready = gradient_ready,
+        .gradient_ready = cuda_gradient_ready,
+        .gradient_follows = cuda_gradient_follows,
         .keep = cuda_keep,
         .step_begin = cuda_step_begin,
         .step_end = cuda_step_end,

@@ -9,6 +9,11 @@
 enum {
     ALIGNED = 64,      /* bytes: arrays of a batch begin there */
     KEPT_STEPS = 1024, /* at most, of an epoch: a step looks at the entries of all rows */
+#ifndef VAECF_SMALL_PIECES
+    ROUND = 64 /* rows of a step: what chance gives to a rank falls on few numbers, each recorded once */
+#else
+    ROUND = 8
+#endif
 };
 
 /* Cuts arrays from a block of memory, on host and device alike. */
@@ -168,6 +173,7 @@ static int take_kept(struct cuda *cuda, int64_t rows) {
 
 int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training) {
     struct cuda *cuda = backend->state;
+    cuda_settle_sums(cuda);
     if (!rows->indptr) return take_kept(cuda, rows->rows);
     /* the kernels of the last batch are all on the stream: behind them its slot is free */
     TRY(cuda, cudaEventRecord(cuda->slot[cuda->at].used, cuda->compute));
@@ -267,7 +273,6 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
     kept->first = first;
     kept->n_rows = rows->rows;
     kept->batch = batch < n_all ? batch : n_all;
-    kept->full = kept->last = 0;
     size_t all, is_free = 0, total = 0, bytes = lay_out_kept(kept, rows, NULL, &image, &all);
     TRY(cuda, cudaMemGetInfo(&is_free, &total));
     if (!cuda_is_allowed("VAECF_KEEP") || cuda->grid || nonzeros > INT32_MAX - KERNEL_SEGMENT ||
@@ -285,10 +290,8 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
     return fill_kept(cuda, rows, users, bytes, all);
 }
 
-/* How many rows each step of this epoch has for this rank: what is computed is a round number that no step of
- * this and the epochs before has more of, so that recordings are good for all. */
+/* How many rows each step of this epoch has for this rank. */
 static void count_rows(struct cuda *cuda) {
-    enum { ROUND = 64 };
     struct kept *kept = &cuda->kept;
     int64_t steps = steps_of(kept);
     size_t bytes = ((size_t)steps + 1) * sizeof *kept->host_first;
@@ -296,19 +299,11 @@ static void count_rows(struct cuda *cuda) {
         for (int64_t s = 0; s <= steps; s++) {
             kept->host_first[s] = (int32_t)(s < steps ? s * kept->batch : kept->n_all);
         }
-        kept->full = kept->host_first[1];
-        kept->last = kept->n_all - kept->host_first[steps - 1];
         return;
     }
     TRY(cuda,
         cudaMemcpyAsync(kept->host_first, kept->step_first, bytes, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
-    for (int64_t s = 0; s < steps; s++) {
-        int64_t count = kept->host_first[s + 1] - kept->host_first[s],
-                *most = s < steps - 1 ? &kept->full : &kept->last;
-        int64_t round = (count + ROUND) / ROUND * ROUND;
-        if (round > *most) *most = round;
-    }
 }
 
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
@@ -331,7 +326,8 @@ void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int6
     int64_t s = first / kept->batch;
     *begin = kept->host_first[s];
     *count = kept->host_first[s + 1] - *begin;
-    *computed = s < steps_of(kept) - 1 ? kept->full : kept->last;
+    *computed = *count;
+    if (kept->n_rows < kept->n_all) *computed = (*count > 0 ? *count + ROUND - 1 : ROUND) / ROUND * ROUND;
 }
 
 /* ---- the sparse layer ---- */

@@ -47,29 +47,30 @@ struct kept {
     int32_t *begin, *end;                              /* of a batch, in rows */
     struct kernel_columns columns;
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
-    int64_t full, last;                              /* rows of a full batch and of the last; with room for
-                                                        what chance gives to a rank */
     uint64_t seed;                                   /* of the order that is drawn */
     uint32_t epoch;
     int is_drawn;
 };
 
-enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 4, CUDA_PARTS = 8, CUDA_AHEAD = 8 /* steps */ };
+enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 32, CUDA_AHEAD = 8 /* steps */ };
 
-/* The steps of so many rows in a turn: graphs, and after each the gradients whose sum over the ranks may
- * begin. */
+/* A part of a recorded step, and the gradients whose sum over the ranks may begin after it. */
+struct part {
+    cudaGraphExec_t graph;
+    float *ready;
+    size_t n_ready;
+};
+
+/* The steps of so many rows in a turn. */
 struct recording {
     int64_t rows;
     uint64_t seed;
     int turn;
     int seen;       /* steps */
+    int64_t used;   /* the last one's number */
     int64_t memory; /* cuda.memory when it was recorded: its addresses are good */
     int n_parts;    /* 0: not recorded yet */
-    struct {
-        cudaGraphExec_t graph;
-        float *ready;
-        size_t n_ready;
-    } part[CUDA_PARTS];
+    struct part *part;
 };
 
 struct cuda {
@@ -119,11 +120,15 @@ struct cuda {
     double *sums, *totals, *host_sums; /* nll, kl, penalty: device; over steps; pinned */
     int *overflow, *host_overflow;
     void *small, *host_small; /* all these are in them */
-    cudaEvent_t summed, guarded, ready, reduced, finished;
+    cudaEvent_t summed, guarded, ready, reduced, late, finished;
     int is_guarded;
 
-    float *pending; /* gradients whose sum is to begin: [n_pending] */
-    size_t n_pending, n_begun;
+    /* sums over the ranks: see sums.c */
+    size_t sum_min;              /* numbers; of which a sum is worth while */
+    float *pending, *follows;    /* [n_pending] gradients whose sum is to begin; [n_follows] that are */
+    size_t n_pending, n_follows; /* to be set next */
+    const float *late_values;    /* [n_late] whose sum the compute stream does not wait for yet */
+    size_t n_late;
 
     int fault;
     char fault_message[512];
@@ -244,7 +249,21 @@ void cuda_cut_recording(struct cuda *cuda);
 
 /* ---- sums over the ranks ---- */
 
+/* The backend's functions. */
+void cuda_gradient_ready(struct backend *backend, real *values, size_t n);
+void cuda_gradient_follows(struct backend *backend, real *values, size_t n);
+void cuda_all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n);
+void cuda_input_all_reduce(struct backend *backend, const struct comm *comm, int h, real *dw);
+
+/* Of so many numbers a sum is worth while: VAECF_SUM_MIN, or 1,048,576. */
+size_t cuda_sum_min(void);
+/* What gradient_follows told of is set. */
+void cuda_gradient_is_there(struct cuda *cuda);
 /* Begins the sum of cuda->pending. */
 void cuda_begin_pending(struct cuda *cuda);
+/* How many of the gradients values[n], the first ones, are still being summed. */
+size_t cuda_late_sums(struct cuda *cuda, const float *values, size_t n);
+/* Makes the compute stream wait for the sums of gradients. */
+void cuda_settle_sums(struct cuda *cuda);
 
 #endif

@@ -31,6 +31,7 @@ static void forget(struct recording *r) {
     for (int i = 0; i < r->n_parts; i++) {
         if (r->part[i].graph) cudaGraphExecDestroy(r->part[i].graph);
     }
+    free(r->part);
     *r = (struct recording){0};
 }
 
@@ -38,21 +39,27 @@ void cuda_forget_recordings(struct cuda *cuda) {
     for (int i = 0; i < CUDA_RECORDINGS; i++) forget(&cuda->recording[i]);
 }
 
-/* The recording of steps of so many rows; if there is none yet, a new one in the place of the least used. */
+/* The recording of steps of so many rows; if there is none yet, a new one in the place of the one that was
+ * not used for longest. */
 static struct recording *recording_of(struct cuda *cuda, const struct step *step) {
     struct recording *found = &cuda->recording[0];
     for (int i = 0; i < CUDA_RECORDINGS; i++) {
         struct recording *r = &cuda->recording[i];
         if (r->seen && r->rows == step->rows && r->seed == step->draw.seed && r->turn == step->turn) {
-            if (r->memory == cuda->memory) return r;
-            found = r; /* its addresses are no longer good */
+            found = r;
             break;
         }
-        if (r->seen < found->seen) found = r;
+        if (r->used < found->used) found = r;
     }
-    forget(found);
-    *found = (struct recording){
-        .rows = step->rows, .seed = step->draw.seed, .turn = step->turn, .memory = cuda->memory};
+    int is_same = found->seen && found->rows == step->rows && found->seed == step->draw.seed &&
+                  found->turn == step->turn && found->memory == cuda->memory;
+    if (!is_same) { /* of other steps, or its addresses are no longer good */
+        forget(found);
+        *found = (struct recording){
+            .rows = step->rows, .seed = step->draw.seed, .turn = step->turn, .memory = cuda->memory};
+    }
+    found->seen++;
+    found->used = cuda->n_steps;
     return found;
 }
 
@@ -76,18 +83,23 @@ static void begin_part(struct cuda *cuda) {
 /* Ends a part of what is recorded and starts it. */
 static void end_part(struct cuda *cuda) {
     struct recording *r = cuda->current;
+    struct part part = {.ready = cuda->pending, .n_ready = cuda->n_pending};
     cudaGraph_t graph = NULL;
-    int i = r->n_parts++;
     TRY(cuda, cudaStreamEndCapture(cuda->compute, &graph));
-    if (graph && !cuda->fault) TRY(cuda, cudaGraphInstantiate(&r->part[i].graph, graph, 0));
+    if (graph && !cuda->fault) TRY(cuda, cudaGraphInstantiate(&part.graph, graph, 0));
     if (graph) cudaGraphDestroy(graph);
-    r->part[i].ready = cuda->pending;
-    r->part[i].n_ready = cuda->n_pending;
-    if (r->part[i].graph) TRY(cuda, cudaGraphLaunch(r->part[i].graph, cuda->compute));
+    struct part *grown = realloc(r->part, (size_t)(r->n_parts + 1) * sizeof *grown);
+    if (!grown) cuda_keep_fault(cuda, error_memory("a recorded step", sizeof *grown));
+    if (part.graph && !cuda->fault) TRY(cuda, cudaGraphLaunch(part.graph, cuda->compute));
+    if (grown) {
+        r->part = grown;
+        r->part[r->n_parts++] = part;
+    } else if (part.graph) {
+        cudaGraphExecDestroy(part.graph);
+    }
 }
 
 void cuda_cut_recording(struct cuda *cuda) {
-    if (cuda->current->n_parts == CUDA_PARTS - 1) return; /* it waits for the end */
     end_part(cuda);
     cuda_begin_pending(cuda);
     begin_part(cuda);
@@ -97,6 +109,7 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     struct cuda *cuda = backend->state;
     cudaEvent_t before = cuda->ahead[cuda->n_steps++ % CUDA_AHEAD];
     int64_t begin, count;
+    cuda_settle_sums(cuda);
     cuda_wait_for(cuda, before); /* a rank that is lost is noticed here, not when the queue is full */
     TRY(cuda, cudaEventRecord(before, cuda->compute));
     cuda_draw_order(cuda, &step->draw);
@@ -110,7 +123,6 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     cuda->step.gamma = step->gamma;
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
-    r->seen++;
     if (r->n_parts > 0 && !cuda->fault) {
         cuda_set_kept(cuda, step->rows); /* another batch may have been loaded meanwhile */
         for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);

@@ -10,7 +10,7 @@
 #include "error.h"
 
 enum {
-    PLANS = 64,
+    PLANS = 256,
     WORKSPACE = 32 << 20, /* bytes */
     ALIGNMENT_MAX = 256,
     CANDIDATES = 16,

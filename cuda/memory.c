@@ -136,6 +136,7 @@ void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n)
 
 void cuda_copy_out(struct backend *backend, real *to, const real *from, size_t n) {
     struct cuda *cuda = backend->state;
+    cuda_settle_sums(cuda);
     if (cuda_wait_all(cuda)) return; /* a rank that is lost is noticed here, not below */
     TRY(cuda, cudaMemcpyAsync(to, from, n * sizeof *to, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);

@@ -159,7 +159,8 @@ struct backend {
     void (*top_k)(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit);
 
-    /* Sum of the dense gradients over the ranks, in place; waits for what gradient_ready began of them. */
+    /* Sum of the dense gradients over the ranks, in place, behind input_all_reduce; where there is a
+     * gradient_ready, of those that were told to it. */
     void (*all_reduce)(struct backend *backend, const struct comm *comm, real *values, size_t n);
     /* The same for dw[I, h] of the input layer: afterwards every row is valid on every rank (rows of items
      * that no rank had are zero). Cost: the rows that some rank had. */
@@ -187,6 +188,12 @@ struct backend {
     /* These gradients are final: their sum over the ranks may begin. Every rank calls it for the same ones in
      * the same order. */
     void (*gradient_ready)(struct backend *backend, real *values, size_t n);
+    /* The same of the gradients that output_train is to set, right before it: their sum may begin while it
+     * computes dx. */
+    void (*gradient_follows)(struct backend *backend, real *values, size_t n);
+    /* No sum over the ranks comes any more. is_failed: some rank has failed, so that those under way may
+     * never end: they are given up. To be called before memory is released. */
+    void (*stop)(struct backend *backend, int is_failed);
 
     /* Keeps these rows on the device, this rank's from `first` on of all n_all: for steps of `batch` of them,
      * over the ranks, that move no data. A rank computes those of a batch that it has. EX_UNAVAILABLE without

@@ -142,6 +142,7 @@ int model_is_normalized(const struct model *model, int l) {
 static int reserve(struct model *m, int64_t rows) {
     struct backend *b = m->backend;
     if (rows <= m->capacity) return 0;
+    if (m->capacity > 0) rows += rows / 8; /* it grows: by chance a rank has more rows now and then */
     free_workspace(m);
     size_t n = (size_t)rows, latent = (size_t)m->config.latent;
     int widest = 0, complete = 1;
@@ -254,13 +255,12 @@ static void forward(struct model *m, int64_t rows, const struct draw *draw) {
     }
 }
 
-/* The gradients of layer l are set; those of the first weight go by rows: input_all_reduce. */
-static void tell_ready(struct model *m, int l) {
+/* Tells of the gradients of layer l, by a function of the backend's that may be missing; those of the first
+ * weight go by rows: input_all_reduce. */
+static void tell(struct model *m, int l, void (*function)(struct backend *, real *, size_t)) {
     const struct tensor *first = &m->tensor[l > 0 ? 2 * l : 1];
     size_t end = 2 * l + 2 < m->n_tensors ? m->tensor[2 * l + 2].offset : m->n_params;
-    if (m->backend->gradient_ready) {
-        m->backend->gradient_ready(m->backend, m->grads + first->offset, end - first->offset);
-    }
+    if (function) function(m->backend, m->grads + first->offset, end - first->offset);
 }
 
 void model_learning(const struct model *model, int *first, int *end) {
@@ -290,7 +290,7 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
         size_t begin, size;
         model_learning_range(model, &begin, &size);
         b->zero(b, model->grads + begin, size);
-        for (int l = end - 1; l >= first; l--) tell_ready(model, l);
+        for (int l = end - 1; l >= first; l--) tell(model, l, b->gradient_ready);
         return b->check(b);
     }
     forward(model, n, draw);
@@ -299,11 +299,11 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
         const struct sample_key key = {draw->seed, draw->epoch, model->sample_step};
         b->sample(b, &key, model->sampled);
     }
+    if (last < end) tell(model, last, b->gradient_follows);
     loss->nll = b->output_train(b, n, model->width[last], input_of(model, last), weight(model, last),
                                 bias(model, last), scale, model->smoothing, first < last ? dy : NULL,
                                 last < end ? weight_grad(model, last) : NULL,
                                 last < end ? bias_grad(model, last) : NULL);
-    if (last < end) tell_ready(model, last);
     for (int l = last - 1; l >= first; l--) {
         real *swap = dy;
         int is_learning = l < end;
@@ -327,7 +327,7 @@ int model_train_batch(struct model *model, const struct csr *rows, const int64_t
             dy = dx;
             dx = swap;
         }
-        if (is_learning) tell_ready(model, l);
+        if (is_learning) tell(model, l, b->gradient_ready);
     }
     return b->losses ? b->losses(b, &loss->nll, &loss->kl, &loss->penalty) : b->check(b);
 }

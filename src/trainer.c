@@ -467,6 +467,7 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
 }
 
 static void tear_down(struct trainer *t, int code) {
+    if (t->backend.stop) t->backend.stop(&t->backend, code != 0 && code != EX_STOPPED);
     report_close(&t->report);
     run_directory_close(&t->directory, code != 0 && code != EX_STOPPED);
     metrics_free(&t->metrics);

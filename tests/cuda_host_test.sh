@@ -79,6 +79,14 @@ with VAECF_GRAPHS=no train 1 issued
 check "the same bits without graphs" identical gpu issued
 with VAECF_KEEP=no train 1 loaded
 check "with batches from the host" agree 1e-4 gpu loaded
+# every rank asks for the same sums of gradients, over random networks and batches
+sums() {
+    local said
+    said=$(VAECF_HOST_GPUS=$1 timeout 300 mpirun -n "$1" "$host/sums_test" "$2" "$3" 2>&1) && grep -q "^$2 shapes on $1 ranks: the same sums" <<<"$said" ||
+        { echo "$said" | tail -n 3 && return 1; }
+}
+check "2 ranks sum alike over 150 shapes" sums 2 150 0
+check "3 ranks sum alike over 50 shapes" sums 3 50 1000
 # with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
 if [ "$build" != build ]; then
     train 4 grid --set train.epochs=1 --set train.precision=fp16 --set parallel.item=2
@@ -137,6 +145,12 @@ check "2 ranks with batches from the host agree with one" agree 1e-4 gpu loaded2
 check "says that it uses NCCL" grep -q 'NCCL 2.28.9' "$tmp/nccl2.out"
 train 2 again2
 check "2 ranks with NCCL: the same bits again" identical nccl2 again2
+# more gradients than fit into a few sums
+deep=(--set 'model.hidden=[72,72,72,72,72]' --set train.batch_size=104 --set train.epochs=12 --set train.validate_every=4)
+train 2 deep "${deep[@]}"
+check "five wide layers on 2 ranks: 12 epochs" [ "$(wc -l <"$tmp/deep/metrics.csv")" = 13 ]
+with VAECF_GRAPHS=no train 2 deepissued "${deep[@]}"
+check "the same bits without graphs" identical deep deepissued
 train 1 one --set comm=nccl
 check "one rank with NCCL" agree 1e-6 gpu one
 train 2 compute --set train.precision=bf16 --set comm_type=compute
