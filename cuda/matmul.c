@@ -250,7 +250,9 @@ static int choose(struct matmul *matmul, struct plan *plan, const struct operand
     plan->algorithm = result[best].algo;
     if (!is_timed) return 0;
     memcpy(choice.word, &plan->algorithm, sizeof choice.word);
-    return choices_add(matmul->choices, &choice);
+    int code = choices_add(matmul->choices, &choice); /* it may become another rank's */
+    memcpy(&plan->algorithm, choice.word, sizeof choice.word);
+    return code;
 }
 
 /* The plan of a product; a new one is made for these operands. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 #include "error.h"
 
@@ -14,6 +15,7 @@ struct choices {
     char *path;
     struct choice *choice;
     int n;
+    long read; /* bytes of the file */
 };
 
 int choice_read(const char *line, struct choice *choice) {
@@ -37,19 +39,26 @@ static int remember(struct choices *c, const struct choice *choice) {
     return 0;
 }
 
-int choices_open(const char *path, struct choices **choices) {
-    struct choices *c = calloc(1, sizeof *c);
+/* What the file has beyond what was read. */
+static int read_on(struct choices *c, FILE *file) {
     char line[LINE_SIZE];
     struct choice choice;
     int code = 0;
+    if (fseek(file, c->read, SEEK_SET)) return 0;
+    while (!code && fgets(line, sizeof line, file)) {
+        if (choice_read(line, &choice)) code = remember(c, &choice);
+    }
+    c->read = ftell(file);
+    return code;
+}
+
+int choices_open(const char *path, struct choices **choices) {
+    struct choices *c = calloc(1, sizeof *c);
     *choices = c;
     if (!c || !(c->path = strdup(path))) return error_memory("choices", sizeof *c);
     FILE *file = fopen(path, "a+");
     if (!file) return error_set(EX_CANTCREAT, "%s: cannot be written: want a file for choices", path);
-    rewind(file);
-    while (!code && fgets(line, sizeof line, file)) {
-        if (choice_read(line, &choice)) code = remember(c, &choice);
-    }
+    int code = read_on(c, file);
     fclose(file);
     return code;
 }
@@ -68,17 +77,27 @@ const struct choice *choices_find(const struct choices *choices, const char *key
     return NULL;
 }
 
-int choices_add(struct choices *choices, const struct choice *choice) {
-    int code = remember(choices, choice);
-    if (code) return code;
-    FILE *file = fopen(choices->path, "a");
-    if (!file) return error_set(EX_IOERR, "%s: cannot be written", choices->path);
+static int append(struct choices *c, FILE *file, const struct choice *choice) {
     char line[LINE_SIZE] = "";
     int used = snprintf(line, sizeof line, "%s;", choice->key);
     for (int i = 0; i < CHOICE_WORDS; i++) {
         used += snprintf(line + used, sizeof line - (size_t)used, "%016" PRIx64, choice->word[i]);
     }
-    int failed = fprintf(file, "%s\n", line) < 0; /* one write, by fclose */
-    failed |= fclose(file) != 0;
-    return failed ? error_set(EX_IOERR, "%s: cannot be written", choices->path) : 0;
+    int failed = fprintf(file, "%s\n", line) < 0 || fflush(file); /* one write */
+    return failed ? error_set(EX_IOERR, "%s: cannot be written", c->path) : remember(c, choice);
+}
+
+int choices_add(struct choices *choices, struct choice *choice) {
+    FILE *file = fopen(choices->path, "a+");
+    if (!file) return error_set(EX_IOERR, "%s: cannot be written", choices->path);
+    flock(fileno(file), LOCK_EX); /* where the file system has none, ranks may choose for themselves */
+    int known = choices->n, code = read_on(choices, file), is_theirs = 0;
+    for (int i = known; i < choices->n && !code && !is_theirs; i++) {
+        is_theirs = strcmp(choices->choice[i].key, choice->key) == 0;
+        if (is_theirs) *choice = choices->choice[i];
+    }
+    if (!code && !is_theirs) code = append(choices, file, choice);
+    choices->read = ftell(file);
+    fclose(file);
+    return code;
 }

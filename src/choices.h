@@ -21,8 +21,10 @@ void choices_close(struct choices *choices);
 
 /* NULL: there is none. */
 const struct choice *choices_find(const struct choices *choices, const char *key);
-/* Adds it to the file too, in one write at its end, so that ranks may share it. EX_IOERR, EX_OSERR. */
-int choices_add(struct choices *choices, const struct choice *choice);
+/* Adds it to the file too, unless another process, another rank say, has chosen for the same key since this
+ * one read the file: then *choice becomes that one. So ranks that share the file choose alike. EX_IOERR,
+ * EX_OSERR. */
+int choices_add(struct choices *choices, struct choice *choice);
 
 /* Is the line a choice? */
 int choice_read(const char *line, struct choice *choice);

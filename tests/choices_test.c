@@ -52,6 +52,27 @@ static void test_kept(void **state) {
     choices_close(c);
 }
 
+/* Of two that share the file the first one to choose chooses for both. */
+static void test_shared(void **state) {
+    (void)state;
+    struct choices *mine, *yours;
+    struct choice a = some("shared", 1), b = some("shared", 2), c = some("shared", 3);
+    assert_int_equal(choices_open(path, &mine), 0);
+    assert_int_equal(choices_open(path, &yours), 0);
+    assert_int_equal(choices_add(mine, &a), 0);
+    assert_int_equal(choices_add(yours, &b), 0);
+    assert_int_equal(b.word[0], 1);
+    assert_int_equal(choices_find(yours, "shared")->word[0], 1);
+    /* who knew the old one may choose anew */
+    assert_int_equal(choices_add(yours, &c), 0);
+    assert_int_equal(c.word[0], 3);
+    choices_close(mine);
+    choices_close(yours);
+    assert_int_equal(choices_open(path, &mine), 0);
+    assert_int_equal(choices_find(mine, "shared")->word[0], 3);
+    choices_close(mine);
+}
+
 /* What is not a whole line is not a choice, and does no harm to the others. */
 static void test_damaged(void **state) {
     (void)state;
@@ -82,6 +103,7 @@ static void test_damaged(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept), cmocka_unit_test(test_damaged)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_kept), cmocka_unit_test(test_shared),
+                                       cmocka_unit_test(test_damaged)};
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
