@@ -73,7 +73,7 @@ static const struct key keys[] = {
     {"parallel.item", INTEGER64, FIELD(parallel.item), "[1, 1e6]", 0},
     {"device", WORD, FIELD(device), "auto, cpu, cuda", DEVICE_AUTO},
     {"comm", WORD, FIELD(comm), "auto, nccl, mpi", COMM_AUTO},
-    {"comm_type", WORD, FIELD(comm_type), "fp32, compute", COMM_FP32},
+    {"comm_type", WORD, FIELD(comm_type), "auto, fp32, compute", COMM_TYPE_AUTO},
     {"output", SECTION, 0, NULL, 0},
     {"output.path", PATH, FIELD(output_path), NULL, 0},
 };
@@ -124,7 +124,7 @@ void config_defaults(struct config *config) {
     config->parallel.item = 1;
     config->device = DEVICE_AUTO;
     config->comm = COMM_AUTO;
-    config->comm_type = COMM_FP32;
+    config->comm_type = COMM_TYPE_AUTO;
 }
 
 /* "FILE:LINE: KEY: ..." on one line, whatever the values contain. key NULL: none. */

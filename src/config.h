@@ -19,7 +19,7 @@ enum optimizer_type { OPTIMIZER_ADAM, OPTIMIZER_ADAMW };
 enum precision { PRECISION_FP32, PRECISION_TF32, PRECISION_BF16, PRECISION_FP16 };
 enum device { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
 enum comm_kind { COMM_AUTO, COMM_NCCL, COMM_MPI };
-enum comm_type { COMM_FP32, COMM_COMPUTE };
+enum comm_type { COMM_TYPE_AUTO, COMM_FP32, COMM_COMPUTE };
 
 struct model_config {
     int type;                      /* enum model_type */
