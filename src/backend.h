@@ -218,7 +218,7 @@ struct backend_options {
     enum precision precision;
     const struct comm *comm;  /* the ranks that create it together; NULL: this one alone */
     enum comm_kind comm_kind; /* how the backend sums over them */
-    enum comm_type comm_type; /* in the type of the precision, or in fp32 */
+    enum comm_type comm_type; /* the type of the precision, or fp32; AUTO: see README.md */
 };
 
 /* Can this process have the device? Not collective. EX_OSERR: no GPU; EX_CONFIG: the program is built
