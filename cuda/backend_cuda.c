@@ -16,7 +16,7 @@
 enum {
     LOGITS_MAX = 1 << 30, /* bytes of a block of rows in the output layer, at least one row */
     CAPABILITY_MIN = 80,  /* bf16 and tf32 */
-    BF16_RANKS = 16,      /* of more a rank\'s part would be less than bf16 keeps of the sum */
+    BF16_RANKS = 16,      /* of more a rank's part would be less than bf16 keeps of the sum */
 };
 
 static int check(struct backend *backend) {
@@ -601,13 +601,13 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     cuda->n_items = o->n_items;
     cuda->type = types[o->precision];
     cuda->use_tf32 = o->precision == PRECISION_TF32;
-    cuda->compute_sum =
-        o->comm_type == COMM_COMPUTE ||
-        (o->comm_type == COMM_TYPE_AUTO && o->precision == PRECISION_BF16 && ranks <= BF16_RANKS);
     cuda->sum_min = cuda_sum_min();
     cuda->grid = o->grid && o->grid->items.size > 1 ? o->grid : NULL;
     cuda->comm = cuda->grid ? &o->grid->data : o->comm;
     int ranks = cuda->comm ? cuda->comm->size : 1;
+    cuda->compute_sum =
+        o->comm_type == COMM_COMPUTE ||
+        (o->comm_type == COMM_TYPE_AUTO && o->precision == PRECISION_BF16 && ranks <= BF16_RANKS);
     cuda->logits_max = o->logit_memory ? (size_t)o->logit_memory : LOGITS_MAX;
     cuda->slot[0].host.is_host = cuda->slot[1].host.is_host = cuda->gathered_items_host.is_host =
         cuda->stage.is_host = 1;
