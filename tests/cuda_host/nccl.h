@@ -1,4 +1,4 @@
-/* The part of NCCL that vaecf uses, over MPI: see nccl_mpi.cc. */
+/* The part of NCCL that vaecf uses, for ranks on one machine: see nccl.cc. Names and values are NCCL's. */
 #ifndef CUDA_HOST_NCCL_H
 #define CUDA_HOST_NCCL_H
 
@@ -18,18 +18,23 @@ typedef struct {
 } ncclUniqueId;
 typedef enum {
     ncclSuccess = 0,
+    ncclSystemError = 2,
     ncclInternalError = 3,
     ncclInvalidArgument = 4,
+    ncclInvalidUsage = 5,
     ncclRemoteError = 6,
     ncclInProgress = 7
 } ncclResult_t;
 typedef enum { ncclFloat16 = 6, ncclFloat32 = 7, ncclBfloat16 = 9 } ncclDataType_t;
 typedef enum { ncclSum = 0 } ncclRedOp_t;
 typedef struct {
+    size_t size;
+    unsigned magic, version;
     int blocking;
 } ncclConfig_t;
+#define NCCL_CONFIG_MAGIC 0xcafebeef
 #define NCCL_CONFIG_INITIALIZER                                                                              \
-    { -1 }
+    { sizeof(ncclConfig_t), NCCL_CONFIG_MAGIC, 22809, (int)0x80000000 /* undefined */ }
 
 ncclResult_t ncclGetVersion(int *version);
 ncclResult_t ncclGetUniqueId(ncclUniqueId *id);
