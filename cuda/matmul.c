@@ -20,7 +20,7 @@ enum {
 /* All that a plan depends on. */
 struct key {
     struct product product; /* without the bias */
-    uint32_t align_a, align_b, align_c;
+    uint32_t align_a, align_b, align_c, align_bias;
 };
 
 struct plan {
@@ -106,7 +106,8 @@ static int is_same(const struct key *x, const struct key *y) {
     return p->type == q->type && p->result == q->result && p->use_tf32 == q->use_tf32 &&
            p->transpose_a == q->transpose_a && p->transpose_b == q->transpose_b && p->m == q->m &&
            p->n == q->n && p->k == q->k && p->accumulate == q->accumulate && p->epilogue == q->epilogue &&
-           x->align_a == y->align_a && x->align_b == y->align_b && x->align_c == y->align_c;
+           x->align_a == y->align_a && x->align_b == y->align_b && x->align_c == y->align_c &&
+           x->align_bias == y->align_bias;
 }
 
 static uint32_t alignment(const void *p) {
@@ -210,10 +211,10 @@ static float time_of(const struct matmul *matmul, const struct plan *plan,
 
 static void key_text(const struct matmul *matmul, const struct key *key, char text[CHOICE_KEY_MAX]) {
     const struct product *p = &key->product;
-    snprintf(text, CHOICE_KEY_MAX, "%s,%zu,%d %d %d,%d %d,%lld %lld %lld,%d,%u %u %u", matmul->gpu,
+    snprintf(text, CHOICE_KEY_MAX, "%s,%zu,%d %d %d,%d %d,%lld %lld %lld,%d,%u %u %u %u", matmul->gpu,
              cublasLtGetVersion(), (int)p->type, (int)p->result, p->use_tf32, p->transpose_a, p->transpose_b,
              (long long)p->m, (long long)p->n, (long long)p->k, (int)p->epilogue, key->align_a, key->align_b,
-             key->align_c);
+             key->align_c, key->align_bias);
 }
 
 /* The algorithm that an earlier run chose, if it is still one. */
@@ -238,11 +239,15 @@ static int choose(struct matmul *matmul, struct plan *plan, const struct operand
     if (is_timed && is_chosen_before(matmul, plan, choice.key)) return 0;
     cublasStatus_t status = propose(matmul, plan, is_timed ? CANDIDATES : 1, result, &found);
     if (status) return fault("plan a product", status);
-    plan->is_missing = !found || result[0].state;
+    int usable = 0;
+    for (int i = 0; i < found; i++) {
+        if (!result[i].state) result[usable++] = result[i];
+    }
+    plan->is_missing = usable == 0;
     if (plan->is_missing) return 0;
     float least = -1;
-    for (int i = 0; i < found && is_timed && found > 1; i++) {
-        float time = result[i].state ? -1 : time_of(matmul, plan, &result[i].algo, at);
+    for (int i = 0; i < usable && is_timed && usable > 1; i++) {
+        float time = time_of(matmul, plan, &result[i].algo, at);
         if (time < 0 || (least >= 0 && time >= least)) continue;
         least = time;
         best = i;
@@ -279,10 +284,11 @@ static int find_plan(struct matmul *matmul, const struct key *key, const void *b
 
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
                const void *b, void *c) {
-    struct key key = {*product, alignment(a), alignment(b), alignment(c)};
+    struct key key = {*product, alignment(a), alignment(b), alignment(c), alignment(product->bias)};
     const struct operands at = {a, b, c, stream};
     struct plan *plan;
     key.product.bias = NULL;
+    if (product->epilogue == EPILOGUE_NONE) key.align_bias = 0;
     int code = find_plan(matmul, &key, product->bias, &at, &plan);
     if (code) return code;
     if (plan->is_missing) {

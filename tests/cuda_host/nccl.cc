@@ -211,10 +211,11 @@ bool is_settled(ncclComm *comm) {
         return false;
     }
     if (comm->under_way == START) {
-        if (is_told("late") || !all_ranks(comm, [](const place &p) { return p.size > 0; })) return false;
-        if (!all_ranks(comm, [=](const place &p) { return p.size == comm->size; })) {
+        if (!all_ranks(comm, [=](const place &p) { return p.size == 0 || p.size == comm->size; })) {
             comm->fault = refuse(comm, ncclInvalidUsage, "the ranks do not agree on their number");
+            return true;
         }
+        if (is_told("late") || !all_ranks(comm, [](const place &p) { return p.size > 0; })) return false;
         shm_unlink(comm->name);
     }
     if (comm->under_way == SUM) launch(comm);
