@@ -1,7 +1,10 @@
 /* The stand-ins for cuBLASLt and NCCL refuse what the real ones do: one case a refusal. Runs on the host
- * emulation, in tests/cuda_host_test.sh. */
+ * emulation, in tests/cuda_host_test.sh. With "mpi", under mpirun: what takes MPI. */
+#define OMPI_SKIP_MPICXX 1
+#define MPICH_SKIP_MPICXX 1
 #include <functional>
 #include <math.h>
+#include <mpi.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -508,6 +511,32 @@ void test_started(void **) {
     ranks(started);
 }
 
+/* Under mpirun: the GPU of a rank that waits in MPI goes on, so that the other rank's sum has an end. */
+[[noreturn]] void wait_in_mpi() {
+    int rank, size, one = 1;
+    ncclComm_t comm;
+    struct blackboard own = {};
+    alarm(30);
+    MPI_Init(nullptr, nullptr);
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    MPI_Comm_size(MPI_COMM_WORLD, &size);
+    cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
+    blackboard = &own;
+    if (rank == 0) WANT(ncclGetUniqueId(&own.id) == ncclSuccess);
+    MPI_Bcast(&own.id, sizeof own.id, MPI_BYTE, 0, MPI_COMM_WORLD);
+    WANT(start(size, rank, &comm) == ncclSuccess);
+    void *p = on_device(nullptr, 4000);
+    WANT(settle(comm, ncclAllReduce(p, p, 1000, ncclFloat32, ncclSum, comm, stream)) == ncclSuccess);
+    cudaEvent_t event = behind_all();
+    while (rank == 0 && cudaEventQuery(event)) sched_yield();
+    MPI_Allreduce(MPI_IN_PLACE, &one, 1, MPI_INT, MPI_SUM, MPI_COMM_WORLD);
+    WANT(one == size && is_done(event, nullptr));
+    WANT(settle(comm, ncclCommFinalize(comm)) == ncclSuccess);
+    WANT(ncclCommDestroy(comm) == ncclSuccess);
+    MPI_Finalize();
+    _exit(0); /* without looking for MPI's leaks */
+}
+
 int set_up(void **) {
     const size_t size = 1 << 20;
     cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking);
@@ -529,7 +558,8 @@ int tear_down(void **) {
 
 } // namespace
 
-int main() {
+int main(int argc, char *argv[]) {
+    if (argc > 1 && strcmp(argv[1], "mpi") == 0) wait_in_mpi();
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_products),  cmocka_unit_test(test_planted),   cmocka_unit_test(test_numbers),
         cmocka_unit_test(test_sums),      cmocka_unit_test(test_different), cmocka_unit_test(test_aborted),

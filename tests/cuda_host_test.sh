@@ -34,8 +34,10 @@ if [ "$build" = build ]; then
     running+=($!)
 fi
 for pid in "${running[@]}"; do wait "$pid" || failed=1; done
-libraries() { "$host/cuda_host_libraries_test" >"$tmp/libraries" 2>&1 || { tail -n 20 "$tmp/libraries" && false; }; }
-check "the stand-ins of cuBLASLt and NCCL refuse what the real ones do" libraries
+# libraries COMMAND...
+libraries() { "$@" >"$tmp/libraries" 2>&1 || { tail -n 20 "$tmp/libraries" && false; }; }
+check "the stand-ins of cuBLASLt and NCCL refuse what the real ones do" libraries "$host/cuda_host_libraries_test"
+check "a rank's GPU goes on while it waits in MPI" libraries mpirun -n 2 "$host/cuda_host_libraries_test" mpi
 
 # ---- whole runs ----
 gzip -dc preprocess/debian-build-depends.csv.gz | head -n 12000 >"$tmp/part.csv"
