@@ -224,20 +224,24 @@ $(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/lib
 $(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
+$(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
+	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
+ifneq ($(FOUND_CXX),)
+tests: $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+endif
+
+# The stand-ins for cuBLASLt and NCCL themselves.
 $(HOST)/cuda_host_libraries_test.o: tests/cuda_host_libraries_test.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(HOST_CXX) $(FOUND_CMOCKA_CFLAGS) -c -o $@ $<
 $(HOST)/cuda_host_libraries_test: $(HOST)/cuda_host_libraries_test.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
-$(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
-	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 # with an NCCL of its own
 $(HOST)/sums_test: $(HOST)/tests/cuda_host/sums_test.o $(filter-out $(HOST)/nccl.o,$(HOST_OBJECTS)) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/sums_test $(HOST)/cuda_host_libraries_test
-tests: $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+tests: $(HOST)/cuda_host_libraries_test $(HOST)/sums_test
 endif
 
 gpu-check: all tests

@@ -104,7 +104,9 @@ void comm_stop(void) {
 }
 
 void comm_abort(const struct comm *comm, int code) {
-    fprintf(stderr, "vaecf: error: rank %d: %s\n", comm->rank, error_message());
+    int rank;
+    MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+    fprintf(stderr, "vaecf: error: rank %d: %s\n", rank, error_message());
     fflush(NULL);
     watchdog_ends_job();
     MPI_Abort(comm->mpi, code);

@@ -149,7 +149,7 @@ check "says that it uses NCCL" grep -q 'NCCL 2.28.9' "$tmp/nccl2.out"
 train 2 again2
 check "2 ranks with NCCL: the same bits again" identical nccl2 again2
 # more gradients than fit into a few sums
-deep=(--set 'model.hidden=[72,72,72,72,72]' --set train.batch_size=104 --set train.epochs=12 --set train.validate_every=4)
+deep=(--set 'model.hidden=[72,72,72,72,72]' --set train.batch_size=130 --set train.epochs=12 --set train.validate_every=4)
 train 2 deep "${deep[@]}"
 check "five wide layers on 2 ranks: 12 epochs" [ "$(wc -l <"$tmp/deep/metrics.csv")" = 13 ]
 with VAECF_GRAPHS=no train 2 deepissued "${deep[@]}"
@@ -194,6 +194,13 @@ ends "NCCL: a rank is lost" 71 'a rank is lost' with VAECF_HOST_NCCL=lost train 
 ends "NCCL: a sum fails" 71 'remote process exited' with VAECF_HOST_NCCL=error train 2 ends
 ends "NCCL: it is never ready" 71 'the start is not done after 2 s' with VAECF_HOST_NCCL=late train 2 ends
 unset VAECF_NCCL_PATIENCE
+# the other ranks wait for sums to which this one does not come
+begin=$SECONDS
+ends "a rank fails in a step: its own reason" 71 'cuBLASLt: cannot multiply' with VAECF_HOST_MATMUL_FAIL=1:5 train 2 ends
+ends "after the first sums" 71 'cuBLASLt: cannot multiply' with VAECF_HOST_MATMUL_FAIL=1:40 train 2 ends --set train.precision=fp16
+ends "with batches from the host" 71 'cuBLASLt: cannot multiply' with VAECF_KEEP=no with VAECF_HOST_MATMUL_FAIL=2:20 train 3 ends
+ends "on a grid" 71 'cuBLASLt: cannot multiply' with VAECF_HOST_MATMUL_FAIL=2:40 train 4 ends --set parallel.item=2
+check "all of them within a minute, though NCCL is waited for 50 s" [ $((SECONDS - begin)) -lt 60 ]
 
 # ---- GPUs that are not there, or do not fit ----
 ends "no GPU" 71 'no GPU on this machine' with VAECF_HOST_GPUS=0 train 1 ends
