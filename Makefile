@@ -202,19 +202,36 @@ HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) \
     $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
 HOST_KERNELS := $(KERNELS:cuda/%.cu=$(HOST)/cuda/%.o)
 HOST_SMALL := $(KERNELS:cuda/%.cu=$(HOST)/cuda/small_%.o)
-HOST_FLAGS := -Itests/cuda_host -DVAECF_SMALL_PIECES -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
+# The same with pieces of the sizes that they have on a GPU.
+HOST_REAL := $(KERNELS:cuda/%.cu=$(HOST)/real/cuda/%.o) $(HOST_C:%.c=$(HOST)/real/%.o)
+HOST_PIECES := -DVAECF_SMALL_PIECES
+$(HOST)/real/%: HOST_PIECES :=
+HOST_FLAGS = -Itests/cuda_host $(HOST_PIECES) -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
 HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -Wextra -Werror -Wno-unknown-pragmas \
     -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
 $(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
+# A kernel's static variables are its shared memory: tests/cuda_host/runtime.cc finds them in a section.
+OBJCOPY ?= objcopy
+SHARED_FLAGS := alloc,load,contents,data
+define host_kernel
+$(HOST_CXX) $(1) -x c++ -c -o $@ $<
+	@$(OBJCOPY) --set-section-flags .bss=$(SHARED_FLAGS) --rename-section .bss=cuda_shared,$(SHARED_FLAGS) $@
+endef
 $(HOST_KERNELS): $(HOST)/cuda/%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CXX $< (host emulation))$(HOST_CXX) -x c++ -c -o $@ $<
+	$(call say,CXX $< (host emulation))$(call host_kernel)
+$(HOST)/real/cuda/%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $< (host emulation, real pieces))$(call host_kernel)
+$(HOST)/real/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CC $< (host emulation, real pieces))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
 # Whole runs take smaller blocks, which are faster there.
 $(HOST_SMALL): $(HOST)/cuda/small_%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CXX $< (host emulation, small blocks))$(HOST_CXX) -DVAECF_ROW_THREADS=32 -x c++ -c -o $@ $<
+	$(call say,CXX $< (host emulation, small blocks))$(call host_kernel,-DVAECF_ROW_THREADS=32)
 $(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(HOST_CXX) -c -o $@ $<

@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../../cuda/kernels.h"
 #include "cuda_runtime_api.h"
 
 struct dim3 {
@@ -17,7 +18,9 @@ struct dim3 {
 #define __global__
 #define __device__
 #define __host__
-#define __shared__ static /* blocks run one after the other */
+/* Blocks run one after the other. The Makefile gathers these variables of the kernels in a section of their
+ * own, which is filled with NaN before each block. It finds those in anonymous namespaces. */
+#define __shared__ static
 #define __launch_bounds__(...)
 
 /* Memory that a launch asks for: filled with NaN before each block. */
@@ -82,23 +85,62 @@ static inline uint32_t __float_as_uint(float x) {
     return bits;
 }
 
+/* ---- device memory ---- */
+
+/* Host code cannot read or write device memory; what runs on a stream can, as can code with one of these. */
+struct cuda_host_access {
+    cuda_host_access();
+    ~cuda_host_access();
+    cuda_host_access(const cuda_host_access &) = delete;
+    cuda_host_access &operator=(const cuda_host_access &) = delete;
+};
+/* Do these bytes lie in one block of device memory? */
+bool cuda_host_is_device(const void *p, size_t bytes);
+
+/* Ends the program if a kernel gets a pointer that is neither NULL nor to device memory. */
+void cuda_host_check_pointer(const char *kernel, const void *p);
+template <typename T> void cuda_host_check(const char *, const T &) {}
+template <typename T> void cuda_host_check(const char *kernel, T *const &p) {
+    cuda_host_check_pointer(kernel, p);
+}
+static inline void cuda_host_check(const char *kernel, const struct kernel_rows &rows) {
+    const void *pointers[] = {rows.begin, rows.end, rows.items, rows.users, rows.whole};
+    for (const void *p : pointers) cuda_host_check_pointer(kernel, p);
+}
+static inline void cuda_host_check(const char *kernel, const struct kernel_columns &columns) {
+    const void *pointers[] = {columns.segment, columns.group, columns.row, columns.at, columns.place};
+    for (const void *p : pointers) cuda_host_check_pointer(kernel, p);
+}
+
 /* ---- starting kernels ---- */
 
 /* Puts work on the stream: it returns whether it is done, and is asked again if not. */
 void cuda_host_put(cudaStream_t stream, std::function<bool()> work);
 /* Does what is on the stream now; false if something is not to be done yet. */
 bool cuda_host_drain(cudaStream_t stream);
-void cuda_host_grid(dim3 grid, dim3 block, size_t shared, const std::function<void()> &thread);
+/* A kernel as LAUNCH names it, and by its address. */
+struct cuda_host_kernel {
+    const char *name;
+    const void *at;
+};
+/* Is it a launch that the device can do? If not, cudaGetLastError tells. */
+bool cuda_host_may_launch(cuda_host_kernel kernel, dim3 grid, dim3 block, size_t shared);
+void cuda_host_grid(cuda_host_kernel kernel, dim3 grid, dim3 block, size_t shared,
+                    const std::function<void()> &thread);
 
 template <typename... P, typename... A>
-void cuda_host_launch(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, cudaStream_t stream,
-                      A... args) {
+void cuda_host_launch(const char *name, void (*function)(P...), dim3 grid, dim3 block, size_t shared,
+                      cudaStream_t stream, A... args) {
+    const cuda_host_kernel kernel = {name, reinterpret_cast<const void *>(function)};
+    if (!cuda_host_may_launch(kernel, grid, block, shared)) return;
+    (cuda_host_check(name, args), ...);
     cuda_host_put(stream, [=] {
-        cuda_host_grid(grid, block, shared, [&] { kernel(args...); });
+        (cuda_host_check(name, args), ...); /* in a replay memory may be gone */
+        cuda_host_grid(kernel, grid, block, shared, [&] { function(args...); });
         return true;
     });
 }
 #define LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...)                                               \
-    cuda_host_launch((kernel), (grid), (block), (bytes), (stream), __VA_ARGS__)
+    cuda_host_launch(#kernel, (kernel), (grid), (block), (bytes), (stream), __VA_ARGS__)
 
 #endif

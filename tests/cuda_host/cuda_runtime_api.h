@@ -1,7 +1,8 @@
 /* The part of the CUDA runtime that vaecf uses, on the host: for tests without a GPU. See runtime.cc.
  *
  * Names and values are CUDA's. A stream keeps what is put on it and does it as late as it may, when somebody
- * waits: what forgets to wait sees old or half-written memory. Device memory is filled with NaN. */
+ * waits: what forgets to wait sees old or half-written memory. Device memory is filled with NaN, and the host
+ * cannot touch it. */
 #ifndef CUDA_HOST_RUNTIME_API_H
 #define CUDA_HOST_RUNTIME_API_H
 
@@ -17,11 +18,15 @@ typedef enum cudaError {
     cudaSuccess = 0,
     cudaErrorInvalidValue = 1,
     cudaErrorMemoryAllocation = 2,
+    cudaErrorInvalidConfiguration = 9,
     cudaErrorInsufficientDriver = 35,
     cudaErrorNoDevice = 100,
     cudaErrorNoKernelImageForDevice = 209,
+    cudaErrorInvalidResourceHandle = 400,
     cudaErrorNotReady = 600,
     cudaErrorStreamCaptureUnsupported = 900,
+    cudaErrorStreamCaptureInvalidated = 901,
+    cudaErrorStreamCaptureUnjoined = 904,
     cudaErrorStreamCaptureIsolation = 905,
     cudaErrorCapturedEvent = 907,
 } cudaError_t;
