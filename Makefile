@@ -198,8 +198,8 @@ $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 # the same name in the library.
 HOST := $(BUILD)/cuda_host
 HOST_C := $(wildcard cuda/*.c) src/backend.c src/program.c
-HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) \
-    $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
+HOST_STANDINS := $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
+HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) $(HOST_STANDINS)
 HOST_KERNELS := $(KERNELS:cuda/%.cu=$(HOST)/cuda/%.o)
 HOST_SMALL := $(KERNELS:cuda/%.cu=$(HOST)/cuda/small_%.o)
 # The same with pieces of the sizes that they have on a GPU.
@@ -238,13 +238,19 @@ $(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
 $(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
-$(HOST)/cuda_backend_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
+$(HOST)/cuda_backend_test: $(HOST)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
+$(HOST)/cuda_backend_real_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_REAL) $(HOST_STANDINS) $(BUILD)/libvaecf.a
+$(HOST)/cuda_host_refusals_test: $(HOST)/tests/cuda_host_refusals_test.o $(HOST)/runtime.o
+$(HOST)/cuda_backend_test $(HOST)/cuda_backend_real_test $(HOST)/cuda_host_refusals_test:
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
+$(HOST)/tests/%.o: tests/%.cc $(BUILD)/flags | $(BUILD)/complete
+	@mkdir -p $(@D)
+	$(call say,CXX $<)$(call host_kernel,-O1 $(FOUND_CMOCKA_CFLAGS))
 $(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+tests: $(HOST)/cuda_backend_test $(HOST)/cuda_backend_real_test $(HOST)/cuda_host_refusals_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
 endif
 
 # The stand-ins for cuBLASLt and NCCL themselves.

@@ -605,10 +605,10 @@ static void take(const struct pair *p, const struct step *step, int64_t n, int64
  * epochs for the encoder, then one for the decoder. */
 static void kept_steps(const struct shape *s, enum precision precision, int64_t from, int turns,
                        double error) {
-    enum { EPOCHS = 5 };
     struct pair p;
     struct learner learner[2];
     double sums[3] = {0}, fetched[3];
+    int epochs = s->rows < 1000 ? 5 : 3; /* on the host they take their time */
     int64_t batch = s->rows * 2 / 5, steps = 3;
     int replays = 0, is_guarded = precision == PRECISION_FP16;
     if (!create_precision(&p, s, precision)) skip();
@@ -621,7 +621,7 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
     for (int64_t r = from; r <= s->rows; r++) starts[r - from] = p.rows.indptr[r] - skipped;
     const struct csr own = {s->rows - from, s->items, starts, p.rows.indices + skipped, NULL};
     assert_int_equal(gpu->keep(gpu, &own, p.users + from, s->rows, from, batch), 0);
-    for (int at = 0; at < EPOCHS * steps; at++) {
+    for (int at = 0; at < epochs * steps; at++) {
         int64_t first = at % steps * batch, n = at % steps == steps - 1 ? s->rows - first : batch;
         int is_overflow = is_guarded && at == 9;
         struct step step = {.draw = {7, (uint32_t)(at / steps)},
@@ -658,12 +658,12 @@ static void kept_steps(const struct shape *s, enum precision precision, int64_t 
         for (int d = 0; d < 2 && is_guarded; d++) {
             assert_int_equal(p.backend[d].overflowed(&p.backend[d]), is_overflow);
         }
-        if (at != 4 && at != EPOCHS * steps - 1) continue;
+        if (at != 4 && at != epochs * steps - 1) continue;
         if (gpu->step_losses(gpu, fetched)) fail_msg("%s", error_message());
         for (int i = 0; i < 3; i++) near("sum of losses", fetched[i], sums[i], error);
         memset(sums, 0, sizeof sums);
     }
-    assert_true(replays >= EPOCHS * steps - (from || turns ? 8 : 4));
+    assert_true(replays >= epochs * steps - (from || turns ? 8 : 4));
     real *weights[2] = {learner[0].model.params, learner[1].model.params}, *host[2];
     size_t n = learner[0].model.n_params;
     for (int d = 0; d < 2; d++) {
@@ -761,7 +761,44 @@ static void test_adding(void **state) {
     destroy(&p);
 }
 
-int main(void) {
+/* ---- what does not fit into one piece ---- */
+
+#ifndef VAECF_SMALL_PIECES /* a test's, whose pieces are so small that the shapes above take several */
+static const struct shape tall = {3000, 3, 8, 1}, taller = {4200, 3, 8, 1}, wide = {3, 13000, 12, 40},
+                          widest = {2, 50000, 9, 200};
+
+/* An item with more entries than a segment has, rows beyond several slabs. */
+static void test_tall_layers(void **state) {
+    (void)state;
+    sparse(&tall, ACTIVATION_TANH, 0.5);
+    dense(&tall, 5, ACTIVATION_SIGMOID, 1);
+    latent(&tall, 1, 0.05);
+    output(&tall, 0.5);
+}
+
+/* Rows of logits that a block may keep only if it asks, and that are too long for it. */
+static void test_wide_rows(void **state) {
+    (void)state;
+    const struct shape *shape[] = {&wide, &widest};
+    for (int i = 0; i < 2; i++) {
+        sparse(shape[i], ACTIVATION_NONE, 0.5);
+        output(shape[i], 0.5);
+        ranking(shape[i], 20, 0);
+        ranking(shape[i], 100, 4);
+        network(shape[i], PRECISION_FP32, 1e-4);
+        network(shape[i], PRECISION_BF16, 5e-3);
+    }
+}
+
+/* An order that is laid together from several pieces, of which an item's entries take two segments. */
+static void test_tall_steps(void **state) {
+    (void)state;
+    kept_steps(&taller, PRECISION_FP32, 1300, 0, 1e-4);
+}
+#endif
+
+/* Takes a pattern of the names of cases; all without. */
+int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sparse_layer),    cmocka_unit_test(test_dense_layers),
         cmocka_unit_test(test_latent_layer),    cmocka_unit_test(test_output_layer),
@@ -769,7 +806,12 @@ int main(void) {
         cmocka_unit_test(test_update),          cmocka_unit_test(test_network),
         cmocka_unit_test(test_normalizing),     cmocka_unit_test(test_kept_steps),
         cmocka_unit_test(test_many_batches),    cmocka_unit_test(test_adding),
+#ifndef VAECF_SMALL_PIECES
+        cmocka_unit_test(test_tall_layers),     cmocka_unit_test(test_wide_rows),
+        cmocka_unit_test(test_tall_steps),
+#endif
     };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
