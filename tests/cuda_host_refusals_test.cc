@@ -127,6 +127,21 @@ void test_kernels_get_host_memory(void **) {
     cudaStreamDestroy(stream);
 }
 
+/* A kernel that reads behind an array: far away, and with ASan right behind it. */
+void test_kernels_read_elsewhere(void **) {
+    cudaStream_t stream = new_stream();
+    float *p = new_numbers(4);
+    auto read = +[](int64_t i, float *numbers) { numbers[0] = numbers[i]; };
+    dies([=] { LAUNCH(read, 1, 1, stream, (int64_t)1 << 26, p), wait(stream); },
+         "device code leaves device memory");
+#ifdef __SANITIZE_ADDRESS__
+    dies([=] { LAUNCH(read, 1, 1, stream, 4, p), wait(stream); }, "use-after-poison");
+    dies([=] { LAUNCH(read, 1, 1, stream, -1, p), wait(stream); }, "use-after-poison");
+#endif
+    cudaFree(p);
+    cudaStreamDestroy(stream);
+}
+
 void test_copies(void **) {
     static float host[4] = {1, 2, 3, 4};
     cudaStream_t stream = new_stream();
@@ -418,6 +433,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_host_touches_device_memory),
         cmocka_unit_test(test_kernels_get_host_memory),
+        cmocka_unit_test(test_kernels_read_elsewhere),
         cmocka_unit_test(test_copies),
         cmocka_unit_test(test_host_reads_early),
         cmocka_unit_test(test_launches),

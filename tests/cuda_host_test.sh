@@ -1,7 +1,8 @@
 #!/bin/bash
-# The CUDA code without a GPU, on the host emulation of tests/cuda_host: every function against the CPU backend, then
-# whole runs: CPU and GPU agree, the same bits again, ranks over MPI and over a stand-in of NCCL agree, lost ranks and
-# missing or unfit GPUs are told. What needs nvcc compiles for every generation of GPUs, if nvcc is there.
+# The CUDA code without a GPU, on the host emulation of tests/cuda_host: every function against the CPU backend, also with
+# pieces as large as on a GPU; faults are planted that the emulation has to catch; then whole runs: CPU and GPU agree, the
+# same bits again, ranks over MPI and over a stand-in of NCCL agree, lost ranks and missing or unfit GPUs are told. What
+# needs nvcc compiles for every generation of GPUs, if nvcc is there.
 # starts first
 # shellcheck disable=SC2317  # functions that check calls
 # shellcheck source=tests/common.sh
@@ -13,24 +14,35 @@ if [ ! -x "$host/cuda_backend_test" ]; then not_ok "no host emulation of CUDA: i
 export OMP_NUM_THREADS=1
 
 # ---- every function ----
-# functions NAME [VARIABLE=VALUE]...: side by side with others, as they take minutes with sanitizers
+# functions NAME [VARIABLE=VALUE]... PROGRAM [CASES]: side by side with others, as they take minutes with sanitizers
 functions() {
     local name=$1 log
     shift
     log=$(mktemp -p "$tmp")
-    if env "$@" "$host/cuda_backend_test" >"$log" 2>&1; then
+    if env "$@" >"$log" 2>&1; then
         ok "$name: $(grep -c '^\[       OK' "$log") cases"
     else
-        not_ok "$name: $(grep -E 'ERROR|fail|barrier|Sanitizer|runtime error' "$log" | head -n 5)"
+        not_ok "$name: $(grep -E 'ERROR|fail|barrier|device|Sanitizer|runtime error' "$log" | head -n 5)"
         return 1
     fi
 }
-functions "functions" &
+functions "functions" "$host/cuda_backend_test" &
 running=($!)
-functions "functions, threads and blocks in the reverse order" VAECF_HOST_ORDER=reverse &
+functions "functions, threads and blocks in the reverse order" VAECF_HOST_ORDER=reverse "$host/cuda_backend_test" &
+running+=($!)
+# what takes several pieces when they have the sizes that they have on a GPU
+functions "long rows" "$host/cuda_backend_real_test" 'test_wide_rows' &
+running+=($!)
+functions "long rows, less shared memory" VAECF_HOST_SHARED_KB=50 "$host/cuda_backend_real_test" 'test_wide_rows' &
+running+=($!)
+functions "many rows" "$host/cuda_backend_real_test" 'test_tall_layers' &
+running+=($!)
+functions "faults that are planted" "$host/cuda_host_refusals_test" &
 running+=($!)
 if [ "$build" = build ]; then
-    functions "functions, without epilogues" VAECF_HOST_NO_EPILOGUE=1 &
+    functions "functions, without epilogues" VAECF_HOST_NO_EPILOGUE=1 "$host/cuda_backend_test" &
+    running+=($!)
+    functions "steps of many rows" "$host/cuda_backend_real_test" 'test_tall_steps' &
     running+=($!)
 fi
 for pid in "${running[@]}"; do wait "$pid" || failed=1; done
@@ -205,7 +217,7 @@ check "all of them within a minute, though NCCL is waited for 50 s" [ $((SECONDS
 # ---- GPUs that are not there, or do not fit ----
 ends "no GPU" 71 'no GPU on this machine' with VAECF_HOST_GPUS=0 train 1 ends
 ends "the driver is too old" 71 'too old: it is for CUDA 12.2, this program for 13.0' with VAECF_HOST_GPU=driver train 1 ends
-ends "the GPU is too old" 71 'compute capability 7.0' with VAECF_HOST_GPU=old train 1 ends
+ends "the GPU is too old" 71 'compute capability 6.1' with VAECF_HOST_GPU=old train 1 ends
 ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GPU=unknown train 1 ends
 ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
