@@ -331,6 +331,9 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
     if (!cuda->fault) {
         kernel_mask(cuda->compute, cuda->n_items, &cuda->batch, scores);
         kernel_top_k(cuda->compute, rows, cuda->n_items, k, scores, device_top, device_scores);
+        cuda_wait_all(cuda); /* a rank that is lost is noticed here: copies to pageable memory just wait */
+    }
+    if (!cuda->fault) {
         TRY(cuda, cudaMemcpyAsync(top, device_top, n * sizeof *top, cudaMemcpyDeviceToHost, cuda->compute));
         TRY(cuda, cudaMemcpyAsync(host_scores, device_scores, n * sizeof *host_scores, cudaMemcpyDeviceToHost,
                                   cuda->compute));
