@@ -610,7 +610,7 @@ void tell_faults(void) {
 
 /* A gap of so many bytes in the arena; NULL: there is none. */
 char *find_gap(size_t bytes) {
-    char *at = arena;
+    char *at = arena + ALIGNED;
     for (const auto &[begin, b] : blocks) {
         if (begin >= at + bytes) break;
         at = begin + whole(b.bytes + ALIGNED, ALIGNED);
