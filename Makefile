@@ -366,7 +366,7 @@ bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
 bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results
 
-FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
+FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*.cc tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
 SCRIPTS = .ci/run jobs/pbs/args jobs/pbs/vaecf-tmrsh $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 # Other versions of clang-format format otherwise.
 CLANG_FORMAT := clang-format-14
