@@ -5,7 +5,7 @@
 #   make ARCH=x86-64-v3          instruction set (native: this machine's)
 #   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
 #   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
-#   make CUDA=no, NCCL=no        without them;  CUDA_HOME=/opt/cuda  another nvcc;  CUDA_ARCH="sm_80 sm_90"  other GPUs
+#   make CUDA=no, NCCL=no, CUSPARSE=no        without them;  CUDA_HOME=/opt/cuda  another nvcc;  CUDA_ARCH="sm_80 sm_90"  other GPUs
 #   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
 #   make V=1                     shows the commands
 
@@ -78,7 +78,7 @@ help:
 
 ifneq ($(filter-out help clean setup lint format demo test test-bare,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
-FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL CUSPARSE $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
     $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
 include $(BUILD)/found.mk
@@ -206,12 +206,12 @@ HOST_SMALL := $(KERNELS:cuda/%.cu=$(HOST)/cuda/small_%.o)
 HOST_REAL := $(KERNELS:cuda/%.cu=$(HOST)/real/cuda/%.o) $(HOST_C:%.c=$(HOST)/real/%.o)
 HOST_PIECES := -DVAECF_SMALL_PIECES
 $(HOST)/real/%: HOST_PIECES :=
-HOST_FLAGS = -Itests/cuda_host $(HOST_PIECES) -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUDA_ARCH='"host emulation"'
+HOST_FLAGS = -Itests/cuda_host $(HOST_PIECES) -DVAECF_CUDA -DVAECF_NCCL -DVAECF_CUSPARSE -DVAECF_CUDA_ARCH='"host emulation"'
 HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -Wextra -Werror -Wno-unknown-pragmas \
     -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
 $(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
+	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE $(HOST_FLAGS) -c -o $@ $<
 # A kernel's static variables are its shared memory: tests/cuda_host/runtime.cc finds them in a section.
 OBJCOPY ?= objcopy
 SHARED_FLAGS := alloc,load,contents,data
@@ -227,7 +227,7 @@ $(HOST)/real/cuda/%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	$(call say,CXX $< (host emulation, real pieces))$(call host_kernel)
 $(HOST)/real/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CC $< (host emulation, real pieces))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL $(HOST_FLAGS) -c -o $@ $<
+	$(call say,CC $< (host emulation, real pieces))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE $(HOST_FLAGS) -c -o $@ $<
 # Whole runs take smaller blocks, which are faster there.
 $(HOST_SMALL): $(HOST)/cuda/small_%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)

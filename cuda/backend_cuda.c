@@ -419,6 +419,8 @@ static void destroy(struct backend *backend) {
                             &cuda->partials,
                             &cuda->logit_sums,
                             &cuda->zeros,
+                            &cuda->csr,
+                            &cuda->spmm_buffer,
                             &cuda->top,
                             &cuda->top_scores,
                             &cuda->targets,
@@ -445,6 +447,7 @@ static void destroy(struct backend *backend) {
         if (cuda->ahead[i]) cudaEventDestroy(cuda->ahead[i]);
     }
     matmul_destroy(cuda->matmul);
+    spmm_destroy(cuda->spmm);
     for (int i = 0; i < cuda->n_blocks; i++) {
         cudaFree(cuda->block[i].at);
         if (cuda->block[i].copy) cudaFree(cuda->block[i].copy);
@@ -623,6 +626,8 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
         return error_memory("the CUDA backend", words * 16 + (size_t)o->n_items * 3 * sizeof *cuda->place);
     }
     int code = tuning_read(&cuda->tuning);
+    if (!code) code = cuda_read_sparse(&cuda->sparse);
+    if (!code && cuda->sparse != SPARSE_GATHER) code = spmm_create(&cuda->spmm);
     if (!code) code = make_streams(cuda);
     if (!code) code = make_small(cuda);
     return code ? code : matmul_create(backend->describe, &cuda->matmul); /* so far the GPU */
@@ -631,16 +636,18 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
 static void describe(const struct backend_options *o, struct backend *backend) {
     static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct cuda *cuda = backend->state;
-    char matmul[64], nccl[64], tuning[200];
+    char matmul[64], nccl[64], tuning[200], spmm[64] = "";
     int driver = 0, is_nccl = cuda->nccl || cuda->items_nccl;
     size_t used = strlen(backend->describe);
     cudaDriverGetVersion(&driver);
     matmul_describe(matmul, sizeof matmul);
     nccl_describe(nccl, sizeof nccl);
+    if (cuda->spmm) spmm_describe(spmm, sizeof spmm);
     tuning_describe(&cuda->tuning, tuning, sizeof tuning);
     snprintf(backend->describe + used, sizeof backend->describe - used,
-             ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s%s", CUDART_VERSION / 1000,
+             ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s%s%s%s%s", CUDART_VERSION / 1000,
              CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision],
+             cuda->spmm ? ", " : "", spmm, cuda->sparse == SPARSE_AUTO ? " or gather" : "",
              is_nccl ? ", " : "", is_nccl ? nccl : "", tuning);
 }
 

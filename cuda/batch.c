@@ -1,4 +1,4 @@
-/* The rows of a batch, from the host or from what stays on the GPU, and the sparse layer; see cuda.h. */
+/* The rows of a batch, from the host or from what stays on the GPU; see cuda.h. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -155,6 +155,7 @@ int cuda_set_kept(struct cuda *cuda, int64_t rows) {
         .rows = rows, .begin = kept->begin, .end = kept->end, .items = kept->items, .users = users};
     cuda->columns = kept->columns;
     cuda->n_partials = kept->n_partials;
+    cuda->nonzeros = kept->n_entries;
     cuda->value = kept->values.at;
     cuda->is_training = 1;
     cuda_room(cuda, &cuda->nll, 2 * n * sizeof(double));
@@ -239,6 +240,7 @@ static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, s
     cut(&cutter, rows * sizeof *kept->row_at, &kept->row_at);
     cut(&cutter, rows * sizeof *kept->place, &kept->place);
     cut(&cutter, ((size_t)steps_of(kept) + 1) * sizeof *kept->step_first, &kept->step_first);
+    cut(&cutter, (size_t)steps_of(kept) * sizeof *kept->step_entries, &kept->step_entries);
     *all = cutter.used;
     return bytes;
 }
@@ -281,8 +283,9 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
         return EX_UNAVAILABLE;
     }
     free(kept->host_first);
-    kept->host_first = calloc((size_t)steps_of(kept) + 1, sizeof *kept->host_first);
-    if (!kept->host_first) return error_memory("the steps of an epoch", (size_t)steps_of(kept) * 4);
+    kept->host_first = calloc(2 * (size_t)steps_of(kept) + 1, sizeof *kept->host_first);
+    if (!kept->host_first) return error_memory("the steps of an epoch", (size_t)steps_of(kept) * 8);
+    kept->host_entries = kept->host_first + steps_of(kept) + 1;
     if (!cuda_room(cuda, &kept->memory, all) ||
         !cuda_room(cuda, &kept->values, (size_t)nonzeros * sizeof(float))) {
         return cuda_told(cuda);
@@ -306,6 +309,19 @@ static void count_rows(struct cuda *cuda) {
     cuda_wait_all(cuda);
 }
 
+/* How many entries each step of this epoch has for this rank. */
+static void count_entries(struct cuda *cuda) {
+    struct kept *kept = &cuda->kept;
+    int64_t steps = steps_of(kept);
+    size_t bytes = (size_t)steps * sizeof *kept->host_entries;
+    kernel_step_entries(cuda->compute, steps, kept->batch, kept->n_all,
+                        kept->n_rows < kept->n_all ? kept->step_first : NULL, kept->row_at, kept->start,
+                        kept->step_entries);
+    TRY(cuda, cudaMemcpyAsync(kept->host_entries, kept->step_entries, bytes, cudaMemcpyDeviceToHost,
+                              cuda->compute));
+    cuda_wait_all(cuda);
+}
+
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
     struct kept *kept = &cuda->kept;
     if (kept->is_drawn && kept->epoch == draw->epoch && kept->seed == draw->seed) return;
@@ -315,67 +331,18 @@ void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
     kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_all, kept->first, kept->n_rows, kept->batch,
                  kept->at, kept->count, kept->row_at, kept->place, kept->step_first);
     count_rows(cuda);
+    if (cuda->spmm) count_entries(cuda);
     kept->is_drawn = 1;
     kept->epoch = draw->epoch;
     kept->seed = draw->seed;
 }
 
-void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count,
-                    int64_t *computed) {
-    const struct kept *kept = &cuda->kept;
+void cuda_kept_rows(struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count, int64_t *computed) {
+    struct kept *kept = &cuda->kept;
     int64_t s = first / kept->batch;
     *begin = kept->host_first[s];
     *count = kept->host_first[s + 1] - *begin;
+    kept->n_entries = kept->host_entries[s];
     *computed = *count;
     if (kept->n_rows < kept->n_all) *computed = (*count > 0 ? *count + ROUND - 1 : ROUND) / ROUND * ROUND;
-}
-
-/* ---- the sparse layer ---- */
-
-void cuda_input_values(struct backend *backend, const struct draw *draw, double p) {
-    struct cuda *cuda = backend->state;
-    if (draw) {
-        cuda->step.epoch = draw->epoch;
-        cuda_tell(cuda);
-    }
-    kernel_input_values(cuda->compute, &cuda->batch, cuda->device_step, draw ? draw->seed : 0,
-                        draw ? (float)p : 0, cuda->value);
-}
-
-void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
-                        real *y) {
-    struct cuda *cuda = backend->state;
-    const void *operand = cuda_operand(cuda, w);
-    void *copy = cuda_copy_of(cuda, y);
-    if (cuda->grid) {
-        cuda_input_of_ranges(cuda, operand, b, h, act, y, copy);
-        return;
-    }
-    if (!operand) return;
-    kernel_input_forward(cuda->compute, cuda_operand_type(cuda), h, &cuda->batch, cuda->value, operand, b,
-                         (int)act, y, copy);
-}
-
-void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,
-                   const void *matrix, int is_added, float *sums) {
-    size_t slabs = (size_t)((rows + KERNEL_SLAB - 1) / KERNEL_SLAB);
-    float *partial = cuda_room(cuda, &cuda->partials, slabs * (size_t)cols * sizeof *partial);
-    if (partial) kernel_sum_rows(cuda->compute, type, rows, cols, stride, matrix, is_added, partial, sums);
-}
-
-void cuda_input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
-                         real *dw, real *db) {
-    struct cuda *cuda = backend->state;
-    enum number type = cuda_operand_type(cuda);
-    int64_t rows = cuda->batch.rows;
-    void *copy = cuda_copy_of(cuda, dy);
-    kernel_deactivate(cuda->compute, type, rows * h, (int)act, y, dy, copy);
-    cuda_sum_rows(cuda, NUMBER_FP32, rows, h, h, dy, 0, db);
-    if (!cuda->columns.place) { /* not every item has a segment */
-        TRY(cuda, cudaMemsetAsync(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
-    }
-    float *partial = cuda_room(cuda, &cuda->partials, (size_t)cuda->n_partials * (size_t)h * sizeof *partial);
-    if (!partial || (type != NUMBER_FP32 && !copy)) return;
-    kernel_input_backward(cuda->compute, type, h, &cuda->columns, cuda->device_step, cuda->value,
-                          copy ? copy : dy, partial, dw);
 }

@@ -1,6 +1,6 @@
 /* The state of the CUDA backend, which its files share: memory.c faults and memory, batch.c the rows of a
- * batch and the sparse layer, graph.c steps that are recorded and replayed, range.c the item ranks of a grid
- * and tiles of items, backend_cuda.c the rest.
+ * batch, input.c the sparse layer, graph.c steps that are recorded and replayed, range.c the item ranks of a
+ * grid and tiles of items, backend_cuda.c the rest.
  *
  * One stream computes; a second one brings batches to the GPU, a third one sums over the ranks. The host runs
  * ahead: a function puts work on a stream and returns. */
@@ -13,6 +13,7 @@
 #include "comm_nccl.h"
 #include "kernels.h"
 #include "matmul.h"
+#include "spmm.h"
 #include "tuning.h"
 
 /* Device or pinned memory that grows. */
@@ -43,13 +44,23 @@ struct kept {
     const int32_t *start, *items;     /* CSR */
     const int64_t *users;
     int32_t *at, *count, *row_at, *place, *step_first; /* see kernel_order */
+    int32_t *step_entries;                             /* of each step */
     int32_t *host_first;                               /* host [steps + 1]: step_first */
-    int32_t *begin, *end;                              /* of a batch, in rows */
+    int32_t *host_entries; /* host [steps], in host_first's memory; with cuSPARSE */
+    int64_t n_entries;     /* of the step that is issued; with cuSPARSE */
+    int32_t *begin, *end;  /* of a batch, in rows */
     struct kernel_columns columns;
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
     uint64_t seed;                                   /* of the order that is drawn */
     uint32_t epoch;
     int is_drawn;
+};
+
+/* What computes the sparse layer in training. */
+enum sparse {
+    SPARSE_GATHER,   /* the kernels of sparse.cu */
+    SPARSE_CUSPARSE, /* steps are issued, not recorded: the host tells cuSPARSE how many entries there are */
+    SPARSE_AUTO      /* not known before both are timed */
 };
 
 enum { CUDA_SLOTS = 2, CUDA_RECORDINGS = 32, CUDA_AHEAD = 8 /* steps */ };
@@ -86,6 +97,9 @@ struct cuda {
     struct nccl *items_nccl; /* the same of the item ranks */
     cudaStream_t compute, copy, exchange;
     struct matmul *matmul;
+    enum sparse sparse;
+    struct spmm *spmm;            /* NULL: the sparse layer does without */
+    struct room csr, spmm_buffer; /* the batch or its transpose; cuSPARSE's own */
     struct block *block;
     int n_blocks;
     int64_t born, recorded; /* blocks, ever; before the last recording */
@@ -192,18 +206,25 @@ static inline struct kernel_rows cuda_part_of(const struct kernel_rows *batch, i
 /* The order of this epoch, if it is not drawn yet. */
 void cuda_draw_order(struct cuda *cuda, const struct draw *draw);
 /* Rows of a step for this rank: where they begin in its order, how many, and how many are computed. */
-void cuda_kept_rows(const struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count,
-                    int64_t *computed);
+void cuda_kept_rows(struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count, int64_t *computed);
 /* Makes kept rows the loaded batch, of so many rows; what is in it is taken by a kernel. */
 int cuda_set_kept(struct cuda *cuda, int64_t rows);
+/* The marked items ascending; place[] unless NULL. Returns their number. */
+int64_t cuda_list_items(const struct cuda *cuda, const uint64_t *marks, int32_t *item, int32_t *place);
+int64_t cuda_words(int64_t n_items);
+
+/* ---- the sparse layer ---- */
+
+/* Which way the environment's VAECF_SPARSE asks for: gather, cusparse or auto, the faster one, which is timed
+ * at the first step and, if VAECF_GEMM_CACHE names a file, kept there. EX_CONFIG. */
+int cuda_read_sparse(enum sparse *sparse);
+/* y[rows, h] = the batch times w, an operand. */
+void cuda_multiply_batch(struct cuda *cuda, const void *w, int h, real *y);
 void cuda_input_values(struct backend *backend, const struct draw *draw, double p);
 void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
                         real *y);
 void cuda_input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
                          real *dw, real *db);
-/* The marked items ascending; place[] unless NULL. Returns their number. */
-int64_t cuda_list_items(const struct cuda *cuda, const uint64_t *marks, int32_t *item, int32_t *place);
-int64_t cuda_words(int64_t n_items);
 
 /* sums[cols] of a matrix that has fp32 numbers, or what `type` says. */
 void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,

@@ -129,7 +129,8 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
         return 1;
     }
     cuda->current = r;
-    cuda->is_recording = r->seen > 1 && cuda_is_allowed("VAECF_GRAPHS") && !cuda->fault;
+    cuda->is_recording =
+        r->seen > 1 && cuda->sparse != SPARSE_CUSPARSE && cuda_is_allowed("VAECF_GRAPHS") && !cuda->fault;
     if (cuda->is_recording) begin_part(cuda);
     return 0;
 }

@@ -69,6 +69,15 @@ struct kernel_columns {
     const int32_t *place;    /* NULL: row is of the batch; else it has place[row] in this rank's order */
 };
 
+/* A sparse matrix as CSR of its own memory: start[rows + 1], index and value [entries], the values of some
+ * type of number. What it takes to make it: count[n] and first[n + 1] of n rows or segments, piece[], one for
+ * each KERNEL_PIECE of n. */
+struct kernel_csr {
+    int32_t *start, *index;
+    void *value;
+    int32_t *count, *first, *piece;
+};
+
 #ifndef VAECF_SMALL_PIECES /* a test's, which has few entries and rows */
 enum {
     KERNEL_SEGMENT = 2048, /* entries of a segment, at most */
@@ -104,6 +113,19 @@ void kernel_input_forward(cudaStream_t stream, enum number type, int h, const st
 void kernel_input_backward(cudaStream_t stream, enum number type, int h, const struct kernel_columns *columns,
                            const struct kernel_step *step, const float *values, const void *dy,
                            float *partial, float *dw);
+
+/* entries[steps]: how many each step of an epoch has, of rows in this rank's order, row_at[]; step_first as
+ * kernel_order has it, NULL: this rank has all n rows. */
+void kernel_step_entries(cudaStream_t stream, int64_t steps, int64_t batch, int64_t n,
+                         const int32_t *step_first, const int32_t *row_at, const int32_t *start,
+                         int32_t *entries);
+/* The batch's rows laid together, with values of type `type`; those that are dropped stay, as zeros. */
+void kernel_lay_rows(cudaStream_t stream, enum number type, const struct kernel_rows *rows,
+                     const float *values, const struct kernel_csr *to);
+/* Its transpose, of n_items rows. */
+void kernel_lay_columns(cudaStream_t stream, enum number type, int64_t n_items,
+                        const struct kernel_columns *columns, const struct kernel_step *step,
+                        const float *values, const struct kernel_csr *to);
 
 /* y = act(y + b). */
 void kernel_activate(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b, int act,

@@ -132,12 +132,7 @@ void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x,
 
 void cuda_input_of_ranges(struct cuda *cuda, const void *w, const real *b, int h, enum activation act,
                           real *y, void *copy) {
-    float *zeros = cuda_room(cuda, &cuda->zeros, (size_t)h * sizeof *zeros);
-    if (zeros) {
-        TRY(cuda, cudaMemsetAsync(zeros, 0, (size_t)h * sizeof *zeros, cuda->compute));
-        kernel_input_forward(cuda->compute, cuda_operand_type(cuda), h, &cuda->batch, cuda->value, w, zeros,
-                             ACTIVATION_NONE, y, NULL);
-    }
+    cuda_multiply_batch(cuda, w, h, y);
     cuda_sum_items(cuda, y, (size_t)(cuda->batch.rows * h));
     kernel_activate(cuda->compute, cuda->type, cuda->batch.rows, h, b, (int)act, y, copy);
 }

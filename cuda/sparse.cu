@@ -168,6 +168,139 @@ __global__ void add_segments(int h, const struct kernel_segment *group, const fl
     }
 }
 
+/* ---- the batch as CSR, for cuSPARSE ---- */
+
+/* A block has a step. */
+__global__ void step_entries(int64_t batch, int64_t n, const int32_t *step_first, const int32_t *row_at,
+                             const int32_t *start, int32_t *entries) {
+    int64_t s = blockIdx.x, first = step_first ? step_first[s] : s * batch,
+            end = step_first            ? step_first[s + 1]
+                  : (s + 1) * batch < n ? (s + 1) * batch
+                                        : n;
+    int sum = 0;
+    for (int64_t i = first + threadIdx.x; i < end; i += blockDim.x) {
+        sum += start[row_at[i] + 1] - start[row_at[i]];
+    }
+    sum = block_reduce(sum, add());
+    if (threadIdx.x == 0) entries[s] = sum;
+}
+
+/* The sum of `value` over the threads of the block before this one, and in *total over all; every thread of
+ * it has to come here. */
+__device__ int block_before(int value, int *total) {
+    __shared__ int sum[ROW_THREADS];
+    int t = (int)threadIdx.x;
+    __syncthreads(); /* the last use's sums are read */
+    sum[t] = value;
+    __syncthreads();
+    for (int step = 1; step < (int)blockDim.x; step *= 2) {
+        int before = t >= step ? sum[t - step] : 0;
+        __syncthreads();
+        sum[t] += before;
+        __syncthreads();
+    }
+    *total = sum[blockDim.x - 1];
+    return sum[t] - value;
+}
+
+/* piece[i] = the sum of the i-th piece of count[n], of which a block has one. */
+__global__ void sum_pieces(int64_t n, const int32_t *count, int32_t *piece) {
+    int64_t begin = (int64_t)blockIdx.x * KERNEL_PIECE,
+            end = begin + KERNEL_PIECE < n ? begin + KERNEL_PIECE : n;
+    int sum = 0;
+    for (int64_t i = begin + threadIdx.x; i < end; i += blockDim.x) sum += count[i];
+    sum = block_reduce(sum, add());
+    if (threadIdx.x == 0) piece[blockIdx.x] = sum;
+}
+
+/* first[i] = the sum of count[0 .. i - 1]. */
+__global__ void add_before(int64_t n, const int32_t *count, const int32_t *piece, int32_t *first) {
+    int64_t begin = (int64_t)blockIdx.x * KERNEL_PIECE,
+            end = begin + KERNEL_PIECE < n ? begin + KERNEL_PIECE : n;
+    int before = 0;
+    for (int i = (int)threadIdx.x; i < (int)blockIdx.x; i += (int)blockDim.x) before += piece[i];
+    before = block_reduce(before, add());
+    for (int64_t round = begin; round < end; round += blockDim.x) {
+        int64_t i = round + threadIdx.x;
+        int total, at = before + block_before(i < end ? count[i] : 0, &total);
+        before += total;
+        if (i < end) first[i] = at;
+    }
+    if (end == n && threadIdx.x == 0) first[n] = before;
+}
+
+__global__ void count_row_entries(struct kernel_rows rows, int32_t *count) {
+    for (int64_t r = flat_first(); r < rows.rows; r += flat_step()) count[r] = rows.end[r] - rows.begin[r];
+}
+
+/* A block has a row. */
+template <typename T>
+__global__ void lay_rows(struct kernel_rows rows, const float *values, const int32_t *start, int32_t *index,
+                         T *value) {
+    int begin = rows.begin[blockIdx.x], n = rows.end[blockIdx.x] - begin, to = start[blockIdx.x];
+    for (int i = (int)threadIdx.x; i < n; i += (int)blockDim.x) {
+        index[to + i] = rows.items[begin + i];
+        store(value + to + i, values[begin + i]);
+    }
+}
+
+/* The row of the batch that entry e by item belongs to; -1: it is of no row of this batch. */
+__device__ int row_of(const struct kernel_columns &columns, const struct kernel_step *step, int e) {
+    int row = columns.row[e];
+    if (columns.place) row = columns.place[row] - step->first;
+    return row >= 0 && row < step->rows ? row : -1;
+}
+
+/* A block has a segment. */
+__global__ void count_segment(struct kernel_columns columns, const struct kernel_step *step, int32_t *count) {
+    struct kernel_segment s = columns.segment[blockIdx.x];
+    int mine = 0;
+    for (int e = s.begin + (int)threadIdx.x; e < s.end; e += (int)blockDim.x) {
+        mine += row_of(columns, step, e) >= 0;
+    }
+    mine = block_reduce(mine, add());
+    if (threadIdx.x == 0) count[blockIdx.x] = mine;
+}
+
+/* start[i] = where the entries of item i and those behind it begin: segments ascend by item. */
+__global__ void start_items(int64_t n_items, struct kernel_columns columns, const int32_t *first,
+                            int32_t *start) {
+    for (int64_t i = flat_first(); i <= n_items; i += flat_step()) {
+        int64_t low = 0, high = columns.n_segments;
+        while (low < high) {
+            int64_t middle = (low + high) / 2;
+            if (columns.segment[middle].item < i) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        start[i] = first[low];
+    }
+}
+
+/* A block has a segment. */
+template <typename T>
+__global__ void lay_columns(struct kernel_columns columns, const struct kernel_step *step,
+                            const float *values, const int32_t *first, int32_t *index, T *value) {
+    struct kernel_segment s = columns.segment[blockIdx.x];
+    int to = first[blockIdx.x];
+    for (int round = s.begin; round < s.end; round += (int)blockDim.x) {
+        int e = round + (int)threadIdx.x, row = e < s.end ? row_of(columns, step, e) : -1;
+        int count, at = to + block_place(row >= 0, &count);
+        to += count;
+        if (row < 0) continue;
+        index[at] = row;
+        store(value + at, values[columns.at[e]]);
+    }
+}
+
+void scan(cudaStream_t stream, int64_t n, const struct kernel_csr *c, int32_t *first) {
+    unsigned pieces = (unsigned)((n + KERNEL_PIECE - 1) / KERNEL_PIECE);
+    LAUNCH(sum_pieces, pieces, ROW_THREADS, stream, n, c->count, c->piece);
+    LAUNCH(add_before, pieces, ROW_THREADS, stream, n, c->count, c->piece, first);
+}
+
 /* Threads for h columns, n each, and how many such blocks a row takes. */
 unsigned sparse_threads(int h, int n) {
     int threads = ((h + n - 1) / n + WARP - 1) / WARP * WARP;
@@ -244,4 +377,30 @@ void kernel_input_backward(cudaStream_t stream, enum number type, int h, const s
         } else { start_backward<T, 1>(stream, h, columns, step, values, dy, partial, dw); });
     if (columns->n_groups == 0) return;
     LAUNCH(add_segments, (unsigned)columns->n_groups, FLAT_THREADS, stream, h, columns->group, partial, dw);
+}
+
+void kernel_step_entries(cudaStream_t stream, int64_t steps, int64_t batch, int64_t n,
+                         const int32_t *step_first, const int32_t *row_at, const int32_t *start,
+                         int32_t *entries) {
+    LAUNCH(step_entries, (unsigned)steps, ROW_THREADS, stream, batch, n, step_first, row_at, start, entries);
+}
+
+void kernel_lay_rows(cudaStream_t stream, enum number type, const struct kernel_rows *rows,
+                     const float *values, const struct kernel_csr *to) {
+    LAUNCH(count_row_entries, flat_blocks(rows->rows), FLAT_THREADS, stream, *rows, to->count);
+    scan(stream, rows->rows, to, to->start);
+    FOR_NUMBER(type, LAUNCH(lay_rows<T>, (unsigned)rows->rows, VALUE_THREADS, stream, *rows, values,
+                            to->start, to->index, static_cast<T *>(to->value)));
+}
+
+void kernel_lay_columns(cudaStream_t stream, enum number type, int64_t n_items,
+                        const struct kernel_columns *columns, const struct kernel_step *step,
+                        const float *values, const struct kernel_csr *to) {
+    unsigned segments = (unsigned)columns->n_segments;
+    LAUNCH(count_segment, segments, VALUE_THREADS, stream, *columns, step, to->count);
+    scan(stream, columns->n_segments, to, to->first);
+    LAUNCH(start_items, flat_blocks(n_items + 1), FLAT_THREADS, stream, n_items, *columns, to->first,
+           to->start);
+    FOR_NUMBER(type, LAUNCH(lay_columns<T>, segments, VALUE_THREADS, stream, *columns, step, values,
+                            to->first, to->index, static_cast<T *>(to->value)));
 }

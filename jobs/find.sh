@@ -7,7 +7,7 @@
 # A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
 # NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
 # NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, LAPACK, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of the two;
-# CUDA=no and NCCL=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
+# CUDA=no, NCCL=no and CUSPARSE=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
 set -u
 out=$1
 
@@ -16,7 +16,7 @@ work=$(mktemp -d) || exit 71
 trap 'rm -rf "$work"' EXIT
 
 # The same environment as last time, and nothing was lacking: the answer stands.
-signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
+signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CUSPARSE|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
 if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" && grep -qx 'FOUND_LACKING :=' "$out"; then
     exit 0
@@ -200,6 +200,17 @@ else
     for arch in 80 90 100; do "$nvcc" --list-gpu-arch | grep -qx "compute_$arch" && archs+=" sm_$arch"; done
     report+=("  ✓ CUDA $version found ($nvcc; for$archs)")
     result+=("FOUND_NVCC := $nvcc" "FOUND_CUDA_ARCH :=$archs")
+    # cuSPARSE, from the same toolkit: the sparse layer by it instead of the kernels here
+    if [ "${CUSPARSE:-}" = no ]; then
+        report+=("  → cuSPARSE: left out (CUSPARSE=no)")
+    elif try "$cuda_cflags ${cuda_libs%% *} -lcusparse" cusparse.h cusparseSpMM; then
+        version=$(printf '#include <cusparse.h>\nCUSPARSE_VER_MAJOR.CUSPARSE_VER_MINOR.CUSPARSE_VER_PATCH\n' |
+            "$compiler" -E -P "$cuda_cflags" - 2>/dev/null | tail -n 1 | tr -d ' ')
+        report+=("  ✓ cuSPARSE $version found (VAECF_SPARSE)")
+        cuda_cflags+=' -DVAECF_CUSPARSE' cuda_libs="${cuda_libs%% *} -lcusparse ${cuda_libs#* }"
+    else
+        report+=("  → cuSPARSE: not in the toolkit; VAECF_SPARSE=cusparse is refused")
+    fi
     result+=("FOUND_CUDA_CFLAGS := -DVAECF_CUDA ${cuda_cflags/-I/-isystem }")
     # as needed: vaecf-preprocess does without
     result+=("FOUND_CUDA_LIBS := -Wl,--as-needed $(with_rpath "$cuda_libs")-Wl,--no-as-needed")

@@ -17,6 +17,9 @@
 #ifdef VAECF_CUDA
 #include <cuda_runtime_api.h>
 #endif
+#ifdef VAECF_CUSPARSE
+#include <cusparse.h>
+#endif
 #ifdef VAECF_NCCL
 #include <nccl.h>
 #endif
@@ -71,6 +74,11 @@ void program_version(const char *program) {
     printf(", CUDA %d.%d (%s)", CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10, VAECF_CUDA_ARCH);
 #else
     printf(", CUDA: no");
+#endif
+#ifdef VAECF_CUSPARSE
+    printf(", cuSPARSE %d.%d.%d", CUSPARSE_VER_MAJOR, CUSPARSE_VER_MINOR, CUSPARSE_VER_PATCH);
+#else
+    printf(", cuSPARSE: no");
 #endif
 #ifdef VAECF_NCCL
     printf(", NCCL %d.%d.%d\n", NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH);
