@@ -414,6 +414,7 @@ static void destroy(struct backend *backend) {
                             &cuda->kept.memory,
                             &cuda->kept.values,
                             &cuda->kept.rows,
+                            &cuda->kept.sorted_memory,
                             &cuda->logits,
                             &cuda->nll,
                             &cuda->partials,

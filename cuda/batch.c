@@ -7,8 +7,7 @@
 #include "error.h"
 
 enum {
-    ALIGNED = 64,      /* bytes: arrays of a batch begin there */
-    KEPT_STEPS = 1024, /* at most, of an epoch: a step looks at the entries of all rows */
+    ALIGNED = 64, /* bytes: arrays of a batch begin there */
 #ifndef VAECF_SMALL_PIECES
     ROUND = 64 /* rows of a step: what chance gives to a rank falls on few numbers, each recorded once */
 #else
@@ -117,6 +116,16 @@ static int64_t sort_by_item(const struct csr *m, int64_t n, const int32_t *item,
 
 /* ---- a batch from the host ---- */
 
+/* The most entries of a row. */
+static int32_t longest_row(const struct csr *m) {
+    int64_t longest = 0;
+    for (int64_t r = 0; r < m->rows; r++) {
+        int64_t entries = m->indptr[r + 1] - m->indptr[r];
+        if (entries > longest) longest = entries;
+    }
+    return (int32_t)longest;
+}
+
 /* Lays the batch out in the slot; with memory, fills it. Returns its size. */
 static size_t pack(struct cuda *cuda, struct slot *slot, const struct csr *m, const int64_t *users,
                    int is_filled) {
@@ -156,6 +165,8 @@ int cuda_set_kept(struct cuda *cuda, int64_t rows) {
     cuda->columns = kept->columns;
     cuda->n_partials = kept->n_partials;
     cuda->nonzeros = kept->n_entries;
+    cuda->longest = kept->longest;
+    cuda->sorted = kept->sorted_memory.at ? &kept->sorted : NULL;
     cuda->value = kept->values.at;
     cuda->is_training = 1;
     cuda_room(cuda, &cuda->nll, 2 * n * sizeof(double));
@@ -192,7 +203,9 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
     }
     cuda->n_touched = for_training ? mark_items(cuda, rows) : 0;
     cuda->columns = (struct kernel_columns){0};
-    cuda->step.first = 0;
+    cuda->longest = cuda->tuning.split_rows ? longest_row(rows) : 0;
+    cuda->sorted = NULL;
+    cuda->step.first = cuda->step.number = 0;
     cuda->step.rows = (int32_t)rows->rows;
     cuda_tell(cuda);
     size_t bytes = pack(cuda, slot, rows, users, 0);
@@ -245,6 +258,32 @@ static size_t lay_out_kept(struct kept *kept, const struct csr *m, char *host, s
     return bytes;
 }
 
+/* Memory for the entries by step; what there is none for is not sorted. */
+static void lay_out_sorted(struct cuda *cuda, size_t is_free) {
+    struct kept *kept = &cuda->kept;
+    struct kernel_sorted *sorted = &kept->sorted;
+    size_t n = (size_t)kept->n_nonzeros, steps = (size_t)steps_of(kept), pieces = n / KERNEL_SORTED + 1,
+           counts = steps * pieces;
+    char *host = NULL; /* the first time it is only counted */
+    if (!cuda->tuning.sorted_steps || n == 0) return;
+    for (;;) {
+        struct cutter cutter = {host, kept->sorted_memory.at, 0};
+        cut(&cutter, n * sizeof(int32_t), &sorted->row);
+        cut(&cutter, n * sizeof(int32_t), &sorted->at);
+        cut(&cutter, n * sizeof(int32_t), &sorted->item);
+        cut(&cutter, (n + 1) * sizeof(int32_t), &sorted->head);
+        cut(&cutter, (steps + 1) * sizeof(int32_t), &sorted->step_head);
+        cut(&cutter, (size_t)kept->n_rows * sizeof(int32_t), &sorted->step_of);
+        cut(&cutter, counts * sizeof(int32_t), &sorted->count);
+        cut(&cutter, (counts + 1) * sizeof(int32_t), &sorted->first);
+        cut(&cutter, (counts / KERNEL_PIECE + 1) * sizeof(int32_t), &sorted->piece);
+        cut(&cutter, (pieces + 1) * sizeof(int32_t), &sorted->before);
+        if (host || cutter.used > is_free / 4) return;
+        host = cuda_room(cuda, &kept->sorted_memory, cutter.used);
+        if (!host) return;
+    }
+}
+
 /* Builds the image of what is kept, and copies it. */
 static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *users, size_t bytes, size_t all) {
     struct kept *kept = &cuda->kept;
@@ -274,11 +313,13 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
     kept->n_all = n_all;
     kept->first = first;
     kept->n_rows = rows->rows;
+    kept->n_nonzeros = nonzeros;
+    kept->longest = rows->rows > 0 ? longest_row(rows) : 0;
     kept->batch = batch < n_all ? batch : n_all;
     size_t all, is_free = 0, total = 0, bytes = lay_out_kept(kept, rows, NULL, &image, &all);
     TRY(cuda, cudaMemGetInfo(&is_free, &total));
     if (!cuda_is_allowed("VAECF_KEEP") || cuda->grid || nonzeros > INT32_MAX - KERNEL_SEGMENT ||
-        n_all > INT32_MAX || n_all > KEPT_STEPS * batch ||
+        n_all > INT32_MAX || n_all > KERNEL_STEPS * batch ||
         all + (size_t)nonzeros * sizeof(float) > is_free / 2) {
         return EX_UNAVAILABLE;
     }
@@ -290,6 +331,10 @@ int cuda_keep(struct backend *backend, const struct csr *rows, const int64_t *us
         !cuda_room(cuda, &kept->values, (size_t)nonzeros * sizeof(float))) {
         return cuda_told(cuda);
     }
+    cuda_free_room(&kept->sorted_memory);
+    cuda->memory++;
+    kept->is_drawn = 0;
+    lay_out_sorted(cuda, is_free);
     return fill_kept(cuda, rows, users, bytes, all);
 }
 
@@ -332,6 +377,11 @@ void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
                  kept->at, kept->count, kept->row_at, kept->place, kept->step_first);
     count_rows(cuda);
     if (cuda->spmm) count_entries(cuda);
+    if (kept->sorted_memory.at) {
+        kernel_sort_steps(cuda->compute, kept->n_nonzeros, kept->n_rows, (int)steps_of(kept), kept->batch,
+                          kept->n_rows < kept->n_all ? kept->step_first : NULL, &kept->columns, kept->items,
+                          &kept->sorted);
+    }
     kept->is_drawn = 1;
     kept->epoch = draw->epoch;
     kept->seed = draw->seed;
@@ -343,6 +393,7 @@ void cuda_kept_rows(struct cuda *cuda, int64_t first, int64_t *begin, int64_t *c
     *begin = kept->host_first[s];
     *count = kept->host_first[s + 1] - *begin;
     kept->n_entries = kept->host_entries[s];
+    cuda->step.number = (int32_t)s;
     *computed = *count;
     if (kept->n_rows < kept->n_all) *computed = (*count > 0 ? *count + ROUND - 1 : ROUND) / ROUND * ROUND;
 }

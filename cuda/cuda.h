@@ -50,6 +50,10 @@ struct kept {
     int64_t n_entries;     /* of the step that is issued; with cuSPARSE */
     int32_t *begin, *end;  /* of a batch, in rows */
     struct kernel_columns columns;
+    struct room sorted_memory; /* with the switch sorted_steps, if there is room */
+    struct kernel_sorted sorted;
+    int32_t longest;                                 /* entries of a row, at most */
+    int64_t n_nonzeros;                              /* entries of all rows */
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
     uint64_t seed;                                   /* of the order that is drawn */
     uint32_t epoch;
@@ -112,6 +116,8 @@ struct cuda {
     struct kernel_columns columns;
     float *value; /* of each entry */
     int64_t nonzeros, n_touched, n_partials;
+    int32_t longest;                    /* entries of a row, at most; with the switch split_rows */
+    const struct kernel_sorted *sorted; /* NULL: not by step */
     int is_training;
     uint64_t *touched, *all;            /* host: a bit an item of the batch; of some rank's batch */
     int32_t *place, *item, *item_start; /* host [n_items + 1]: for sorting by item */

@@ -12,8 +12,9 @@
 #include "error.h"
 
 enum {
-    ALIGNED = 64, /* numbers: arrays of a CSR matrix begin there */
-    REPEATS = 5   /* of what is timed */
+    ALIGNED = 64,       /* numbers: arrays of a CSR matrix begin there */
+    REPEATS = 5,        /* of what is timed */
+    PARTS_MAX = 1 << 28 /* bytes of partial sums of long rows */
 };
 
 int cuda_read_sparse(enum sparse *sparse) {
@@ -99,11 +100,27 @@ static int times_transpose(struct cuda *cuda, const void *dy, int h, float *dw) 
 
 /* ---- either way ---- */
 
+/* Parts of the longest row, if long rows are to be split and there is room; else 0. */
+static int parts_of(struct cuda *cuda, int h, float **partial) {
+    int64_t parts = (cuda->longest + KERNEL_PART - 1) / KERNEL_PART,
+            bytes = cuda->batch.rows * parts * h * (int64_t)sizeof **partial;
+    if (!cuda->tuning.split_rows || parts <= 1 || bytes > PARTS_MAX) return 0;
+    *partial = cuda_room(cuda, &cuda->partials, (size_t)bytes);
+    return *partial ? (int)parts : 0;
+}
+
 static int forward(struct cuda *cuda, enum sparse way, const void *w, const real *b, int h,
                    enum activation act, real *y, void *copy) {
     enum number type = cuda_operand_type(cuda);
     if (way != SPARSE_CUSPARSE) {
-        kernel_input_forward(cuda->compute, type, h, &cuda->batch, cuda->value, w, b, (int)act, y, copy);
+        float *partial;
+        int parts = parts_of(cuda, h, &partial);
+        if (parts > 0) {
+            kernel_input_forward_parts(cuda->compute, type, h, &cuda->batch, parts, cuda->value, w, b,
+                                       (int)act, partial, y, copy);
+        } else {
+            kernel_input_forward(cuda->compute, type, h, &cuda->batch, cuda->value, w, b, (int)act, y, copy);
+        }
         return 0;
     }
     int code = times_batch(cuda, w, h, y);
@@ -114,8 +131,13 @@ static int forward(struct cuda *cuda, enum sparse way, const void *w, const real
 /* dw of dy, an operand. */
 static int backward(struct cuda *cuda, enum sparse way, int h, const void *dy, real *dw) {
     if (way == SPARSE_CUSPARSE) return times_transpose(cuda, dy, h, dw);
-    if (!cuda->columns.place) { /* not every item has a segment */
+    if (!cuda->columns.place || cuda->sorted) { /* not every item has a segment */
         TRY(cuda, cudaMemsetAsync(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
+    }
+    if (cuda->sorted) {
+        kernel_input_backward_sorted(cuda->compute, cuda_operand_type(cuda), h, cuda->n_items, cuda->sorted,
+                                     cuda->device_step, cuda->value, dy, dw);
+        return 0;
     }
     float *partial = cuda_room(cuda, &cuda->partials, (size_t)cuda->n_partials * (size_t)h * sizeof *partial);
     if (!partial) return cuda_told(cuda);

@@ -28,7 +28,7 @@ struct kernel_step {
     float kl_weight; /* beta * scale */
     float learning_rate, rate, unbias, unscale; /* Adam: rate: learning rate / correction1; unbias: 1 /
                                                    sqrt(correction2); unscale: of the gradient */
-    float unused;                               /* no gap: it is compared byte by byte */
+    int32_t number;                             /* of the step in its epoch, of kept rows */
     double beta;
     double gamma; /* > 0: the weight of KL is not beta but gamma times the row's items */
 };
@@ -78,15 +78,29 @@ struct kernel_csr {
     int32_t *count, *first, *piece;
 };
 
+/* The kept entries by step, within a step by item, within an item in the order in which they are kept: row
+ * (of the step's rows), at (where the value is) and item [entries]; an item's first entry in a step is a
+ * head: head[k] is its number, and step s has the heads step_head[s] .. step_head[s + 1] - 1. A step's first
+ * entry has ~item. For scratch, with P pieces of KERNEL_SORTED entries: step_of[rows], count[steps P],
+ * first[steps P
+ * + 1], piece[steps P / KERNEL_PIECE + 1], before[P + 1]. */
+struct kernel_sorted {
+    int32_t *row, *at, *item, *head, *step_head; /* head: [entries + 1] */
+    int32_t *step_of, *count, *first, *piece, *before;
+};
+
 #ifndef VAECF_SMALL_PIECES /* a test's, which has few entries and rows */
 enum {
     KERNEL_SEGMENT = 2048, /* entries of a segment, at most */
     KERNEL_SLAB = 128,     /* rows that are added at a time */
-    KERNEL_PIECE = 2048    /* positions of the order that a block looks through */
+    KERNEL_PIECE = 2048,   /* positions of the order that a block looks through */
+    KERNEL_PART = 256,     /* entries of a long row that a block adds */
+    KERNEL_SORTED = 4096   /* entries that a block sorts by step */
 };
 #else
-enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32, KERNEL_PIECE = 64 };
+enum { KERNEL_SEGMENT = 16, KERNEL_SLAB = 32, KERNEL_PIECE = 64, KERNEL_PART = 24, KERNEL_SORTED = 80 };
 #endif
+enum { KERNEL_STEPS = 1024 }; /* of an epoch, at most, with kept rows */
 
 void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to);
 
@@ -108,12 +122,29 @@ void kernel_input_values(cudaStream_t stream, const struct kernel_rows *rows, co
 /* y[rows, h] = act(sum of values * rows of w + b); w of type `type`. */
 void kernel_input_forward(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
                           const float *values, const void *w, const float *b, int act, float *y, void *copy);
+/* The same by a block for every KERNEL_PART entries of a row: no row has more than `parts` of these. partial:
+ * a row of h for each of the rows' parts. A row of one part gets the same bits. */
+void kernel_input_forward_parts(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
+                                int parts, const float *values, const void *w, const float *b, int act,
+                                float *partial, float *y, void *copy);
 /* dw row of an item = the sum over its entries in the batch of value * row of dy, which is of type `type`;
  * rows of items without a segment stay. partial: a row of h for each segment that does not go to dw. */
 void kernel_input_backward(cudaStream_t stream, enum number type, int h, const struct kernel_columns *columns,
                            const struct kernel_step *step, const float *values, const void *dy,
                            float *partial, float *dw);
 
+/* The same of the step of that number; items that it does not have stay. */
+void kernel_input_backward_sorted(cudaStream_t stream, enum number type, int h, int64_t n_items,
+                                  const struct kernel_sorted *sorted, const struct kernel_step *step,
+                                  const float *values, const void *dy, float *dw);
+
+/* first[i] = the sum of count[0 .. i - 1], i = 0 .. n; piece[n / KERNEL_PIECE + 1] is for scratch. */
+void kernel_scan(cudaStream_t stream, int64_t n, const int32_t *count, int32_t *piece, int32_t *first);
+/* Sorts the n entries of kept rows in this epoch's order; items[] are those of the rows. step_first as
+ * kernel_order has it, NULL: this rank has all the rows. */
+void kernel_sort_steps(cudaStream_t stream, int64_t n, int64_t rows, int steps, int64_t batch,
+                       const int32_t *step_first, const struct kernel_columns *columns, const int32_t *items,
+                       const struct kernel_sorted *to);
 /* entries[steps]: how many each step of an epoch has, of rows in this rank's order, row_at[]; step_first as
  * kernel_order has it, NULL: this rank has all n rows. */
 void kernel_step_entries(cudaStream_t stream, int64_t steps, int64_t batch, int64_t n,

@@ -114,25 +114,75 @@ __device__ void add_rows(const struct list *list, int count, const T *matrix, in
     }
 }
 
+/* sum[N] += that of the row's entries begin .. end - 1, for the N columns that this thread has. For the whole
+ * block. */
+template <typename T, int N>
+__device__ void add_entries(struct list *list, const struct kernel_rows &rows, const float *values, int begin,
+                            int end, const T *w, int h, int column, float *sum) {
+    for (int first = begin; first < end; first += (int)blockDim.x) {
+        int k = first + (int)threadIdx.x;
+        struct entry mine = {};
+        if (k < end) mine = {rows.items[k], values[k]};
+        add_rows<T, N>(list, fill(list, mine), w, h, column, sum);
+    }
+}
+
+template <typename T, int N>
+__device__ void finish(int64_t r, int h, int column, const float *b, int act, float *sum, float *y, T *copy) {
+#pragma unroll
+    for (int j = 0; j < N; j++) sum[j] = activated(act, sum[j] + b[column + j]);
+    store_all<float, N>(y + r * h + column, sum);
+    if (copy) store_all<T, N>(copy + r * h + column, sum);
+}
+
 /* A block has a row; a thread N columns that lie together. */
 template <typename T, int N>
 __global__ void input_forward(int h, struct kernel_rows rows, const float *values, const T *w, const float *b,
                               int act, float *y, T *copy) {
     __shared__ struct list list;
     int64_t r = blockIdx.x;
-    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N, end = rows.end[r];
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N;
     float sum[N] = {};
-    for (int first = rows.begin[r]; first < end; first += (int)blockDim.x) {
-        int k = first + (int)threadIdx.x;
-        struct entry mine = {};
-        if (k < end) mine = {rows.items[k], values[k]};
-        add_rows<T, N>(&list, fill(&list, mine), w, h, column, sum);
-    }
+    add_entries<T, N>(&list, rows, values, rows.begin[r], rows.end[r], w, h, column, sum);
+    if (column < h) finish<T, N>(r, h, column, b, act, sum, y, copy);
+}
+
+/* A block has a part of a row, if there is one; a row of several parts is left to add_parts. */
+template <typename T, int N>
+__global__ void input_part(int h, struct kernel_rows rows, int parts, const float *values, const T *w,
+                           const float *b, int act, float *partial, float *y, T *copy) {
+    __shared__ struct list list;
+    int64_t r = blockIdx.x / (unsigned)parts;
+    int part = (int)(blockIdx.x % (unsigned)parts), first = rows.begin[r], end = rows.end[r];
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N;
+    int begin = first + part * KERNEL_PART, stop = end - begin < KERNEL_PART ? end : begin + KERNEL_PART;
+    float sum[N] = {};
+    if (part > 0 && begin >= end) return;
+    add_entries<T, N>(&list, rows, values, begin, stop, w, h, column, sum);
     if (column >= h) return;
+    if (end - first <= KERNEL_PART) {
+        finish<T, N>(r, h, column, b, act, sum, y, copy);
+    } else {
+        store_all<float, N>(partial + (int64_t)blockIdx.x * h + column, sum);
+    }
+}
+
+template <typename T, int N>
+__global__ void add_parts(int h, struct kernel_rows rows, int parts, const float *partial, const float *b,
+                          int act, float *y, T *copy) {
+    int64_t r = blockIdx.x;
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N;
+    int n = (rows.end[r] - rows.begin[r] + KERNEL_PART - 1) / KERNEL_PART;
+    float sum[N] = {};
+    if (n <= 1 || column >= h) return;
+#pragma unroll 4
+    for (int part = 0; part < n; part++) {
+        pack<float, N> x =
+            *reinterpret_cast<const pack<float, N> *>(partial + (r * parts + part) * h + column);
 #pragma unroll
-    for (int j = 0; j < N; j++) sum[j] = activated(act, sum[j] + b[column + j]);
-    store_all<float, N>(y + r * h + column, sum);
-    if (copy) store_all<T, N>(copy + r * h + column, sum);
+        for (int j = 0; j < N; j++) sum[j] += x.of[j];
+    }
+    finish<T, N>(r, h, column, b, act, sum, y, copy);
 }
 
 /* The same for a segment of an item's entries: those in the batch, in the order in which they are kept. */
@@ -155,6 +205,25 @@ __global__ void input_backward(int h, struct kernel_columns columns, const struc
     }
     if (column >= h) return;
     store_all<float, N>((s.to < 0 ? dw + (int64_t)s.item * h : partial + (int64_t)s.to * h) + column, sum);
+}
+
+/* The same for a head of the sorted entries, if the step has so many. */
+template <typename T, int N>
+__global__ void backward_sorted(int h, struct kernel_sorted sorted, const struct kernel_step *step,
+                                const float *values, const T *dy, float *dw) {
+    __shared__ struct list list;
+    int64_t head = sorted.step_head[step->number] + (int64_t)blockIdx.x;
+    if (head >= sorted.step_head[step->number + 1]) return;
+    int begin = sorted.head[head], end = sorted.head[head + 1], item = sorted.item[begin];
+    int column = (int)(blockIdx.y * blockDim.x + threadIdx.x) * N;
+    float sum[N] = {};
+    for (int first = begin; first < end; first += (int)blockDim.x) {
+        int e = first + (int)threadIdx.x;
+        struct entry mine = {};
+        if (e < end) mine = {sorted.row[e], values[sorted.at[e]]};
+        add_rows<T, N>(&list, fill(&list, mine), dy, h, column, sum);
+    }
+    if (column < h) store_all<float, N>(dw + (int64_t)(item < 0 ? ~item : item) * h + column, sum);
 }
 
 /* dw row `item` = the sum of the rows begin .. end - 1 of partial. */
@@ -295,12 +364,6 @@ __global__ void lay_columns(struct kernel_columns columns, const struct kernel_s
     }
 }
 
-void scan(cudaStream_t stream, int64_t n, const struct kernel_csr *c, int32_t *first) {
-    unsigned pieces = (unsigned)((n + KERNEL_PIECE - 1) / KERNEL_PIECE);
-    LAUNCH(sum_pieces, pieces, ROW_THREADS, stream, n, c->count, c->piece);
-    LAUNCH(add_before, pieces, ROW_THREADS, stream, n, c->count, c->piece, first);
-}
-
 /* Threads for h columns, n each, and how many such blocks a row takes. */
 unsigned sparse_threads(int h, int n) {
     int threads = ((h + n - 1) / n + WARP - 1) / WARP * WARP;
@@ -316,6 +379,22 @@ void start_forward(cudaStream_t stream, int h, const struct kernel_rows *rows, c
                    const void *w, const float *b, int act, float *y, void *copy) {
     LAUNCH((input_forward<T, N>), sparse_grid(rows->rows, h, N), sparse_threads(h, N), stream, h, *rows,
            values, static_cast<const T *>(w), b, act, y, static_cast<T *>(copy));
+}
+
+template <typename T, int N>
+void start_parts(cudaStream_t stream, int h, const struct kernel_rows *rows, int parts, const float *values,
+                 const void *w, const float *b, int act, float *partial, float *y, void *copy) {
+    LAUNCH((input_part<T, N>), sparse_grid(rows->rows * parts, h, N), sparse_threads(h, N), stream, h, *rows,
+           parts, values, static_cast<const T *>(w), b, act, partial, y, static_cast<T *>(copy));
+    LAUNCH((add_parts<T, N>), sparse_grid(rows->rows, h, N), sparse_threads(h, N), stream, h, *rows, parts,
+           partial, b, act, y, static_cast<T *>(copy));
+}
+
+template <typename T, int N>
+void start_sorted(cudaStream_t stream, int h, int64_t n_items, const struct kernel_sorted *sorted,
+                  const struct kernel_step *step, const float *values, const void *dy, float *dw) {
+    LAUNCH((backward_sorted<T, N>), sparse_grid(n_items, h, N), sparse_threads(h, N), stream, h, *sorted,
+           step, values, static_cast<const T *>(dy), dw);
 }
 
 template <typename T, int N>
@@ -379,6 +458,33 @@ void kernel_input_backward(cudaStream_t stream, enum number type, int h, const s
     LAUNCH(add_segments, (unsigned)columns->n_groups, FLAT_THREADS, stream, h, columns->group, partial, dw);
 }
 
+void kernel_input_forward_parts(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
+                                int parts, const float *values, const void *w, const float *b, int act,
+                                float *partial, float *y, void *copy) {
+    if (rows->rows == 0) return;
+    FOR_NUMBER(
+        type,
+        if (h % PACK<T> == 0 && is_aligned(w) && is_aligned(y) && is_aligned(copy) && is_aligned(partial)) {
+            start_parts<T, PACK<T>>(stream, h, rows, parts, values, w, b, act, partial, y, copy);
+        } else { start_parts<T, 1>(stream, h, rows, parts, values, w, b, act, partial, y, copy); });
+}
+
+void kernel_input_backward_sorted(cudaStream_t stream, enum number type, int h, int64_t n_items,
+                                  const struct kernel_sorted *sorted, const struct kernel_step *step,
+                                  const float *values, const void *dy, float *dw) {
+    FOR_NUMBER(
+        type,
+        if (h % PACK<T> == 0 && is_aligned(dy) && is_aligned(dw)) {
+            start_sorted<T, PACK<T>>(stream, h, n_items, sorted, step, values, dy, dw);
+        } else { start_sorted<T, 1>(stream, h, n_items, sorted, step, values, dy, dw); });
+}
+
+void kernel_scan(cudaStream_t stream, int64_t n, const int32_t *count, int32_t *piece, int32_t *first) {
+    unsigned pieces = (unsigned)((n + KERNEL_PIECE - 1) / KERNEL_PIECE);
+    LAUNCH(sum_pieces, pieces, ROW_THREADS, stream, n, count, piece);
+    LAUNCH(add_before, pieces, ROW_THREADS, stream, n, count, piece, first);
+}
+
 void kernel_step_entries(cudaStream_t stream, int64_t steps, int64_t batch, int64_t n,
                          const int32_t *step_first, const int32_t *row_at, const int32_t *start,
                          int32_t *entries) {
@@ -388,7 +494,7 @@ void kernel_step_entries(cudaStream_t stream, int64_t steps, int64_t batch, int6
 void kernel_lay_rows(cudaStream_t stream, enum number type, const struct kernel_rows *rows,
                      const float *values, const struct kernel_csr *to) {
     LAUNCH(count_row_entries, flat_blocks(rows->rows), FLAT_THREADS, stream, *rows, to->count);
-    scan(stream, rows->rows, to, to->start);
+    kernel_scan(stream, rows->rows, to->count, to->piece, to->start);
     FOR_NUMBER(type, LAUNCH(lay_rows<T>, (unsigned)rows->rows, VALUE_THREADS, stream, *rows, values,
                             to->start, to->index, static_cast<T *>(to->value)));
 }
@@ -398,7 +504,7 @@ void kernel_lay_columns(cudaStream_t stream, enum number type, int64_t n_items,
                         const float *values, const struct kernel_csr *to) {
     unsigned segments = (unsigned)columns->n_segments;
     LAUNCH(count_segment, segments, VALUE_THREADS, stream, *columns, step, to->count);
-    scan(stream, columns->n_segments, to, to->first);
+    kernel_scan(stream, columns->n_segments, to->count, to->piece, to->first);
     LAUNCH(start_items, flat_blocks(n_items + 1), FLAT_THREADS, stream, n_items, *columns, to->first,
            to->start);
     FOR_NUMBER(type, LAUNCH(lay_columns<T>, segments, VALUE_THREADS, stream, *columns, step, values,

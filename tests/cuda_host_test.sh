@@ -79,8 +79,8 @@ agree() {
         END { exit bad || NR != lines }'
 }
 identical() { cmp <(untimed "$1") <(untimed "$2") && cmp "$tmp/$1/test.csv" "$tmp/$2/test.csv"; }
-# with NAME=VALUE COMMAND...
-with() { (export "${1?}" && "${@:2}"); }
+# with NAME=VALUE... COMMAND...
+with() { (while [[ $1 == *=* ]]; do export "${1?}" && shift; done && "$@"); }
 # short FILE: four digits of its numbers
 short() { sed 's/\(\.[0-9]\{4\}\)[0-9]*/\1/g' "$1"; }
 
@@ -102,6 +102,42 @@ sums() {
 }
 check "2 ranks sum alike over 150 shapes" sums 2 150 0
 check "3 ranks sum alike over 50 shapes" sums 3 50 1000
+# ---- the sparse layer in other ways ----
+for precision in fp32 bf16; do
+    with VAECF_SPARSE=gather train 1 gather$precision --set train.epochs=2 --set train.precision=$precision
+    with VAECF_SPARSE=cusparse train 1 cusparse$precision --set train.epochs=2 --set train.precision=$precision
+done
+check "cuSPARSE agrees with the kernels" agree 1e-4 gatherfp32 cusparsefp32 "" 3
+check "and in bf16" agree 5e-3 gatherbf16 cusparsebf16 1,2,5,6,8 3
+check "says so" grep -q 'fp32, cuSPARSE 12.6.3$' "$tmp/cusparsefp32.out"
+with VAECF_SPARSE=cusparse VAECF_KEEP=no train 1 cusparseloaded --set train.epochs=2
+check "with batches from the host" agree 1e-4 gatherfp32 cusparseloaded "" 3
+with VAECF_SPARSE=cusparse train 1 cusparseagain --set train.epochs=2
+check "the same bits again" identical cusparsefp32 cusparseagain
+with VAECF_SPARSE=auto VAECF_GEMM_CACHE="$tmp/sparse" train 1 sparseauto --set train.epochs=2
+way=$(sed -n 's/^VAECF_SPARSE=\([a-z]*\) is taken.*/\1/p' "$tmp/sparseauto.out")
+with VAECF_SPARSE="$way" VAECF_GEMM_CACHE="$tmp/sparse" train 1 sparsenamed --set train.epochs=2
+check "VAECF_SPARSE=auto tells which way it takes, and keeps it" [ "$(grep -c '^sparse layer,' "$tmp/sparse")" = 1 ]
+check "which, by its name, gives the same bits" identical sparseauto sparsenamed
+with VAECF_SPARSE=auto VAECF_GEMM_CACHE="$tmp/sparse" train 1 sparsekept --set train.epochs=2
+check "and is not timed again" [ "$(grep -c '^the sparse layer takes' "$tmp/sparsekept.out") $(grep -c '^sparse layer,' "$tmp/sparse")" = "0 1" ]
+check "and gives the same bits" identical sparseauto sparsekept
+with VAECF_CUDA_TUNING=split_rows,sorted_steps train 1 sorted --set train.epochs=2
+check "long rows split, entries by step: agree" agree 1e-4 gatherfp32 sorted "" 3
+check "says so" grep -q 'fp32, tuning split_rows sorted_steps$' "$tmp/sorted.out"
+with VAECF_CUDA_TUNING=split_rows,sorted_steps VAECF_GRAPHS=no train 1 sortedissued --set train.epochs=2
+check "the same bits without graphs" identical sorted sortedissued
+with VAECF_CUDA_TUNING=split_rows,sorted_steps VAECF_KEEP=no train 1 sortedloaded --set train.epochs=2
+check "with batches from the host" agree 1e-4 gatherfp32 sortedloaded "" 3
+with VAECF_SPARSE=cusparse train 2 cusparse2 --set train.epochs=2
+check "cuSPARSE, 2 ranks" agree 1e-4 gatherfp32 cusparse2 "" 3
+with VAECF_SPARSE=auto train 2 cusparseauto2 --set train.epochs=2
+check "auto, 2 ranks" agree 1e-4 gatherfp32 cusparseauto2 "" 3
+with VAECF_CUDA_TUNING=split_rows,sorted_steps train 2 sorted2 --set train.epochs=2
+check "split and sorted, 2 ranks" agree 1e-4 gatherfp32 sorted2 "" 3
+with VAECF_SPARSE=cusparse train 2 cusparsegrid --set train.epochs=2 --set parallel.item=2
+check "cuSPARSE, a grid" agree 1e-4 gatherfp32 cusparsegrid "" 3
+
 # with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
 if [ "$build" != build ]; then
     train 4 grid --set train.epochs=1 --set train.precision=fp16 --set parallel.item=2
@@ -222,6 +258,9 @@ ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GP
 ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
 ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends --set train.batch_size=639
+ends "VAECF_SPARSE=fast" 78 'VAECF_SPARSE=fast: want gather, cusparse or auto' with VAECF_SPARSE=fast train 1 ends
+ends "cuSPARSE cannot be started" 71 'cuSPARSE: cannot start: ' with VAECF_HOST_CUSPARSE=none VAECF_SPARSE=cusparse train 1 ends
+ends "cuSPARSE without the type" 71 'cuSPARSE: cannot plan a product: ' with VAECF_HOST_CUSPARSE=16 VAECF_SPARSE=cusparse train 1 ends --set train.precision=bf16
 ends "VAECF_GEMM_CACHE that cannot be written" 73 '/no/such/file: cannot be written' with VAECF_GEMM_CACHE=/no/such/file train 1 ends
 with VAECF_HOST_GPUS=0 train 1 auto --set device=auto
 check "device: auto without a GPU is the CPU" agree 1e-9 cpu auto

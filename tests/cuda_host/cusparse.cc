@@ -2,7 +2,7 @@
  * here: index types, orders and leading dimensions, shapes, types of numbers, algorithms, a buffer that is
  * missing or not aligned. A matrix that is not what its description says ends the program: there it would be
  * read outside of memory. Of the algorithms only CSR_ALG3, with the matrix as it is stored, gives the same
- * bits each time: the others add in another order every other time. The buffer is written to all through.
+ * bits each time: the others add in one order or in the other. The buffer is written to all through.
  *
  *   VAECF_HOST_CUSPARSE  none: it cannot be started; 16: it has no products of 16-bit numbers */
 #include <stdio.h>
@@ -215,7 +215,7 @@ cusparseStatus_t cusparseSpMM(cusparseHandle_t handle, cusparseOperation_t opera
     if (status) return status;
     if (!buffer || !is_aligned(buffer, ALIGNED)) return CUSPARSE_STATUS_INVALID_VALUE;
     bool is_transposed = operation_a != CUSPARSE_OPERATION_NON_TRANSPOSE;
-    bool is_backward = algorithm != CUSPARSE_SPMM_CSR_ALG3 && calls++ % 2 == 1;
+    bool is_backward = algorithm != CUSPARSE_SPMM_CSR_ALG3 && __builtin_parity(calls++);
     cusparseSpMatDescr of_a = *a; /* the caller may destroy his */
     cusparseDnMatDescr of_b = *b, of_c = *c;
     float times = *static_cast<const float *>(alpha), add = *static_cast<const float *>(beta);
