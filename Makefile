@@ -122,7 +122,7 @@ OBJECTS := $(SOURCES:%.c=$(BUILD)/%.o) $(if $(FOUND_NVCC),$(KERNELS:%.cu=$(BUILD
 
 # Machine code for each of CUDA_ARCH, and PTX of the last, which later GPUs compile for themselves.
 CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
-NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Xcompiler -Wall,-Wextra,-Werror \
+NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Wno-deprecated-gpu-targets -Xcompiler -Wall,-Wextra,-Werror \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
     $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
 $(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
@@ -130,14 +130,15 @@ $(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh src/philox.h src/ord
 	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
 $(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')
 
-# The kernels for every generation that is supported; nothing is run.
+# The kernels for every generation that is supported and nvcc compiles for (CUDA 13 not for Volta); nothing is run.
+EVERY_ARCH = $(FOUND_CUDA_ARCH:sm_90=sm_90a)
 cuda-check:
 ifeq ($(FOUND_NVCC),)
 	@echo "cuda-check: there is no nvcc: the kernels are not compiled for the GPU"
 else
-	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="sm_80 sm_90a sm_100" \
+	@$(MAKE) --no-print-directory BUILD=build/cuda_check CUDA_ARCH="$(EVERY_ARCH)" \
 	    $(KERNELS:%.cu=build/cuda_check/%.o) $(patsubst %.c,build/cuda_check/%.o,$(wildcard cuda/*.c))
-	@echo "cuda-check: the CUDA code compiles without warnings for sm_80, sm_90a and sm_100"
+	@echo "cuda-check: the CUDA code compiles without warnings for $(EVERY_ARCH)"
 endif
 
 # Other options, another library: everything is compiled anew.

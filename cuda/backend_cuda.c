@@ -14,10 +14,14 @@
 #include "error.h"
 
 enum {
-    LOGITS_MAX = 1 << 30, /* bytes of a block of rows in the output layer, at least one row */
-    CAPABILITY_MIN = 80,  /* bf16 and tf32 */
-    BF16_RANKS = 16,      /* of more a rank's part would be less than bf16 keeps of the sum */
+    LOGITS_MAX = 1 << 30,   /* bytes of a block of rows in the output layer, at least one row */
+    CAPABILITY_MIN = 70,    /* Volta: what kernels say to a warp */
+    CAPABILITY_CUDA13 = 75, /* Turing: CUDA 13 compiles for no older one */
+    CAPABILITY_BF16 = 80,   /* Ampere: bf16 and tf32 */
+    BF16_RANKS = 16,        /* of more a rank's part would be less than bf16 keeps of the sum */
 };
+
+static const char *const precision_names[] = {"fp32", "tf32", "bf16", "fp16"};
 
 static int check(struct backend *backend) {
     return cuda_wait_all(backend->state);
@@ -514,16 +518,22 @@ static int make_small(struct cuda *cuda) {
     return cuda->fault;
 }
 
-/* The current GPU: is it new enough, and is there code for it? */
-static int check_gpu(struct backend *backend, int device) {
+/* The current GPU: is it new enough, for the precision too, and is there code for it? */
+static int check_gpu(enum precision precision, struct backend *backend, int device) {
     struct cudaDeviceProp gpu;
     cudaError_t status = cudaGetDeviceProperties(&gpu, device);
     if (status) return error_set(EX_OSERR, "GPU %d: %s", device, cudaGetErrorString(status));
-    if (gpu.major * 10 + gpu.minor < CAPABILITY_MIN) {
+    int capability = gpu.major * 10 + gpu.minor;
+    if (capability < CAPABILITY_MIN) {
         return error_set(EX_OSERR,
-                         "GPU %d, %s: too old: compute capability %d.%d, tf32 and bf16 want 8.0; device: cpu "
-                         "does without",
+                         "GPU %d, %s: too old: compute capability %d.%d, want 7.0; device: cpu does without",
                          device, gpu.name, gpu.major, gpu.minor);
+    }
+    if (capability < CAPABILITY_BF16 && (precision == PRECISION_TF32 || precision == PRECISION_BF16)) {
+        return error_set(
+            EX_CONFIG,
+            "train.precision: %s wants compute capability 8.0; GPU %d, %s has %d.%d: want fp32 or fp16",
+            precision_names[precision], device, gpu.name, gpu.major, gpu.minor);
     }
     status = kernel_probe();
     if (status) {
@@ -531,8 +541,9 @@ static int check_gpu(struct backend *backend, int device) {
         return error_set(
             EX_OSERR,
             "GPU %d, %s: this program has no code for compute capability %d.%d (%s): build it with "
-            "make CUDA_ARCH=sm_%d%d",
-            device, gpu.name, gpu.major, gpu.minor, cudaGetErrorString(status), gpu.major, gpu.minor);
+            "%smake CUDA_ARCH=sm_%d%d",
+            device, gpu.name, gpu.major, gpu.minor, cudaGetErrorString(status),
+            capability < CAPABILITY_CUDA13 ? "CUDA 12 and " : "", gpu.major, gpu.minor);
     }
     snprintf(backend->describe, sizeof backend->describe, "%s (sm_%d%d, %.0f GB)", gpu.name, gpu.major,
              gpu.minor, 1e-9 * (double)gpu.totalGlobalMem);
@@ -569,7 +580,7 @@ static int choose_gpu(const struct backend_options *o, struct backend *backend, 
     *device = rank % gpus;
     cudaError_t status = cudaSetDevice(*device);
     if (status) return error_set(EX_OSERR, "GPU %d: %s", *device, cudaGetErrorString(status));
-    return check_gpu(backend, *device);
+    return check_gpu(o->precision, backend, *device);
 }
 
 /* Has another rank the same GPU? Wherever the ranks are, and whatever numbers their GPUs have for them.
@@ -635,7 +646,6 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
 }
 
 static void describe(const struct backend_options *o, struct backend *backend) {
-    static const char *const precisions[] = {"fp32", "tf32", "bf16", "fp16"};
     const struct cuda *cuda = backend->state;
     char matmul[64], nccl[64], tuning[200], spmm[64] = "";
     int driver = 0, is_nccl = cuda->nccl || cuda->items_nccl;
@@ -647,9 +657,10 @@ static void describe(const struct backend_options *o, struct backend *backend) {
     tuning_describe(&cuda->tuning, tuning, sizeof tuning);
     snprintf(backend->describe + used, sizeof backend->describe - used,
              ", CUDA %d.%d, driver for %d.%d, %s, %s%s%s%s%s%s%s", CUDART_VERSION / 1000,
-             CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, matmul, precisions[o->precision],
-             cuda->spmm ? ", " : "", spmm, cuda->sparse == SPARSE_AUTO ? " or gather" : "",
-             is_nccl ? ", " : "", is_nccl ? nccl : "", tuning);
+             CUDART_VERSION % 1000 / 10, driver / 1000, driver % 1000 / 10, matmul,
+             precision_names[o->precision], cuda->spmm ? ", " : "", spmm,
+             cuda->sparse == SPARSE_AUTO ? " or gather" : "", is_nccl ? ", " : "", is_nccl ? nccl : "",
+             tuning);
 }
 
 int backend_cuda_create(const struct backend_options *options, struct backend *backend) {

@@ -20,8 +20,9 @@
     extern __shared__ four dynamic_shared[];                                                                 \
     type *name = reinterpret_cast<type *>(dynamic_shared)
 
-/* 16 bytes from global to shared memory, past the registers; then: all that this thread asked for is there.
- */
+/* 16 bytes from global to shared memory, past the registers where the GPU can (Volta and Turing cannot);
+ * then: all that this thread asked for is there. */
+#if !defined __CUDA_ARCH__ || __CUDA_ARCH__ >= 800
 __device__ inline void copy_async(void *to, const void *from) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"((unsigned)__cvta_generic_to_shared(to)),
                  "l"(from));
@@ -29,6 +30,12 @@ __device__ inline void copy_async(void *to, const void *from) {
 __device__ inline void copy_async_wait(void) {
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
+#else
+__device__ inline void copy_async(void *to, const void *from) {
+    *static_cast<float4 *>(to) = *static_cast<const float4 *>(from);
+}
+__device__ inline void copy_async_wait(void) {}
+#endif
 __device__ inline float power_of_two(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -197,7 +197,7 @@ elif ! cuda_works; then
 else
     version=$("$nvcc" --version | sed -nE 's/.*release ([0-9.]+).*/\1/p')
     archs=
-    for arch in 80 90 100; do "$nvcc" --list-gpu-arch | grep -qx "compute_$arch" && archs+=" sm_$arch"; done
+    for arch in 70 75 80 90 100; do "$nvcc" --list-gpu-arch | grep -qx "compute_$arch" && archs+=" sm_$arch"; done
     report+=("  ✓ CUDA $version found ($nvcc; for$archs)")
     result+=("FOUND_NVCC := $nvcc" "FOUND_CUDA_ARCH :=$archs")
     # cuSPARSE, from the same toolkit: the sparse layer by it instead of the kernels here

@@ -253,7 +253,18 @@ check "all of them within a minute, though NCCL is waited for 50 s" [ $((SECONDS
 # ---- GPUs that are not there, or do not fit ----
 ends "no GPU" 71 'no GPU on this machine' with VAECF_HOST_GPUS=0 train 1 ends
 ends "the driver is too old" 71 'too old: it is for CUDA 12.2, this program for 13.0' with VAECF_HOST_GPU=driver train 1 ends
-ends "the GPU is too old" 71 'compute capability 6.1' with VAECF_HOST_GPU=old train 1 ends
+ends "the GPU is too old" 71 'too old: compute capability 6.1, want 7.0' with VAECF_HOST_GPU=old train 1 ends
+for gpu in volta=7.0 turing=7.5; do
+    for precision in tf32 bf16; do
+        ends "${gpu%=*}: $precision" 78 "train.precision: $precision wants compute capability 8.0; GPU 0, host emulation has ${gpu#*=}: want fp32 or fp16" \
+            with VAECF_HOST_GPU="${gpu%=*}" train 1 ends --set train.precision=$precision
+    done
+    with VAECF_HOST_GPU="${gpu%=*}" train 1 older
+    check "${gpu%=*}: fp32" identical gpu older
+    with VAECF_HOST_GPU="${gpu%=*}" train 1 older16 --set train.precision=fp16
+    check "${gpu%=*}: fp16" identical fp16 older16
+    rm -r "$tmp/older" "$tmp/older16"
+done
 ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GPU=unknown train 1 ends
 ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
