@@ -125,7 +125,7 @@ CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
 NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Wno-deprecated-gpu-targets -Xcompiler -Wall,-Wextra,-Werror \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
     $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
-$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
+$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh cuda/trace.h src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
 $(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')
@@ -198,7 +198,7 @@ $(BUILD)/tests/gradient_test: $(DOUBLE) $(BUILD)/libvaecf.a
 # The CUDA backend on the host: tests/cuda_host stands in for CUDA, cuBLASLt and NCCL, and the objects here for those of
 # the same name in the library.
 HOST := $(BUILD)/cuda_host
-HOST_C := $(wildcard cuda/*.c) src/backend.c src/program.c
+HOST_C := $(wildcard cuda/*.c) src/backend.c src/program.c src/span.c
 HOST_STANDINS := $(patsubst tests/cuda_host/%.cc,$(HOST)/%.o,$(wildcard tests/cuda_host/*.cc))
 HOST_OBJECTS := $(HOST_C:%.c=$(HOST)/%.o) $(HOST_STANDINS)
 HOST_KERNELS := $(KERNELS:cuda/%.cu=$(HOST)/cuda/%.o)
@@ -212,7 +212,7 @@ HOST_CXX = $(FOUND_CXX) -std=c++17 -g $(if $(SANITIZE),$(OPTIMISE),-O2) -Wall -W
     -MMD -MP $(HOST_FLAGS) -Isrc $(FOUND_MPI_CFLAGS)
 $(HOST)/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE $(HOST_FLAGS) -c -o $@ $<
+	$(call say,CC $< (host emulation))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE -UVAECF_NVTX $(HOST_FLAGS) -c -o $@ $<
 # A kernel's static variables are its shared memory: tests/cuda_host/runtime.cc finds them in a section.
 OBJCOPY ?= objcopy
 SHARED_FLAGS := alloc,load,contents,data
@@ -228,7 +228,7 @@ $(HOST)/real/cuda/%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	$(call say,CXX $< (host emulation, real pieces))$(call host_kernel)
 $(HOST)/real/%.o: %.c $(BUILD)/flags $(BUILD)/version.h | $(BUILD)/complete
 	@mkdir -p $(@D)
-	$(call say,CC $< (host emulation, real pieces))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE $(HOST_FLAGS) -c -o $@ $<
+	$(call say,CC $< (host emulation, real pieces))$(COMPILE) -UVAECF_CUDA -UVAECF_NCCL -UVAECF_CUSPARSE -UVAECF_NVTX $(HOST_FLAGS) -c -o $@ $<
 # Whole runs take smaller blocks, which are faster there.
 $(HOST_SMALL): $(HOST)/cuda/small_%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)

@@ -82,6 +82,7 @@ static void multiply_add(struct cuda *cuda, int transpose_b, int64_t m, int64_t 
 static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                           const real *w, const real *b, enum activation act, real *y) {
     struct cuda *cuda = backend->state;
+    SPAN("hidden layer");
     multiply_add(cuda, 0, rows, n_out, n_in, cuda_operand(cuda, x), cuda_operand(cuda, w), b, act, y);
 }
 
@@ -89,6 +90,7 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
                            real *db) {
     struct cuda *cuda = backend->state;
+    SPAN("hidden layer backward");
     void *copy = cuda_copy_of(cuda, dy);
     kernel_deactivate(cuda->compute, cuda_operand_type(cuda), rows * n_out, (int)act, y, dy, copy);
     if (dw) {
@@ -102,12 +104,14 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
 
 static void normalize(struct backend *backend, int64_t rows, int n, const real *y, real *x) {
     struct cuda *cuda = backend->state;
+    SPAN("hidden layer");
     kernel_normalize(cuda->compute, cuda->type, rows, n, y, x, cuda_copy_of(cuda, x));
 }
 
 static void normalize_backward(struct backend *backend, int64_t rows, int n, const real *y, const real *x,
                                real *dx) {
     struct cuda *cuda = backend->state;
+    SPAN("hidden layer backward");
     kernel_normalize_backward(cuda->compute, rows, n, y, x, dx);
     cuda_is_changed(cuda, dx);
 }
@@ -117,6 +121,7 @@ static void normalize_backward(struct backend *backend, int64_t rows, int n, con
 static void latent_forward(struct backend *backend, int64_t rows, int n, const struct draw *draw,
                            const real *stats, real *noise, real *z) {
     struct cuda *cuda = backend->state;
+    SPAN("latent layer");
     if (draw) {
         cuda->step.epoch = draw->epoch;
         cuda_tell(cuda);
@@ -129,8 +134,8 @@ static void latent_forward(struct backend *backend, int64_t rows, int n, const s
 static void sum_losses(struct cuda *cuda, int64_t rows, int which) {
     kernel_total(cuda->compute, rows, cuda->nll.at, cuda->sums + which);
     if (cuda->current) return; /* step_losses asks */
-    TRY(cuda, cudaMemcpyAsync(cuda->host_sums, cuda->sums, 3 * sizeof *cuda->sums, cudaMemcpyDeviceToHost,
-                              cuda->compute));
+    TRY(cuda, trace_copy(cuda->host_sums, cuda->sums, 3 * sizeof *cuda->sums, cudaMemcpyDeviceToHost,
+                         cuda->compute));
     TRY(cuda, cudaEventRecord(cuda->summed, cuda->compute));
 }
 
@@ -138,6 +143,7 @@ static double latent_backward(struct backend *backend, int64_t rows, int n, doub
                               double scale, const real *stats, const real *noise, const real *dz,
                               real *dstats, double *penalty) {
     struct cuda *cuda = backend->state;
+    SPAN("latent layer backward");
     double *kl = cuda->nll.at, *own = kl + rows;
     *penalty = 0;
     cuda->step.scale = (float)scale;
@@ -185,6 +191,7 @@ void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t str
 static double output_train(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                            const real *b, double scale, double smoothing, real *dx, real *dw, real *db) {
     struct cuda *cuda = backend->state;
+    SPAN("output layer");
     enum number type = cuda->type;
     int64_t n = cuda->n_items, stride = backend_whole_rows(n);
     size_t size = type == NUMBER_FP32 ? sizeof(float) : 2;
@@ -196,7 +203,7 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
     if (cuda->fault && !cuda->grid) return 0;
     cuda->step.scale = (float)scale;
     cuda_tell(cuda);
-    TRY(cuda, cudaMemsetAsync(cuda->sums, 0, 3 * sizeof *cuda->sums, cuda->compute));
+    TRY(cuda, trace_set(cuda->sums, 0, 3 * sizeof *cuda->sums, cuda->compute));
     if (is_tiled) {
         cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
         cuda_gradient_is_there(cuda);
@@ -235,6 +242,7 @@ static int losses(struct backend *backend, double *nll, double *kl, double *pena
 static void output_scores(struct backend *backend, int64_t rows, int h, const real *x, const real *w,
                           const real *b, real *scores) {
     struct cuda *cuda = backend->state;
+    SPAN("scores");
     multiply_add(cuda, 1, rows, cuda->n_items, h, cuda_operand(cuda, x), cuda_operand(cuda, w), b,
                  ACTIVATION_NONE, scores);
 }
@@ -285,8 +293,8 @@ static void copy_targets(struct cuda *cuda, int64_t rows, const struct csr *targ
         }
     }
     host[rows] = n;
-    TRY(cuda, cudaMemcpyAsync(device, host, (size_t)(rows + 1 + n) * sizeof *host, cudaMemcpyHostToDevice,
-                              cuda->compute));
+    TRY(cuda, trace_copy(device, host, (size_t)(rows + 1 + n) * sizeof *host, cudaMemcpyHostToDevice,
+                         cuda->compute));
 }
 
 /* first_hit of each row: the best target, of all ranges on a grid, and how many items come before it. */
@@ -305,16 +313,16 @@ static int rank_targets(struct cuda *cuda, int64_t rows, const real *scores, con
     copy_targets(cuda, rows, targets, host_targets, device_targets);
     kernel_best_target(cuda->compute, rows, cuda->n_items, device_targets, device_targets + rows + 1, scores,
                        device_best, device_scores);
-    TRY(cuda, cudaMemcpyAsync(host, device_scores, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(host, device_scores, bytes, cudaMemcpyDeviceToHost, cuda->compute));
     if (grid) {
         cuda_wait_all(cuda);
         code = grid_merge(grid, rows, 1, best, host);
         if (code) goto cleanup;
-        TRY(cuda, cudaMemcpyAsync(device_scores, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
+        TRY(cuda, trace_copy(device_scores, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
     }
     kernel_count_ahead(cuda->compute, rows, cuda->n_items, scores, device_best, device_scores,
                        cuda->batch.first_item, ahead);
-    TRY(cuda, cudaMemcpyAsync(first_hit, ahead, counts, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(first_hit, ahead, counts, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
     if (grid) comm_sum_int(&grid->items, first_hit, n);
     for (int64_t r = 0; r < rows; r++) first_hit[r] += best[r] >= 0;
@@ -327,6 +335,7 @@ cleanup:
 static void top_k(struct backend *backend, int64_t rows, real *scores, int k, const struct csr *targets,
                   int32_t *top, real *top_scores, int64_t *first_hit) {
     struct cuda *cuda = backend->state;
+    SPAN("ranking");
     size_t n = (size_t)rows * (size_t)k;
     int32_t *device_top = cuda_room(cuda, &cuda->top, n * sizeof *device_top);
     float *device_scores = cuda_room(cuda, &cuda->top_scores, n * sizeof *device_scores);
@@ -338,9 +347,9 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
         cuda_wait_all(cuda); /* a rank that is lost is noticed here: copies to pageable memory just wait */
     }
     if (!cuda->fault) {
-        TRY(cuda, cudaMemcpyAsync(top, device_top, n * sizeof *top, cudaMemcpyDeviceToHost, cuda->compute));
-        TRY(cuda, cudaMemcpyAsync(host_scores, device_scores, n * sizeof *host_scores, cudaMemcpyDeviceToHost,
-                                  cuda->compute));
+        TRY(cuda, trace_copy(top, device_top, n * sizeof *top, cudaMemcpyDeviceToHost, cuda->compute));
+        TRY(cuda, trace_copy(host_scores, device_scores, n * sizeof *host_scores, cudaMemcpyDeviceToHost,
+                             cuda->compute));
         if (cuda_wait_all(cuda) == 0) cuda_keep_fault(cuda, sort_rows(rows, k, top, host_scores));
     }
     int code = grid_agree(cuda->grid, cuda_told(cuda));
@@ -354,12 +363,13 @@ static void top_k(struct backend *backend, int64_t rows, real *scores, int k, co
 
 static void guard(struct backend *backend, const real *g, size_t n) {
     struct cuda *cuda = backend->state;
+    SPAN("overflow");
     cuda_settle_sums(cuda);
-    TRY(cuda, cudaMemsetAsync(cuda->overflow, 0, sizeof *cuda->overflow, cuda->compute));
+    TRY(cuda, trace_set(cuda->overflow, 0, sizeof *cuda->overflow, cuda->compute));
     kernel_guard(cuda->compute, (int64_t)n, g, cuda->overflow);
     if (cuda->grid) cuda_agree_overflow(cuda);
-    TRY(cuda, cudaMemcpyAsync(cuda->host_overflow, cuda->overflow, sizeof *cuda->overflow,
-                              cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(cuda->host_overflow, cuda->overflow, sizeof *cuda->overflow, cudaMemcpyDeviceToHost,
+                         cuda->compute));
     TRY(cuda, cudaEventRecord(cuda->guarded, cuda->compute));
     cuda->is_guarded = 1;
 }
@@ -380,6 +390,7 @@ static void update_part(struct cuda *cuda, const struct kernel_adam *constants, 
 static void adam(struct backend *backend, const struct adam_step *step, size_t n, real *p, const real *g,
                  real *m, real *v) {
     struct cuda *cuda = backend->state;
+    SPAN("Adam");
     const struct kernel_adam constants = {
         .beta1 = (float)step->beta1,
         .beta2 = (float)step->beta2,
@@ -395,6 +406,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
     if (late < n) update_part(cuda, &constants, n - late, p + late, g + late, m + late, v + late);
     cuda_settle_sums(cuda);
     if (late > 0) update_part(cuda, &constants, late, p, g, m, v);
+    cuda_trace_update(cuda);
 }
 
 /* ---- birth and death ---- */
@@ -453,6 +465,7 @@ static void destroy(struct backend *backend) {
     }
     matmul_destroy(cuda->matmul);
     spmm_destroy(cuda->spmm);
+    cuda_trace_destroy(cuda);
     for (int i = 0; i < cuda->n_blocks; i++) {
         cudaFree(cuda->block[i].at);
         if (cuda->block[i].copy) cudaFree(cuda->block[i].copy);
@@ -506,7 +519,7 @@ static int make_small(struct cuda *cuda) {
     } * device, *host;
     if (cudaMalloc(&cuda->small, sizeof *device)) return cuda_no_memory(cuda, sizeof *device);
     if (TRY(cuda, cudaMallocHost(&cuda->host_small, sizeof *host))) return cuda->fault;
-    TRY(cuda, cudaMemsetAsync(cuda->small, 0, sizeof *device, cuda->compute));
+    TRY(cuda, trace_set(cuda->small, 0, sizeof *device, cuda->compute));
     device = cuda->small;
     host = cuda->host_small;
     cuda->sums = device->sums;
@@ -642,6 +655,7 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     if (!code && cuda->sparse != SPARSE_GATHER) code = spmm_create(&cuda->spmm);
     if (!code) code = make_streams(cuda);
     if (!code) code = make_small(cuda);
+    if (!code && o->trace_steps > 0) code = cuda_trace_create(cuda, o->trace_steps, o->trace_path);
     return code ? code : matmul_create(backend->describe, &cuda->matmul); /* so far the GPU */
 }
 

@@ -185,8 +185,10 @@ static int take_kept(struct cuda *cuda, int64_t rows) {
 
 int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *users, int for_training) {
     struct cuda *cuda = backend->state;
+    SPAN("batch");
     cuda_settle_sums(cuda);
     if (!rows->indptr) return take_kept(cuda, rows->rows);
+    (for_training ? cuda_trace_step : cuda_trace_pause)(cuda);
     /* the kernels of the last batch are all on the stream: behind them its slot is free */
     TRY(cuda, cudaEventRecord(cuda->slot[cuda->at].used, cuda->compute));
     cuda->at = (cuda->at + 1) % CUDA_SLOTS;
@@ -215,7 +217,7 @@ int cuda_load(struct backend *backend, const struct csr *rows, const int64_t *us
     if (!cuda_room(cuda, &slot->host, bytes) || !cuda_room(cuda, &slot->device, bytes))
         return cuda_told(cuda);
     pack(cuda, slot, rows, users, 1);
-    TRY(cuda, cudaMemcpyAsync(slot->device.at, slot->host.at, bytes, cudaMemcpyHostToDevice, cuda->copy));
+    TRY(cuda, trace_copy(slot->device.at, slot->host.at, bytes, cudaMemcpyHostToDevice, cuda->copy));
     TRY(cuda, cudaEventRecord(slot->copied, cuda->copy));
     TRY(cuda, cudaStreamWaitEvent(cuda->compute, slot->copied, 0));
     cuda->value = cuda_room(cuda, &cuda->values, (size_t)cuda->nonzeros * sizeof(float));
@@ -298,7 +300,7 @@ static int fill_kept(struct cuda *cuda, const struct csr *m, const int64_t *user
     kept->n_partials = sort_by_item(m, cuda->n_items, cuda->item, cuda->place, cuda->item_start,
                                     &image.by_item, &kept->columns);
     kept->columns.place = kept->place;
-    TRY(cuda, cudaMemcpyAsync(kept->memory.at, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
+    TRY(cuda, trace_copy(kept->memory.at, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
     int code = cuda_wait_all(cuda);
     free(host);
     return code;
@@ -349,8 +351,7 @@ static void count_rows(struct cuda *cuda) {
         }
         return;
     }
-    TRY(cuda,
-        cudaMemcpyAsync(kept->host_first, kept->step_first, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(kept->host_first, kept->step_first, bytes, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
 }
 
@@ -362,8 +363,8 @@ static void count_entries(struct cuda *cuda) {
     kernel_step_entries(cuda->compute, steps, kept->batch, kept->n_all,
                         kept->n_rows < kept->n_all ? kept->step_first : NULL, kept->row_at, kept->start,
                         kept->step_entries);
-    TRY(cuda, cudaMemcpyAsync(kept->host_entries, kept->step_entries, bytes, cudaMemcpyDeviceToHost,
-                              cuda->compute));
+    TRY(cuda,
+        trace_copy(kept->host_entries, kept->step_entries, bytes, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
 }
 
@@ -371,7 +372,7 @@ void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
     struct kept *kept = &cuda->kept;
     if (kept->is_drawn && kept->epoch == draw->epoch && kept->seed == draw->seed) return;
     if (kept->n_rows < kept->n_all) {
-        TRY(cuda, cudaMemsetAsync(kept->at, 0xff, (size_t)kept->n_all * sizeof *kept->at, cuda->compute));
+        TRY(cuda, trace_set(kept->at, 0xff, (size_t)kept->n_all * sizeof *kept->at, cuda->compute));
     }
     kernel_order(cuda->compute, draw->seed, draw->epoch, kept->n_all, kept->first, kept->n_rows, kept->batch,
                  kept->at, kept->count, kept->row_at, kept->place, kept->step_first);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "error.h"
+#include "trace.h"
 
 #ifdef VAECF_NCCL
 #include <nccl.h>
@@ -96,7 +97,11 @@ int nccl_sum(struct nccl *nccl, cudaStream_t stream, void *values, size_t n, enu
     static const ncclDataType_t types[] = {
         [NUMBER_FP32] = ncclFloat32, [NUMBER_BF16] = ncclBfloat16, [NUMBER_FP16] = ncclFloat16};
     if (nccl->is_aborted) return error_set(EX_OSERR, "NCCL: the ranks are not connected any more");
-    return settle(nccl, "a sum", ncclAllReduce(values, values, n, types[type], ncclSum, nccl->comm, stream));
+    TRACE_BEFORE(stream, "NCCL");
+    int code =
+        settle(nccl, "a sum", ncclAllReduce(values, values, n, types[type], ncclSum, nccl->comm, stream));
+    TRACE_AFTER(stream);
+    return code;
 }
 
 int nccl_wait(struct nccl *nccl, cudaEvent_t event) {

@@ -13,7 +13,9 @@
 #include "comm_nccl.h"
 #include "kernels.h"
 #include "matmul.h"
+#include "span.h"
 #include "spmm.h"
+#include "trace.h"
 #include "tuning.h"
 
 /* Device or pinned memory that grows. */
@@ -94,6 +96,7 @@ struct cuda {
     int use_tf32;
     int compute_sum; /* gradients travel in that type */
     struct tuning tuning;
+    struct trace *trace;     /* NULL: no step is traced */
     size_t logits_max;       /* bytes */
     const struct grid *grid; /* with several item ranks; NULL: these are all items */
     const struct comm *comm; /* the ranks with the same items */

@@ -12,9 +12,10 @@
 #include <stdint.h>
 
 #include "kernels.h"
+#include "trace.h"
 
 #ifdef __CUDACC__
-#define LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...)                                               \
+#define START_KERNEL(kernel, grid, block, bytes, stream, ...)                                                \
     kernel<<<(grid), (block), (bytes), (stream)>>>(__VA_ARGS__)
 #define DYNAMIC_SHARED(type, name)                                                                           \
     extern __shared__ four dynamic_shared[];                                                                 \
@@ -42,6 +43,12 @@ __device__ inline float power_of_two(float x) {
     return y;
 }
 #endif
+#define LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...)                                               \
+    do {                                                                                                     \
+        TRACE_BEFORE(stream, "%s", #kernel);                                                                 \
+        START_KERNEL(kernel, grid, block, bytes, stream, __VA_ARGS__);                                       \
+        TRACE_AFTER(stream);                                                                                 \
+    } while (0)
 #define LAUNCH(kernel, grid, block, stream, ...) LAUNCH_SHARED(kernel, grid, block, 0, stream, __VA_ARGS__)
 
 /* One call for each type of number: T is the type in the code that follows. */

@@ -109,6 +109,8 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     struct cuda *cuda = backend->state;
     cudaEvent_t before = cuda->ahead[cuda->n_steps++ % CUDA_AHEAD];
     int64_t begin, count;
+    SPAN("step");
+    cuda_trace_step(cuda);
     cuda_settle_sums(cuda);
     cuda_wait_for(cuda, before); /* a rank that is lost is noticed here, not when the queue is full */
     TRY(cuda, cudaEventRecord(before, cuda->compute));
@@ -123,14 +125,14 @@ int cuda_step_begin(struct backend *backend, struct step *step) {
     cuda->step.gamma = step->gamma;
     cuda_tell(cuda);
     struct recording *r = recording_of(cuda, step);
-    if (r->n_parts > 0 && !cuda->fault) {
+    if (r->n_parts > 0 && !cuda->fault && !cuda_is_traced(cuda)) {
         cuda_set_kept(cuda, step->rows); /* another batch may have been loaded meanwhile */
         for (int i = 0; i < r->n_parts; i++) start_part(cuda, r, i);
         return 1;
     }
     cuda->current = r;
-    cuda->is_recording =
-        r->seen > 1 && cuda->sparse != SPARSE_CUSPARSE && cuda_is_allowed("VAECF_GRAPHS") && !cuda->fault;
+    cuda->is_recording = r->seen > 1 && cuda->sparse != SPARSE_CUSPARSE && cuda_is_allowed("VAECF_GRAPHS") &&
+                         !cuda->fault && !cuda_is_traced(cuda);
     if (cuda->is_recording) begin_part(cuda);
     return 0;
 }
@@ -149,8 +151,9 @@ int cuda_step_end(struct backend *backend) {
 int cuda_step_losses(struct backend *backend, double sums[3]) {
     struct cuda *cuda = backend->state;
     size_t bytes = 3 * sizeof *sums;
-    TRY(cuda, cudaMemcpyAsync(cuda->host_sums, cuda->totals, bytes, cudaMemcpyDeviceToHost, cuda->compute));
-    TRY(cuda, cudaMemsetAsync(cuda->totals, 0, bytes, cuda->compute));
+    cuda_trace_pause(cuda);
+    TRY(cuda, trace_copy(cuda->host_sums, cuda->totals, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_set(cuda->totals, 0, bytes, cuda->compute));
     int code = cuda_wait_all(cuda);
     for (int i = 0; i < 3; i++) sums[i] = code ? 0 : cuda->host_sums[i];
     return code;

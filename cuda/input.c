@@ -132,7 +132,7 @@ static int forward(struct cuda *cuda, enum sparse way, const void *w, const real
 static int backward(struct cuda *cuda, enum sparse way, int h, const void *dy, real *dw) {
     if (way == SPARSE_CUSPARSE) return times_transpose(cuda, dy, h, dw);
     if (!cuda->columns.place || cuda->sorted) { /* not every item has a segment */
-        TRY(cuda, cudaMemsetAsync(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
+        TRY(cuda, trace_set(dw, 0, (size_t)cuda->n_items * (size_t)h * sizeof *dw, cuda->compute));
     }
     if (cuda->sorted) {
         kernel_input_backward_sorted(cuda->compute, cuda_operand_type(cuda), h, cuda->n_items, cuda->sorted,
@@ -236,6 +236,7 @@ static enum sparse way_of(const struct cuda *cuda) {
 
 void cuda_input_values(struct backend *backend, const struct draw *draw, double p) {
     struct cuda *cuda = backend->state;
+    SPAN("input layer");
     if (draw) {
         cuda->step.epoch = draw->epoch;
         cuda_tell(cuda);
@@ -251,13 +252,14 @@ void cuda_multiply_batch(struct cuda *cuda, const void *w, int h, real *y) {
         cuda_keep_fault(cuda, times_batch(cuda, w, h, y));
         return;
     }
-    TRY(cuda, cudaMemsetAsync(zeros, 0, (size_t)h * sizeof *zeros, cuda->compute));
+    TRY(cuda, trace_set(zeros, 0, (size_t)h * sizeof *zeros, cuda->compute));
     cuda_keep_fault(cuda, forward(cuda, SPARSE_GATHER, w, zeros, h, ACTIVATION_NONE, y, NULL));
 }
 
 void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
                         real *y) {
     struct cuda *cuda = backend->state;
+    SPAN("input layer");
     const void *operand = cuda_operand(cuda, w);
     void *copy = cuda_copy_of(cuda, y);
     if (way_of(cuda) == SPARSE_AUTO) {
@@ -281,6 +283,7 @@ void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t co
 void cuda_input_backward(struct backend *backend, int h, enum activation act, const real *y, real *dy,
                          real *dw, real *db) {
     struct cuda *cuda = backend->state;
+    SPAN("input layer backward");
     enum number type = cuda_operand_type(cuda);
     int64_t rows = cuda->batch.rows;
     void *copy = cuda_copy_of(cuda, dy);

@@ -8,6 +8,7 @@
 
 #include "choices.h"
 #include "error.h"
+#include "trace.h"
 
 enum {
     PLANS = 256,
@@ -297,6 +298,9 @@ int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product 
                          (long long)product->n, (long long)product->k);
     }
     cublasStatus_t status = set_bias(plan, product->bias);
+    TRACE_BEFORE(stream, "product %lld x %lld x %lld", (long long)product->m, (long long)product->n,
+                 (long long)product->k);
     if (!status) status = start(matmul, plan, &plan->algorithm, &at);
+    TRACE_AFTER(stream);
     return status ? fault("multiply", status) : 0;
 }

@@ -100,7 +100,7 @@ real *cuda_alloc(struct backend *backend, size_t n) {
         cuda_no_memory(cuda, bytes);
         return NULL;
     }
-    TRY(cuda, cudaMemsetAsync(p, 0, bytes, cuda->compute));
+    TRY(cuda, trace_set(p, 0, bytes, cuda->compute));
     cuda->block[cuda->n_blocks++] = (struct block){.at = p, .n = n, .born = cuda->born++};
     return p;
 }
@@ -128,7 +128,7 @@ void cuda_release(struct backend *backend, real *memory) {
 
 void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n) {
     struct cuda *cuda = backend->state;
-    TRY(cuda, cudaMemcpyAsync(to, from, n * sizeof *to, cudaMemcpyHostToDevice, cuda->compute));
+    TRY(cuda, trace_copy(to, from, n * sizeof *to, cudaMemcpyHostToDevice, cuda->compute));
     cuda_wait_all(cuda); /* the caller's memory is his again */
     cuda_is_changed(cuda, to);
     cuda->memory++; /* a recording does not make copies in 16 bits anew */
@@ -137,14 +137,15 @@ void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n)
 void cuda_copy_out(struct backend *backend, real *to, const real *from, size_t n) {
     struct cuda *cuda = backend->state;
     cuda_settle_sums(cuda);
+    cuda_trace_pause(cuda);
     if (cuda_wait_all(cuda)) return; /* a rank that is lost is noticed here, not below */
-    TRY(cuda, cudaMemcpyAsync(to, from, n * sizeof *to, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(to, from, n * sizeof *to, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
 }
 
 void cuda_zero(struct backend *backend, real *memory, size_t n) {
     struct cuda *cuda = backend->state;
-    TRY(cuda, cudaMemsetAsync(memory, 0, n * sizeof *memory, cuda->compute));
+    TRY(cuda, trace_set(memory, 0, n * sizeof *memory, cuda->compute));
     cuda_is_changed(cuda, memory);
     cuda->memory++;
 }

@@ -21,10 +21,10 @@ void cuda_sum_items(struct cuda *cuda, float *values, size_t n) {
 void cuda_agree_overflow(struct cuda *cuda) {
     int *flag = cuda->host_overflow;
     size_t bytes = sizeof *flag;
-    TRY(cuda, cudaMemcpyAsync(flag, cuda->overflow, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+    TRY(cuda, trace_copy(flag, cuda->overflow, bytes, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
     *flag = (int)comm_max(&cuda->grid->items, *flag);
-    TRY(cuda, cudaMemcpyAsync(cuda->overflow, flag, bytes, cudaMemcpyHostToDevice, cuda->compute));
+    TRY(cuda, trace_copy(cuda->overflow, flag, bytes, cudaMemcpyHostToDevice, cuda->compute));
 }
 
 /* ---- the output layer ---- */
@@ -71,9 +71,8 @@ static void finish_sums(struct cuda *cuda, const struct output *o, const struct 
         parts = cuda->grid->items.size;
         size_t own = n * (size_t)cuda->grid->items.rank;
         all = o->all_sums;
-        TRY(cuda, cudaMemsetAsync(o->all_sums, 0, bytes * (size_t)parts, cuda->compute));
-        TRY(cuda,
-            cudaMemcpyAsync(o->all_sums + own, o->sums, bytes, cudaMemcpyDeviceToDevice, cuda->compute));
+        TRY(cuda, trace_set(o->all_sums, 0, bytes * (size_t)parts, cuda->compute));
+        TRY(cuda, trace_copy(o->all_sums + own, o->sums, bytes, cudaMemcpyDeviceToDevice, cuda->compute));
         cuda_sum_items(cuda, (float *)o->all_sums, (size_t)parts * bytes / sizeof(float));
     }
     kernel_finish_sums(cuda->compute, parts, rows, all, o->sums, nll);

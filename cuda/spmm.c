@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "error.h"
+#include "trace.h"
 
 #ifdef VAECF_CUSPARSE
 
@@ -94,11 +95,13 @@ int spmm_prepare(struct spmm *s, cudaStream_t stream, const struct sparse_produc
 
 int spmm_run(struct spmm *s, void *buffer) {
     if (!s->a) {
-        cudaError_t status = cudaMemsetAsync(s->c, 0, s->c_bytes, s->stream);
+        cudaError_t status = trace_set(s->c, 0, s->c_bytes, s->stream);
         return status ? error_set(EX_OSERR, "GPU: %s", cudaGetErrorString(status)) : 0;
     }
+    TRACE_BEFORE(s->stream, "SpMM");
     cusparseStatus_t status = cusparseSpMM(s->handle, as_stored, as_stored, &one, s->a, s->b, &zero,
                                            s->result, CUDA_R_32F, algorithm, buffer);
+    TRACE_AFTER(s->stream);
     forget(s);
     return status ? fault("multiply", status) : 0;
 }

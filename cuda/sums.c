@@ -33,10 +33,10 @@ void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values
     if (!stage) comm_abort(comm, cuda->fault); /* the others wait for our part */
     for (size_t i = 0; i < n; i += STAGE) {
         size_t count = n - i < STAGE ? n - i : STAGE, bytes = count * sizeof *stage;
-        TRY(cuda, cudaMemcpyAsync(stage, values + i, bytes, cudaMemcpyDeviceToHost, cuda->compute));
+        TRY(cuda, trace_copy(stage, values + i, bytes, cudaMemcpyDeviceToHost, cuda->compute));
         cuda_wait_all(cuda);
         comm_sum_real(comm, stage, count);
-        TRY(cuda, cudaMemcpyAsync(values + i, stage, bytes, cudaMemcpyHostToDevice, cuda->compute));
+        TRY(cuda, trace_copy(values + i, stage, bytes, cudaMemcpyHostToDevice, cuda->compute));
         cuda_wait_all(cuda);
     }
 }
@@ -86,6 +86,7 @@ static void cut(struct cuda *cuda) {
 }
 
 static void add(struct cuda *cuda, float *values, size_t n) {
+    SPAN("sum over the ranks");
     if (!cuda->nccl || n == 0) return;
     if (cuda->n_pending && values + n != cuda->pending) cut(cuda);
     cuda->pending = values;
@@ -123,6 +124,7 @@ size_t cuda_late_sums(struct cuda *cuda, const float *values, size_t n) {
 /* The last piece's sum is waited for by Adam, which has other gradients to begin with. */
 void cuda_all_reduce(struct backend *backend, const struct comm *comm, real *values, size_t n) {
     struct cuda *cuda = backend->state;
+    SPAN("sum over the ranks");
     if (!cuda->nccl) {
         if (comm->size > 1) cuda_sum_over_mpi(cuda, comm, values, n);
         return;
@@ -152,7 +154,7 @@ static void sum_touched(struct cuda *cuda, const struct comm *comm, int h, real 
     float *buffer = cuda_room(cuda, &cuda->gathered, (size_t)(piece * h) * sizeof *buffer);
     if (!host || !item || !buffer) comm_abort(comm, cuda->fault); /* the others wait for our part */
     cuda_list_items(cuda, cuda->all, host, NULL);
-    TRY(cuda, cudaMemcpyAsync(item, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
+    TRY(cuda, trace_copy(item, host, bytes, cudaMemcpyHostToDevice, cuda->compute));
     for (int64_t first = 0; first < n; first += piece) {
         int64_t count = n - first < piece ? n - first : piece;
         kernel_gather_rows(cuda->compute, count, h, item + first, dw, buffer);
@@ -168,6 +170,7 @@ static void sum_touched(struct cuda *cuda, const struct comm *comm, int h, real 
 
 void cuda_input_all_reduce(struct backend *backend, const struct comm *comm, int h, real *dw) {
     struct cuda *cuda = backend->state;
+    SPAN("sum over the ranks");
     size_t n = (size_t)cuda->n_items * (size_t)h;
     if (comm->size == 1) return;
     end_if_failed(cuda);

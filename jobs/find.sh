@@ -211,7 +211,9 @@ else
     else
         report+=("  → cuSPARSE: not in the toolkit; VAECF_SPARSE=cusparse is refused")
     fi
-    result+=("FOUND_CUDA_CFLAGS := -DVAECF_CUDA ${cuda_cflags/-I/-isystem }")
+    nvtx=
+    try "$cuda_cflags -ldl" nvtx3/nvToolsExt.h nvtxRangePushA && nvtx=' -DVAECF_NVTX' # ranges for Nsight Systems
+    result+=("FOUND_CUDA_CFLAGS := -DVAECF_CUDA$nvtx ${cuda_cflags/-I/-isystem }")
     # as needed: vaecf-preprocess does without
     result+=("FOUND_CUDA_LIBS := -Wl,--as-needed $(with_rpath "$cuda_libs")-Wl,--no-as-needed")
 fi

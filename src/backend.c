@@ -17,6 +17,12 @@ static int wanted(enum device asked, enum device *device) {
     return error_set(EX_CONFIG, "VAECF_DEVICE=%s: want auto, cpu or cuda", text);
 }
 
+static int create_cpu(const struct backend_options *options, struct backend *backend) {
+    if (options->trace_steps == 0) return backend_cpu_create_with(options, backend);
+    return error_set(EX_CONFIG,
+                     "train.trace_steps: steps on a GPU alone are traced; want 0, or device: cuda");
+}
+
 #ifdef VAECF_CUDA
 
 /* The same for what sums over the ranks. */
@@ -46,8 +52,7 @@ int backend_create(const struct backend_options *options, struct backend *backen
         if (options->comm) missing = comm_max(options->comm, missing);
         device = missing ? DEVICE_CPU : DEVICE_CUDA;
     }
-    return device == DEVICE_CUDA ? backend_cuda_create(&chosen, backend)
-                                 : backend_cpu_create_with(options, backend);
+    return device == DEVICE_CUDA ? backend_cuda_create(&chosen, backend) : create_cpu(options, backend);
 }
 
 #else
@@ -61,7 +66,7 @@ int backend_probe(enum device device) {
 int backend_create(const struct backend_options *options, struct backend *backend) {
     int code = backend_probe(options->device);
     if (options->comm) code = comm_agree(options->comm, code);
-    return code ? code : backend_cpu_create_with(options, backend);
+    return code ? code : create_cpu(options, backend);
 }
 
 #endif

@@ -60,6 +60,7 @@ static const struct key keys[] = {
     {"train.precision", WORD, FIELD(train.precision), "fp32, tf32, bf16, fp16", PRECISION_FP32},
     {"train.loss_scale", LOSS_SCALE, FIELD(train.loss_scale), "(0, 1e9]", 0},
     {"train.logit_memory", INTEGER64, FIELD(train.logit_memory), "[0, 1e6]", 0},
+    {"train.trace_steps", INTEGER64, FIELD(train.trace_steps), "[0, 1000]", 0},
     {"train.early_stopping", SECTION, 0, NULL, 0},
     {"train.early_stopping.metric", METRIC, FIELD(train.early_stopping.metric), NULL, 0},
     {"train.early_stopping.patience", INTEGER64, FIELD(train.early_stopping.patience), "[0, 1e12]", 0},

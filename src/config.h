@@ -59,6 +59,7 @@ struct train_config {
     int precision;        /* enum precision */
     double loss_scale;    /* 0: dynamic */
     int64_t logit_memory; /* MB of a rank for logits; 0: as the backend thinks */
+    int64_t trace_steps;  /* steps whose time goes into trace.csv; 0: none */
     struct {
         struct metric metric; /* also what chooses best.h5 */
         int64_t patience;     /* validations without a better value before stopping; 0: never stop */

@@ -49,7 +49,7 @@ static int has_run(const struct run_directory *run, int *answer) {
 
 /* What a crash left under a temporary name, as far as it can be removed. */
 static void clean(const struct run_directory *run) {
-    static const char *const names[] = {"best.h5", "metrics.csv", "config.yaml", "test.csv"};
+    static const char *const names[] = {"best.h5", "metrics.csv", "config.yaml", "test.csv", "trace.csv"};
     char path[PATH_SIZE], directory[PATH_SIZE];
     for (int sub = 0; sub < 2; sub++) {
         path_of(run, sub ? "checkpoints" : ".", directory);
@@ -59,7 +59,7 @@ static void clean(const struct run_directory *run) {
             /* step-000000123.h5.*.tmp: from the first dot on it is that of a name without one */
             int is_left =
                 sub && strncmp(name, "step-", 5) == 0 && output_is_left(name + strcspn(name, "."), "");
-            for (int i = 0; i < 4 && !sub; i++) is_left |= output_is_left(name, names[i]);
+            for (int i = 0; i < 5 && !sub; i++) is_left |= output_is_left(name, names[i]);
             snprintf(path, sizeof path, "%s/%.200s", directory, name);
             if (is_left) unlink(path);
         }
@@ -188,6 +188,7 @@ int run_directory_settle(const struct run_directory *run, enum trainer_start sta
         if (!code) code = checkpoint_prune(run->path, 0);
         if (!code) code = remove_file(run, "best.h5");
         if (!code) code = remove_file(run, "metrics.csv");
+        if (!code) code = remove_file(run, "trace.csv");
     } else if (start == TRAINER_RESUME && *checkpoint) {
         code = checkpoint_mark_damaged(run->path, state->step);
     } else if (start == TRAINER_RESUME_FROM) {

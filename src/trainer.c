@@ -28,6 +28,7 @@
 #include "run_directory.h"
 #include "sampler.h"
 #include "signals.h"
+#include "span.h"
 
 enum {
     PATH_SIZE = CONFIG_PATH_MAX + 64,
@@ -155,6 +156,7 @@ static int is_saving(const struct trainer *t) {
 }
 
 static int save(struct trainer *t) {
+    SPAN("checkpoint");
     char path[PATH_SIZE];
     double begin = now();
     int code = collect(t);
@@ -184,6 +186,7 @@ static void clear_epoch(struct train_state *s) {
 
 /* At the end of an epoch, whose sums are still wanted for the report. */
 static int save_best(struct trainer *t) {
+    SPAN("checkpoint");
     struct train_state state = t->state;
     char path[PATH_SIZE];
     int code = 0;
@@ -427,10 +430,14 @@ static int set_up(struct trainer *t, enum trainer_start start, const char *given
     int is_network = model_is_network(&t->config->model);
     if (!is_network) code = prepare_baseline(t);
     if (code) return code;
+    char trace_path[PATH_SIZE];
+    snprintf(trace_path, sizeof trace_path, "%s/trace.csv", c->output_path);
     const struct backend_options options = {
         .n_items = t->grid.count,
         .grid = &t->grid,
         .logit_memory = c->train.logit_memory * 1000000,
+        .trace_steps = c->train.trace_steps,
+        .trace_path = t->comm->rank == 0 ? trace_path : NULL,
         .device = is_network ? (enum device)t->config->device : DEVICE_CPU,
         .precision = (enum precision)t->config->train.precision,
         .comm = t->comm,
@@ -646,6 +653,7 @@ static int evaluate(struct trainer *t, const struct csr *input, const struct csr
 
 /* Scores the validation users and remembers whether they were never better. */
 static int validate(struct trainer *t, int *is_best) {
+    SPAN("validation");
     struct train_state *s = &t->state;
     metrics_reset(&t->metrics);
     int code = comm_agree(t->comm, evaluate(t, &t->validation_input, &t->validation_target, &t->metrics));

@@ -138,6 +138,26 @@ check "split and sorted, 2 ranks" agree 1e-4 gatherfp32 sorted2 "" 3
 with VAECF_SPARSE=cusparse train 2 cusparsegrid --set train.epochs=2 --set parallel.item=2
 check "cuSPARSE, a grid" agree 1e-4 gatherfp32 cusparsegrid "" 3
 
+# traced NAME CALLS...: trace.csv has these, each as NAME,CALLS, the longest first, and they are of one step
+traced() {
+    local table=$tmp/$1/trace.csv row
+    shift
+    for row; do grep -qF "$row," "$table" || { echo "no $row" && return 1; }; done
+    [ "$(head -n 1 "$table")" = kernel,calls,milliseconds,share ] && [ "$(tail -n 1 "$table" | cut -d, -f1,2,4)" = '(step),1,1' ] &&
+        ! grep -q 'validation' "$table" && sed '1d' "$table" | head -n -2 | cut -d, -f3 | sort -cgr
+}
+inside=('input layer: input_values,1' 'input layer: input_forward,1' 'latent layer: latent_forward,1' 'output layer: softmax,1'
+    'output layer: product 130 x 704 x 40,0.8' 'output layer: product 119 x 704 x 40,0.2' 'output layer: product 704 x 40 x 130,0.8'
+    'hidden layer backward: sum_slab,2' 'input layer backward: input_backward,1' 'Adam: adam,1')
+train 1 traced --set train.trace_steps=5
+check "traced: the same bits" identical gpu traced
+check "and trace.csv" traced traced 'batch: take_rows,1' "${inside[@]}"
+train 1 small --set train.batch_size=58
+train 1 tracedsmall --set train.batch_size=58 --set train.trace_steps=30
+check "where the last batch of an epoch is not recorded yet: the same bits" identical small tracedsmall
+with VAECF_KEEP=no train 1 tracedloaded --set train.trace_steps=100
+check "with batches from the host: the same bits" identical loaded tracedloaded
+check "and trace.csv" traced tracedloaded 'batch: copy to the GPU,1' "${inside[@]}"
 # with sanitizers, which are slow, the ways that the rest takes: ranks over NCCL and over MPI, 16 bits
 if [ "$build" != build ]; then
     train 4 grid --set train.epochs=1 --set train.precision=fp16 --set parallel.item=2
@@ -202,6 +222,9 @@ train 2 deep "${deep[@]}"
 check "five wide layers on 2 ranks: 12 epochs" [ "$(wc -l <"$tmp/deep/metrics.csv")" = 13 ]
 with VAECF_GRAPHS=no train 2 deepissued "${deep[@]}"
 check "the same bits without graphs" identical deep deepissued
+train 2 traced2 --set train.trace_steps=3
+check "and traced" identical nccl2 traced2
+check "trace.csv of a rank" traced traced2 'sum over the ranks: NCCL,3' 'output layer: softmax,1'
 train 1 one --set comm=nccl
 check "one rank with NCCL" agree 1e-6 gpu one
 train 2 compute --set train.precision=bf16 --set comm_type=compute
@@ -266,6 +289,9 @@ for gpu in volta=7.0 turing=7.5; do
     rm -r "$tmp/older" "$tmp/older16"
 done
 ends "there is no code for the GPU" 71 'make CUDA_ARCH=sm_90' with VAECF_HOST_GPU=unknown train 1 ends
+ends "a trace of the CPU" 78 'train.trace_steps: steps on a GPU alone are traced' train 1 ends --set device=cpu --set train.trace_steps=1
+mkdir -p "$tmp/ends/trace.csv"
+ends "a trace that cannot be written" 73 'trace.csv: cannot create' train 1 ends --set train.trace_steps=2
 ends "several ranks on a GPU" 78 '2 ranks have the same GPU: .*comm: mpi' with VAECF_HOST_GPUS=1 train 2 ends
 ends "no memory for the model" 71 'no GPU memory: .* are free, for the model' with VAECF_HOST_GPU_MB=34 train 1 ends
 ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' with VAECF_HOST_GPU_MB=34.8 train 1 ends --set train.batch_size=639

@@ -140,7 +140,7 @@ void cuda_host_launch(const char *name, void (*function)(P...), dim3 grid, dim3 
         return true;
     });
 }
-#define LAUNCH_SHARED(kernel, grid, block, bytes, stream, ...)                                               \
+#define START_KERNEL(kernel, grid, block, bytes, stream, ...)                                               \
     cuda_host_launch(#kernel, (kernel), (grid), (block), (bytes), (stream), __VA_ARGS__)
 
 #endif
