@@ -154,7 +154,8 @@ check "traced: the same bits" identical gpu traced
 check "and trace.csv" traced traced 'batch: take_rows,1' "${inside[@]}"
 train 1 small --set train.batch_size=58
 train 1 tracedsmall --set train.batch_size=58 --set train.trace_steps=30
-check "where the last batch of an epoch is not recorded yet: the same bits" identical small tracedsmall
+check "where a full batch is recorded, and the last one of an epoch not yet: the same bits" identical small tracedsmall
+check "and trace.csv" traced tracedsmall 'output layer: softmax,1' 'Adam: adam,1'
 with VAECF_KEEP=no train 1 tracedloaded --set train.trace_steps=100
 check "with batches from the host: the same bits" identical loaded tracedloaded
 check "and trace.csv" traced tracedloaded 'batch: copy to the GPU,1' "${inside[@]}"
