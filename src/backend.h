@@ -244,7 +244,8 @@ int backend_cpu_create_with(const struct backend_options *options, struct backen
 /* The CUDA backend, on the GPU with the number of the rank on its machine (only in a program with
  * VAECF_CUDA). In training, operands of products, those of the sparse layer too, and logits are rounded to
  * the precision's type; sums, weights, moments and scores stay fp32. Collective. EX_OSERR with what is wrong:
- * no GPU, driver or GPU too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI. */
+ * no GPU, driver or GPU too old, no memory; EX_CONFIG: several ranks on a GPU want COMM_MPI; the GPU is too
+ * old for the precision. */
 int backend_cuda_create(const struct backend_options *options, struct backend *backend);
 
 /* Is there a GPU that works? 0, or EX_OSERR with a message. Not collective. */

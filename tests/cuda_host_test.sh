@@ -152,6 +152,8 @@ inside=('input layer: input_values,1' 'input layer: input_forward,1' 'latent lay
 train 1 traced --set train.trace_steps=5
 check "traced: the same bits" identical gpu traced
 check "and trace.csv" traced traced 'batch: take_rows,1' "${inside[@]}"
+train 1 traced --overwrite --set train.epochs=1
+check "another run's is removed" [ ! -e "$tmp/traced/trace.csv" ]
 train 1 small --set train.batch_size=58
 train 1 tracedsmall --set train.batch_size=58 --set train.trace_steps=30
 check "where a full batch is recorded, and the last one of an epoch not yet: the same bits" identical small tracedsmall
