@@ -61,6 +61,12 @@ static int multiply_with(struct cuda *cuda, struct product product, enum epilogu
     return 0;
 }
 
+int cuda_multiply_summed(struct cuda *cuda, enum epilogue epilogue, int64_t m, int64_t n, int64_t k,
+                         const void *a, const void *b, float *dw, float *db) {
+    if (!cuda->tuning.bias_epilogue || !a || !b) return 0;
+    return multiply_with(cuda, product_of(cuda, 1, 0, m, n, k), epilogue, a, b, db, dw) == 0;
+}
+
 /* c = act(a op(b) + bias): in the product's epilogue where cuBLASLt has one, else after it. */
 static void multiply_add(struct cuda *cuda, int transpose_b, int64_t m, int64_t n, int64_t k, const void *a,
                          const void *b, const float *bias, enum activation act, float *c) {
@@ -93,12 +99,13 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
     SPAN("hidden layer backward");
     void *copy = cuda_copy_of(cuda, dy);
     kernel_deactivate(cuda->compute, cuda_operand_type(cuda), rows * n_out, (int)act, y, dy, copy);
-    if (dw) {
+    const void *from = copy ? copy : dy, *x_operand = cuda_operand(cuda, x);
+    if (dw && !cuda_multiply_summed(cuda, EPILOGUE_SUM_B, n_in, n_out, rows, x_operand, from, dw, db)) {
         cuda_sum_rows(cuda, NUMBER_FP32, rows, n_out, n_out, dy, 0, db);
-        cuda_multiply(cuda, 1, 0, n_in, n_out, rows, cuda_operand(cuda, x), copy ? copy : dy, 0, dw);
+        cuda_multiply(cuda, 1, 0, n_in, n_out, rows, x_operand, from, 0, dw);
     }
     if (!dx) return;
-    cuda_multiply(cuda, 0, 1, rows, n_in, n_out, copy ? copy : dy, cuda_operand(cuda, w), 0, dx);
+    cuda_multiply(cuda, 0, 1, rows, n_in, n_out, from, cuda_operand(cuda, w), 0, dx);
     cuda_is_changed(cuda, dx);
 }
 
@@ -215,7 +222,9 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
         cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
         kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
                        (double *)cuda->nll.at + first);
-        if (dw) {
+        int is_summed = dw && first == 0 &&
+                        cuda_multiply_summed(cuda, EPILOGUE_SUM_A, stride, h, count, logits, from, dw, db);
+        if (dw && !is_summed) {
             cuda_sum_rows(cuda, type, count, n, stride, logits, first > 0, db);
             cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
         }

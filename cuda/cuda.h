@@ -244,6 +244,10 @@ void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t co
 /* c = op(a) op(b) or c += that, of operands. */
 void cuda_multiply(struct cuda *cuda, int transpose_a, int transpose_b, int64_t m, int64_t n, int64_t k,
                    const void *a, const void *b, int accumulate, float *c);
+/* dw[m, n] = a^T b of operands a[k, m] and b[k, n], and db: the sums of a's columns (EPILOGUE_SUM_A) or of
+ * b's. 0: nothing is done, as this is switched off or cuBLASLt has no such epilogue. */
+int cuda_multiply_summed(struct cuda *cuda, enum epilogue epilogue, int64_t m, int64_t n, int64_t k,
+                         const void *a, const void *b, float *dw, float *db);
 /* logits[rows, stride] = x w^T + b in the type of the operands, of n items. */
 void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t stride, int h, const void *x,
                          const void *w, const real *b, void *logits);

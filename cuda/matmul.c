@@ -128,7 +128,9 @@ static cublasStatus_t describe(struct plan *plan) {
         [NUMBER_FP32] = CUDA_R_32F, [NUMBER_BF16] = CUDA_R_16BF, [NUMBER_FP16] = CUDA_R_16F};
     static const cublasLtEpilogue_t epilogues[] = {[EPILOGUE_NONE] = CUBLASLT_EPILOGUE_DEFAULT,
                                                    [EPILOGUE_BIAS] = CUBLASLT_EPILOGUE_BIAS,
-                                                   [EPILOGUE_BIAS_RELU] = CUBLASLT_EPILOGUE_RELU_BIAS};
+                                                   [EPILOGUE_BIAS_RELU] = CUBLASLT_EPILOGUE_RELU_BIAS,
+                                                   [EPILOGUE_SUM_A] = CUBLASLT_EPILOGUE_BGRADB,
+                                                   [EPILOGUE_SUM_B] = CUBLASLT_EPILOGUE_BGRADA};
     cublasComputeType_t compute = p->use_tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F;
     cublasOperation_t first = p->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
                       second = p->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;

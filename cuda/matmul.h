@@ -25,7 +25,9 @@ void matmul_describe(char *text, int size);
 enum epilogue {
     EPILOGUE_NONE,
     EPILOGUE_BIAS /* c += bias[n] */,
-    EPILOGUE_BIAS_RELU /* c = max(c + bias, 0) */
+    EPILOGUE_BIAS_RELU /* c = max(c + bias, 0) */,
+    EPILOGUE_SUM_A /* bias[m] = the sums of the rows of op(a), in the type of c */,
+    EPILOGUE_SUM_B /* bias[n] = the sums of the columns of op(b) */
 };
 
 /* c[m, n] = op(a) op(b), or c += that: op(a) is [m, k] and op(b) is [k, n]; a transposed one is stored as [k,
@@ -38,7 +40,7 @@ struct product {
     int64_t m, n, k;
     int accumulate;
     enum epilogue epilogue;
-    const void *bias; /* device memory */
+    const void *bias; /* device memory; of sums it is written */
 };
 
 /* Puts the product on the stream. 0; EX_UNAVAILABLE (and nothing done) if cuBLASLt has none with this

@@ -96,7 +96,10 @@ static void block_in_tiles(struct cuda *cuda, const struct output *o, int64_t fi
         if (i < last) tile_logits(cuda, o, first_row, rows, i);
         kernel_tile_gradients(cuda->compute, type, n, stride, i, all, &part, cuda->device_step, o->smoothing,
                               o->sums, o->logits);
-        if (o->dw) {
+        int is_summed = o->dw && first_row == 0 &&
+                        cuda_multiply_summed(cuda, EPILOGUE_SUM_A, stride, o->h, rows, o->logits, x,
+                                             o->dw + i * o->h, o->db + i);
+        if (o->dw && !is_summed) {
             cuda_sum_rows(cuda, type, rows, n, stride, o->logits, first_row > 0, o->db + i);
             cuda_multiply(cuda, 1, 0, stride, o->h, rows, o->logits, x, first_row > 0, o->dw + i * o->h);
         }

@@ -763,6 +763,19 @@ static void test_kept_steps_in_ways(void **state) {
     way = NULL;
 }
 
+/* ---- ways to compute that are switched on: cuda/tuning.h ---- */
+
+/* The same results within the same tolerances. */
+static void test_bias_epilogue(void **state) {
+    setenv("VAECF_CUDA_TUNING", "bias_epilogue", 1);
+    test_dense_layers(state);
+    test_output_layer(state);
+    test_output_in_tiles(state);
+    test_network(state);
+    kept_steps(&shapes[7], PRECISION_BF16, 60, 0, 5e-3);
+    unsetenv("VAECF_CUDA_TUNING");
+}
+
 /* ---- batch after batch ---- */
 
 /* The host runs ahead of the device: each batch's loss is its own. */
@@ -874,6 +887,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tall_layers),     cmocka_unit_test(test_wide_rows),
         cmocka_unit_test(test_tall_steps),
 #endif
+        cmocka_unit_test(test_bias_epilogue),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());
