@@ -72,15 +72,23 @@ static void multiply_add(struct cuda *cuda, int transpose_b, int64_t m, int64_t 
                          const void *b, const float *bias, enum activation act, float *c) {
     struct product product = product_of(cuda, 0, transpose_b, m, n, k);
     if (!a || !b) return;
-    if (act == ACTIVATION_NONE || act == ACTIVATION_RELU) {
-        enum epilogue epilogue = act == ACTIVATION_NONE ? EPILOGUE_BIAS : EPILOGUE_BIAS_RELU;
-        if (multiply_with(cuda, product, epilogue, a, b, bias, c) == 0) {
-            cuda_is_changed(cuda, c);
+    if (act == ACTIVATION_NONE && multiply_with(cuda, product, EPILOGUE_BIAS, a, b, bias, c) == 0) {
+        cuda_is_changed(cuda, c);
+        return;
+    }
+    float *kept = c;
+    void *copy = act == ACTIVATION_NONE ? cuda_copy_of(cuda, c) : cuda_short_copy_of(cuda, c, &kept);
+    if (act == ACTIVATION_RELU) {
+        const void *operand = kept ? bias : cuda_operand(cuda, bias); /* of the type of the result */
+        product.result = kept ? NUMBER_FP32 : product.type;
+        if (operand &&
+            multiply_with(cuda, product, EPILOGUE_BIAS_RELU, a, b, operand, kept ? kept : copy) == 0) {
+            if (kept) cuda_is_changed(cuda, c);
             return;
         }
     }
     cuda_multiply(cuda, 0, transpose_b, m, n, k, a, b, 0, c);
-    kernel_activate(cuda->compute, cuda->type, m, n, bias, (int)act, c, cuda_copy_of(cuda, c));
+    kernel_activate(cuda->compute, cuda->type, m, n, bias, (int)act, c, kept, copy);
 }
 
 /* ---- layers ---- */
@@ -92,16 +100,26 @@ static void dense_forward(struct backend *backend, int64_t rows, int n_in, int n
     multiply_add(cuda, 0, rows, n_out, n_in, cuda_operand(cuda, x), cuda_operand(cuda, w), b, act, y);
 }
 
+void *cuda_deactivate(struct cuda *cuda, int64_t n, enum activation act, const float *y, float *dy) {
+    enum number type_y;
+    const void *numbers = cuda_numbers_of(cuda, y, &type_y);
+    float *kept;
+    void *copy = cuda_short_copy_of(cuda, dy, &kept);
+    kernel_deactivate(cuda->compute, cuda_operand_type(cuda), type_y, n, (int)act, numbers, dy, kept, copy);
+    return copy;
+}
+
 static void dense_backward(struct backend *backend, int64_t rows, int n_in, int n_out, const real *x,
                            const real *w, const real *y, enum activation act, real *dy, real *dx, real *dw,
                            real *db) {
     struct cuda *cuda = backend->state;
     SPAN("hidden layer backward");
-    void *copy = cuda_copy_of(cuda, dy);
-    kernel_deactivate(cuda->compute, cuda_operand_type(cuda), rows * n_out, (int)act, y, dy, copy);
+    void *copy = cuda_deactivate(cuda, rows * n_out, act, y, dy);
     const void *from = copy ? copy : dy, *x_operand = cuda_operand(cuda, x);
     if (dw && !cuda_multiply_summed(cuda, EPILOGUE_SUM_B, n_in, n_out, rows, x_operand, from, dw, db)) {
-        cuda_sum_rows(cuda, NUMBER_FP32, rows, n_out, n_out, dy, 0, db);
+        enum number type_dy;
+        const void *numbers = cuda_numbers_of(cuda, dy, &type_dy);
+        cuda_sum_rows(cuda, type_dy, rows, n_out, n_out, numbers, 0, db);
         cuda_multiply(cuda, 1, 0, n_in, n_out, rows, x_operand, from, 0, dw);
     }
     if (!dx) return;
@@ -112,14 +130,20 @@ static void dense_backward(struct backend *backend, int64_t rows, int n_in, int 
 static void normalize(struct backend *backend, int64_t rows, int n, const real *y, real *x) {
     struct cuda *cuda = backend->state;
     SPAN("hidden layer");
-    kernel_normalize(cuda->compute, cuda->type, rows, n, y, x, cuda_copy_of(cuda, x));
+    enum number type_y;
+    const void *numbers = cuda_numbers_of(cuda, y, &type_y);
+    float *kept;
+    void *copy = cuda_short_copy_of(cuda, x, &kept);
+    kernel_normalize(cuda->compute, cuda->type, type_y, rows, n, numbers, kept, copy);
 }
 
 static void normalize_backward(struct backend *backend, int64_t rows, int n, const real *y, const real *x,
                                real *dx) {
     struct cuda *cuda = backend->state;
     SPAN("hidden layer backward");
-    kernel_normalize_backward(cuda->compute, rows, n, y, x, dx);
+    enum number type_y, type_x;
+    const void *from = cuda_numbers_of(cuda, y, &type_y), *to = cuda_numbers_of(cuda, x, &type_x);
+    kernel_normalize_backward(cuda->compute, type_y, type_x, rows, n, from, to, dx);
     cuda_is_changed(cuda, dx);
 }
 
@@ -133,8 +157,10 @@ static void latent_forward(struct backend *backend, int64_t rows, int n, const s
         cuda->step.epoch = draw->epoch;
         cuda_tell(cuda);
     }
+    float *kept;
+    void *copy = cuda_short_copy_of(cuda, z, &kept);
     kernel_latent_forward(cuda->compute, cuda->type, rows, n, draw != NULL, cuda->device_step,
-                          draw ? draw->seed : 0, cuda->batch.users, stats, noise, z, cuda_copy_of(cuda, z));
+                          draw ? draw->seed : 0, cuda->batch.users, stats, noise, kept, copy);
 }
 
 /* sums[which] on its way to the host. */

@@ -36,8 +36,10 @@ struct block {
     float *at;
     size_t n;
     void *copy;
-    int is_fresh; /* the copy is of what is there now */
-    int64_t born; /* the how-many-eth block it is */
+    enum number type; /* of the copy */
+    int is_fresh;     /* the copy is of what is there now */
+    int is_short;     /* the numbers are in the copy alone */
+    int64_t born;     /* the how-many-eth block it is */
 };
 
 /* The training set on the GPU, by row and by item, and an epoch's order. */
@@ -194,6 +196,10 @@ const void *cuda_operand(struct cuda *cuda, const float *x);
 /* Before x is written: where its copy is to be written too; NULL: nowhere, and the old copy is no longer
  * fresh. */
 void *cuda_copy_of(struct cuda *cuda, float *x);
+/* The same with the switch short_activations: *kept is x, or NULL: the copy alone is to be written. */
+void *cuda_short_copy_of(struct cuda *cuda, float *x, float **kept);
+/* Where the numbers of x are, and their type: x itself, or its copy if they are in that alone. */
+const void *cuda_numbers_of(const struct cuda *cuda, const float *x, enum number *type);
 /* The fresh copy of weights that are about to be updated; NULL: there is none. */
 void *cuda_fresh_copy(const struct cuda *cuda, const float *x);
 void cuda_is_changed(struct cuda *cuda, const float *x);
@@ -248,6 +254,8 @@ void cuda_multiply(struct cuda *cuda, int transpose_a, int transpose_b, int64_t 
  * b's. 0: nothing is done, as this is switched off or cuBLASLt has no such epilogue. */
 int cuda_multiply_summed(struct cuda *cuda, enum epilogue epilogue, int64_t m, int64_t n, int64_t k,
                          const void *a, const void *b, float *dw, float *db);
+/* dy[n] becomes the gradient before the activation, whose value is y. Returns its copy, or NULL. */
+void *cuda_deactivate(struct cuda *cuda, int64_t n, enum activation act, const float *y, float *dy);
 /* logits[rows, stride] = x w^T + b in the type of the operands, of n items. */
 void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t stride, int h, const void *x,
                          const void *w, const real *b, void *logits);
@@ -260,9 +268,9 @@ void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values
 void cuda_sum_items(struct cuda *cuda, float *values, size_t n);
 /* An overflow on one of them is one on all. */
 void cuda_agree_overflow(struct cuda *cuda);
-/* y = act(the sum over the item ranks of x w, + b). */
+/* y = act(the sum over the item ranks of x w, + b), in y unless `kept` is NULL. */
 void cuda_input_of_ranges(struct cuda *cuda, const void *w, const real *b, int h, enum activation act,
-                          real *y, void *copy);
+                          real *y, real *kept, void *copy);
 /* Is the output layer to be computed so, with rows of logits of so many bytes? */
 int cuda_wants_tiles(const struct cuda *cuda, int64_t rows, size_t row_bytes);
 /* The gradients, and nll of each row, of cuda->step.scale. */

@@ -109,22 +109,24 @@ static int parts_of(struct cuda *cuda, int h, float **partial) {
     return *partial ? (int)parts : 0;
 }
 
+/* y = act(the batch times w, + b), left in y unless `kept` is NULL. */
 static int forward(struct cuda *cuda, enum sparse way, const void *w, const real *b, int h,
-                   enum activation act, real *y, void *copy) {
+                   enum activation act, real *y, real *kept, void *copy) {
     enum number type = cuda_operand_type(cuda);
     if (way != SPARSE_CUSPARSE) {
         float *partial;
         int parts = parts_of(cuda, h, &partial);
         if (parts > 0) {
             kernel_input_forward_parts(cuda->compute, type, h, &cuda->batch, parts, cuda->value, w, b,
-                                       (int)act, partial, y, copy);
+                                       (int)act, partial, kept, copy);
         } else {
-            kernel_input_forward(cuda->compute, type, h, &cuda->batch, cuda->value, w, b, (int)act, y, copy);
+            kernel_input_forward(cuda->compute, type, h, &cuda->batch, cuda->value, w, b, (int)act, kept,
+                                 copy);
         }
         return 0;
     }
     int code = times_batch(cuda, w, h, y);
-    if (!code) kernel_activate(cuda->compute, type, cuda->batch.rows, h, b, (int)act, y, copy);
+    if (!code) kernel_activate(cuda->compute, type, cuda->batch.rows, h, b, (int)act, y, kept, copy);
     return code;
 }
 
@@ -160,7 +162,7 @@ struct trial {
 };
 
 static int try_once(struct cuda *cuda, enum sparse way, const struct trial *t) {
-    int code = forward(cuda, way, t->w, t->b, t->h, t->act, t->y, t->copy);
+    int code = forward(cuda, way, t->w, t->b, t->h, t->act, t->y, t->y, t->copy);
     return code ? code : backward(cuda, way, t->h, t->copy ? t->copy : t->y, t->dw);
 }
 
@@ -200,8 +202,9 @@ static enum sparse faster(struct cuda *cuda, struct trial *t) {
     return way;
 }
 
-/* The choice of an earlier run, or the faster way, which is then kept. Ranks take the same way: by cuSPARSE
- * if all of them do. */
+/* The choice of an earlier run, or the faster way, which is then kept. Ranks choose alike by the file,
+ * without which several of them take the kernels. No sum over them here: one may have no rows in this batch.
+ */
 static int choose(struct cuda *cuda, const char *gpu, struct trial *t) {
     enum { NONE, GATHER, CUSPARSE }; /* in the file */
     const char *path = getenv("VAECF_GEMM_CACHE");
@@ -212,11 +215,12 @@ static int choose(struct cuda *cuda, const char *gpu, struct trial *t) {
              (int)cuda_operand_type(cuda), (long long)cuda->batch.rows, (long long)cuda->n_items, t->h);
     const struct choice *before = choices && !code ? choices_find(choices, choice.key) : NULL;
     enum sparse way = before && before->word[0] == CUSPARSE ? SPARSE_CUSPARSE : SPARSE_GATHER;
-    if (!before && !code && !cuda->fault) way = faster(cuda, t);
-    if (cuda->comm && comm_max(cuda->comm, way == SPARSE_GATHER)) way = SPARSE_GATHER;
-    if (cuda->grid && comm_max(&cuda->grid->items, way == SPARSE_GATHER)) way = SPARSE_GATHER;
+    int is_alone = !cuda->grid && (!cuda->comm || cuda->comm->size == 1);
+    if (!before && !code && !cuda->fault && (path || is_alone)) way = faster(cuda, t);
     choice.word[0] = way == SPARSE_CUSPARSE ? CUSPARSE : GATHER;
     if (choices && !code && !before) code = choices_add(choices, &choice);
+    if (choice.word[0] == CUSPARSE) way = SPARSE_CUSPARSE;
+    if (choice.word[0] == GATHER) way = SPARSE_GATHER;
     choices_close(choices);
     cuda->sparse = way;
     if (cuda->comm == NULL || cuda->comm->rank == 0) {
@@ -253,7 +257,7 @@ void cuda_multiply_batch(struct cuda *cuda, const void *w, int h, real *y) {
         return;
     }
     TRY(cuda, trace_set(zeros, 0, (size_t)h * sizeof *zeros, cuda->compute));
-    cuda_keep_fault(cuda, forward(cuda, SPARSE_GATHER, w, zeros, h, ACTIVATION_NONE, y, NULL));
+    cuda_keep_fault(cuda, forward(cuda, SPARSE_GATHER, w, zeros, h, ACTIVATION_NONE, y, y, NULL));
 }
 
 void cuda_input_forward(struct backend *backend, const real *w, const real *b, int h, enum activation act,
@@ -261,16 +265,17 @@ void cuda_input_forward(struct backend *backend, const real *w, const real *b, i
     struct cuda *cuda = backend->state;
     SPAN("input layer");
     const void *operand = cuda_operand(cuda, w);
-    void *copy = cuda_copy_of(cuda, y);
+    float *kept = y;
+    void *copy = act == ACTIVATION_NONE ? cuda_copy_of(cuda, y) : cuda_short_copy_of(cuda, y, &kept);
     if (way_of(cuda) == SPARSE_AUTO) {
         struct trial trial = {.w = operand, .b = b, .h = h, .act = act, .y = y, .copy = copy};
         cuda_keep_fault(cuda, choose(cuda, backend->describe, &trial));
     }
     if (cuda->grid) {
-        cuda_input_of_ranges(cuda, operand, b, h, act, y, copy);
+        cuda_input_of_ranges(cuda, operand, b, h, act, y, kept, copy);
         return;
     }
-    if (operand) cuda_keep_fault(cuda, forward(cuda, way_of(cuda), operand, b, h, act, y, copy));
+    if (operand) cuda_keep_fault(cuda, forward(cuda, way_of(cuda), operand, b, h, act, y, kept, copy));
 }
 
 void cuda_sum_rows(struct cuda *cuda, enum number type, int64_t rows, int64_t cols, int64_t stride,
@@ -284,11 +289,11 @@ void cuda_input_backward(struct backend *backend, int h, enum activation act, co
                          real *dw, real *db) {
     struct cuda *cuda = backend->state;
     SPAN("input layer backward");
-    enum number type = cuda_operand_type(cuda);
+    enum number type = cuda_operand_type(cuda), type_dy;
     int64_t rows = cuda->batch.rows;
-    void *copy = cuda_copy_of(cuda, dy);
-    kernel_deactivate(cuda->compute, type, rows * h, (int)act, y, dy, copy);
-    cuda_sum_rows(cuda, NUMBER_FP32, rows, h, h, dy, 0, db);
+    void *copy = cuda_deactivate(cuda, rows * h, act, y, dy);
+    const void *numbers = cuda_numbers_of(cuda, dy, &type_dy);
+    cuda_sum_rows(cuda, type_dy, rows, h, h, numbers, 0, db);
     if (type != NUMBER_FP32 && !copy) return;
     cuda_keep_fault(cuda, backward(cuda, way_of(cuda), h, copy ? copy : dy, dw));
 }

@@ -24,26 +24,27 @@ __device__ inline float slope(int act, float y) {
 
 /* N numbers at a time; each row has n of them. */
 template <typename T, int N>
-__global__ void activate(int64_t size, int64_t n, const float *b, int act, float *y, T *copy) {
+__global__ void activate(int64_t size, int64_t n, const float *b, int act, const float *x, float *y,
+                         T *copy) {
     for (int64_t i = flat_first() * N; i < size; i += flat_step() * N) {
-        pack<float, N> x = *reinterpret_cast<const pack<float, N> *>(y + i);
+        pack<float, N> value = *reinterpret_cast<const pack<float, N> *>(x + i);
         int64_t column = i % n;
 #pragma unroll
-        for (int j = 0; j < N; j++) x.of[j] = activated(act, x.of[j] + b[column + j]);
-        *reinterpret_cast<pack<float, N> *>(y + i) = x;
-        if (copy) store_all<T, N>(copy + i, x.of);
+        for (int j = 0; j < N; j++) value.of[j] = activated(act, value.of[j] + b[column + j]);
+        if (y) *reinterpret_cast<pack<float, N> *>(y + i) = value;
+        if (copy) store_all<T, N>(copy + i, value.of);
     }
 }
 
-template <typename T, int N>
-__global__ void deactivate(int64_t n, int act, const float *y, float *dy, T *copy) {
+template <typename T, typename Y, int N>
+__global__ void deactivate(int64_t n, int act, const Y *y, const float *dy, float *dx, T *copy) {
     for (int64_t i = flat_first() * N; i < n; i += flat_step() * N) {
         pack<float, N> d = *reinterpret_cast<const pack<float, N> *>(dy + i);
         if (act != NONE) {
-            pack<float, N> x = *reinterpret_cast<const pack<float, N> *>(y + i);
+            pack<Y, N> x = *reinterpret_cast<const pack<Y, N> *>(y + i);
 #pragma unroll
-            for (int j = 0; j < N; j++) d.of[j] *= slope(act, x.of[j]);
-            *reinterpret_cast<pack<float, N> *>(dy + i) = d;
+            for (int j = 0; j < N; j++) d.of[j] *= slope(act, load(x.of + j));
+            if (dx) *reinterpret_cast<pack<float, N> *>(dx + i) = d;
         }
         if (copy) store_all<T, N>(copy + i, d.of);
     }
@@ -138,7 +139,7 @@ __global__ void latent_forward(int n, int is_drawn, const struct kernel_step *st
         for (int l = 0; l < 4 && j + l < n; l++) {
             if (is_drawn) noise[r * n + j + l] = drawn[l];
             float x = is_drawn ? mu[j + l] + drawn[l] * expf(logvar[j + l] / 2) : mu[j + l];
-            z[r * n + j + l] = x;
+            if (z) z[r * n + j + l] = x;
             if (copy) store(copy + r * n + j + l, x);
         }
     }
@@ -174,36 +175,66 @@ __global__ void latent_backward(int n, const int32_t *begin, const int32_t *end,
 /* ---- layer normalisation: a block a row ---- */
 
 /* As layer_norm_factor in src/layer_norm.h. */
-__device__ inline float normalizing_factor(int n, const float *y, float *mean) {
+template <typename Y> __device__ inline float normalizing_factor(int n, const Y *y, float *mean) {
     float sum = 0, squares = 0;
-    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) sum += y[j];
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) sum += load(y + j);
     *mean = block_reduce(sum, add()) / (float)n;
-    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) squares += (y[j] - *mean) * (y[j] - *mean);
+    for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
+        float deviation = load(y + j) - *mean;
+        squares += deviation * deviation;
+    }
     return 1 / sqrtf(block_reduce(squares, add()) / (float)n + (float)LAYER_NORM_EPSILON);
 }
 
-template <typename T> __global__ void normalize(int n, const float *y, float *x, T *copy) {
+template <typename T, typename Y> __global__ void normalize(int n, const Y *y, float *x, T *copy) {
     int64_t at = (int64_t)blockIdx.x * n;
     float mean, factor = normalizing_factor(n, y + at, &mean);
     for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
-        float value = (y[at + j] - mean) * factor;
-        x[at + j] = value;
+        float value = (load(y + at + j) - mean) * factor;
+        if (x) x[at + j] = value;
         if (copy) store(copy + at + j, value);
     }
 }
 
-__global__ void normalize_backward(int n, const float *y, const float *x, float *dx) {
+template <typename Y, typename X>
+__global__ void normalize_backward(int n, const Y *y, const X *x, float *dx) {
     int64_t at = (int64_t)blockIdx.x * n;
     float mean, factor = normalizing_factor(n, y + at, &mean), sum = 0, along = 0;
     for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
         sum += dx[at + j];
-        along += dx[at + j] * x[at + j];
+        along += dx[at + j] * load(x + at + j);
     }
     sum = block_reduce(sum, add()) / (float)n;
     along = block_reduce(along, add()) / (float)n;
     for (int j = (int)threadIdx.x; j < n; j += (int)blockDim.x) {
-        dx[at + j] = factor * (dx[at + j] - sum - along * x[at + j]);
+        dx[at + j] = factor * (dx[at + j] - sum - along * load(x + at + j));
     }
+}
+
+template <typename T, typename Y>
+void start_deactivate(cudaStream_t stream, int64_t n, int act, const void *y, const float *dy, float *dx,
+                      void *copy) {
+    bool by_four = n % 4 == 0 && is_aligned(y) && is_aligned(dy) && is_aligned(copy);
+    if (by_four) {
+        LAUNCH((deactivate<T, Y, 4>), flat_blocks(n / 4), FLAT_THREADS, stream, n, act,
+               static_cast<const Y *>(y), dy, dx, static_cast<T *>(copy));
+    } else {
+        LAUNCH((deactivate<T, Y, 1>), flat_blocks(n), FLAT_THREADS, stream, n, act, static_cast<const Y *>(y),
+               dy, dx, static_cast<T *>(copy));
+    }
+}
+
+template <typename T, typename Y>
+void start_normalize(cudaStream_t stream, int64_t rows, int n, const void *y, float *x, void *copy) {
+    LAUNCH((normalize<T, Y>), (unsigned)rows, LATENT_THREADS, stream, n, static_cast<const Y *>(y), x,
+           static_cast<T *>(copy));
+}
+
+template <typename Y, typename X>
+void start_normalize_backward(cudaStream_t stream, int64_t rows, int n, const void *y, const void *x,
+                              float *dx) {
+    LAUNCH((normalize_backward<Y, X>), (unsigned)rows, LATENT_THREADS, stream, n, static_cast<const Y *>(y),
+           static_cast<const X *>(x), dx);
 }
 
 } // namespace
@@ -213,32 +244,27 @@ void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct 
 }
 
 void kernel_activate(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b, int act,
-                     float *y, void *copy) {
+                     const float *x, float *y, void *copy) {
     if (rows * n == 0) return;
-    bool by_four = n % 4 == 0 && is_aligned(y) && is_aligned(copy);
+    bool by_four = n % 4 == 0 && is_aligned(x) && is_aligned(y) && is_aligned(copy);
     FOR_NUMBER(
         type,
         if (by_four) {
-            LAUNCH((activate<T, 4>), flat_blocks(rows * n / 4), FLAT_THREADS, stream, rows * n, n, b, act, y,
-                   static_cast<T *>(copy));
+            LAUNCH((activate<T, 4>), flat_blocks(rows * n / 4), FLAT_THREADS, stream, rows * n, n, b, act, x,
+                   y, static_cast<T *>(copy));
         } else {
-            LAUNCH((activate<T, 1>), flat_blocks(rows * n), FLAT_THREADS, stream, rows * n, n, b, act, y,
+            LAUNCH((activate<T, 1>), flat_blocks(rows * n), FLAT_THREADS, stream, rows * n, n, b, act, x, y,
                    static_cast<T *>(copy));
         });
 }
 
-void kernel_deactivate(cudaStream_t stream, enum number type, int64_t n, int act, const float *y, float *dy,
-                       void *copy) {
+void kernel_deactivate(cudaStream_t stream, enum number type, enum number type_y, int64_t n, int act,
+                       const void *y, const float *dy, float *dx, void *copy) {
     if (n == 0 || (type == NUMBER_FP32 && act == NONE)) return;
-    bool by_four = n % 4 == 0 && is_aligned(y) && is_aligned(dy) && is_aligned(copy);
     FOR_NUMBER(
         type,
-        if (by_four) {
-            LAUNCH((deactivate<T, 4>), flat_blocks(n / 4), FLAT_THREADS, stream, n, act, y, dy,
-                   static_cast<T *>(copy));
-        } else {
-            LAUNCH((deactivate<T, 1>), flat_blocks(n), FLAT_THREADS, stream, n, act, y, dy,
-                   static_cast<T *>(copy));
+        if (type_y == NUMBER_FP32) { start_deactivate<T, float>(stream, n, act, y, dy, dx, copy); } else {
+            start_deactivate<T, T>(stream, n, act, y, dy, dx, copy);
         });
 }
 
@@ -282,17 +308,23 @@ void kernel_latent_backward(cudaStream_t stream, const struct kernel_rows *rows,
            rows->whole, step, stats, noise, dz, dstats, kl, penalty);
 }
 
-void kernel_normalize(cudaStream_t stream, enum number type, int64_t rows, int n, const float *y, float *x,
-                      void *copy) {
+void kernel_normalize(cudaStream_t stream, enum number type, enum number type_y, int64_t rows, int n,
+                      const void *y, float *x, void *copy) {
     if (rows == 0) return;
-    FOR_NUMBER(type, LAUNCH((normalize<T>), (unsigned)rows, LATENT_THREADS, stream, n, y, x,
-                            static_cast<T *>(copy)));
+    FOR_NUMBER(
+        type, if (type_y == NUMBER_FP32) { start_normalize<T, float>(stream, rows, n, y, x, copy); } else {
+            start_normalize<T, T>(stream, rows, n, y, x, copy);
+        });
 }
 
-void kernel_normalize_backward(cudaStream_t stream, int64_t rows, int n, const float *y, const float *x,
-                               float *dx) {
+void kernel_normalize_backward(cudaStream_t stream, enum number type_y, enum number type_x, int64_t rows,
+                               int n, const void *y, const void *x, float *dx) {
     if (rows == 0) return;
-    LAUNCH(normalize_backward, (unsigned)rows, LATENT_THREADS, stream, n, y, x, dx);
+    FOR_NUMBER(
+        type_x,
+        if (type_y == NUMBER_FP32) { start_normalize_backward<float, T>(stream, rows, n, y, x, dx); } else {
+            start_normalize_backward<T, T>(stream, rows, n, y, x, dx);
+        });
 }
 
 void kernel_gather_rows(cudaStream_t stream, int64_t n, int h, const int32_t *item, const float *matrix,

@@ -119,7 +119,7 @@ void kernel_take_rows(cudaStream_t stream, int64_t rows, const struct kernel_ste
 /* values[], one for each of items[]; dropout with probability p > 0. */
 void kernel_input_values(cudaStream_t stream, const struct kernel_rows *rows, const struct kernel_step *step,
                          uint64_t seed, float p, float *values);
-/* y[rows, h] = act(sum of values * rows of w + b); w of type `type`. */
+/* y[rows, h] = act(sum of values * rows of w + b); w of type `type`; y may be NULL. */
 void kernel_input_forward(cudaStream_t stream, enum number type, int h, const struct kernel_rows *rows,
                           const float *values, const void *w, const float *b, int act, float *y, void *copy);
 /* The same by a block for every KERNEL_PART entries of a row: no row has more than `parts` of these. partial:
@@ -158,12 +158,13 @@ void kernel_lay_columns(cudaStream_t stream, enum number type, int64_t n_items,
                         const struct kernel_columns *columns, const struct kernel_step *step,
                         const float *values, const struct kernel_csr *to);
 
-/* y = act(y + b). */
+/* y = act(x + b); in place or NULL. */
 void kernel_activate(cudaStream_t stream, enum number type, int64_t rows, int64_t n, const float *b, int act,
-                     float *y, void *copy);
-/* dy *= the slope of act where its value is y. */
-void kernel_deactivate(cudaStream_t stream, enum number type, int64_t n, int act, const float *y, float *dy,
-                       void *copy);
+                     const float *x, float *y, void *copy);
+/* dx = dy * the slope of act where its value is y, of type `type_y`: fp32 or that of the copy; dx is dy or
+ * NULL. */
+void kernel_deactivate(cudaStream_t stream, enum number type, enum number type_y, int64_t n, int act,
+                       const void *y, const float *dy, float *dx, void *copy);
 /* y[rows, stride] of type `type` += b[n]. */
 void kernel_add_bias(cudaStream_t stream, enum number type, int64_t rows, int64_t n, int64_t stride,
                      const float *b, void *y);
@@ -182,7 +183,7 @@ void kernel_total(cudaStream_t stream, int64_t n, const double *values, double *
 void kernel_add_losses(cudaStream_t stream, const struct kernel_step *step, const double *sums,
                        double *totals);
 
-/* is_drawn 0: z = mu. */
+/* is_drawn 0: z = mu. z may be NULL. */
 void kernel_latent_forward(cudaStream_t stream, enum number type, int64_t rows, int n, int is_drawn,
                            const struct kernel_step *step, uint64_t seed, const int64_t *users,
                            const float *stats, float *noise, float *z, void *copy);
@@ -191,11 +192,12 @@ void kernel_latent_backward(cudaStream_t stream, const struct kernel_rows *rows,
                             const struct kernel_step *step, const float *stats, const float *noise,
                             const float *dz, float *dstats, double *kl, double *penalty);
 
-/* x = y normalised, and dx, the gradient at x, becomes that at y: see src/layer_norm.h. */
-void kernel_normalize(cudaStream_t stream, enum number type, int64_t rows, int n, const float *y, float *x,
-                      void *copy);
-void kernel_normalize_backward(cudaStream_t stream, int64_t rows, int n, const float *y, const float *x,
-                               float *dx);
+/* x = y normalised (x may be NULL), and dx, the gradient at x, becomes that at y: see src/layer_norm.h.
+ * type_y, type_x: fp32 or that of copies; y is of the latter only if x is. */
+void kernel_normalize(cudaStream_t stream, enum number type, enum number type_y, int64_t rows, int n,
+                      const void *y, float *x, void *copy);
+void kernel_normalize_backward(cudaStream_t stream, enum number type_y, enum number type_x, int64_t rows,
+                               int n, const void *y, const void *x, float *dx);
 
 /* Softmax, likelihood and its gradient in one: nll[rows] of logits[rows, stride] of type `type`, in the place
  * of which comes the gradient, times step->scale, of smoothed labels (see output_train in backend.h); columns

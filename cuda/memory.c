@@ -114,6 +114,13 @@ static struct block *block_of(const struct cuda *cuda, const float *p) {
     return NULL;
 }
 
+/* The numbers of a block are in its own memory again, too. */
+static void widen(struct cuda *cuda, struct block *b) {
+    if (!b || !b->is_short) return;
+    kernel_widen(cuda->compute, b->type, (int64_t)b->n, b->copy, b->at);
+    b->is_short = 0;
+}
+
 void cuda_release(struct backend *backend, real *memory) {
     struct cuda *cuda = backend->state;
     for (int i = 0; i < cuda->n_blocks; i++) {
@@ -128,6 +135,7 @@ void cuda_release(struct backend *backend, real *memory) {
 
 void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n) {
     struct cuda *cuda = backend->state;
+    widen(cuda, block_of(cuda, to)); /* the rest of it stays */
     TRY(cuda, trace_copy(to, from, n * sizeof *to, cudaMemcpyHostToDevice, cuda->compute));
     cuda_wait_all(cuda); /* the caller's memory is his again */
     cuda_is_changed(cuda, to);
@@ -139,12 +147,14 @@ void cuda_copy_out(struct backend *backend, real *to, const real *from, size_t n
     cuda_settle_sums(cuda);
     cuda_trace_pause(cuda);
     if (cuda_wait_all(cuda)) return; /* a rank that is lost is noticed here, not below */
+    widen(cuda, block_of(cuda, from));
     TRY(cuda, trace_copy(to, from, n * sizeof *to, cudaMemcpyDeviceToHost, cuda->compute));
     cuda_wait_all(cuda);
 }
 
 void cuda_zero(struct backend *backend, real *memory, size_t n) {
     struct cuda *cuda = backend->state;
+    widen(cuda, block_of(cuda, memory));
     TRY(cuda, trace_set(memory, 0, n * sizeof *memory, cuda->compute));
     cuda_is_changed(cuda, memory);
     cuda->memory++;
@@ -177,6 +187,7 @@ const void *cuda_operand(struct cuda *cuda, const float *x) {
     if (!copy) return NULL;
     if (!b->is_fresh) kernel_convert(cuda->compute, type, (int64_t)b->n, b->at, b->copy);
     b->is_fresh = 1;
+    b->type = type;
     return copy;
 }
 
@@ -188,7 +199,24 @@ void *cuda_copy_of(struct cuda *cuda, float *x) {
     }
     void *copy = copy_at(cuda, b, x);
     b->is_fresh = copy != NULL;
+    b->is_short = 0;
+    b->type = cuda->type;
     return copy;
+}
+
+void *cuda_short_copy_of(struct cuda *cuda, float *x, float **kept) {
+    void *copy = cuda_copy_of(cuda, x);
+    *kept = x;
+    if (!copy || !cuda->tuning.short_activations) return copy;
+    block_of(cuda, x)->is_short = 1;
+    *kept = NULL;
+    return copy;
+}
+
+const void *cuda_numbers_of(const struct cuda *cuda, const float *x, enum number *type) {
+    const struct block *b = block_of(cuda, x);
+    *type = b && b->is_short ? b->type : NUMBER_FP32;
+    return *type == NUMBER_FP32 ? (const void *)x : (const char *)b->copy + 2 * (x - b->at);
 }
 
 void *cuda_fresh_copy(const struct cuda *cuda, const float *x) {
@@ -198,5 +226,5 @@ void *cuda_fresh_copy(const struct cuda *cuda, const float *x) {
 
 void cuda_is_changed(struct cuda *cuda, const float *x) {
     struct block *b = block_of(cuda, x);
-    if (b) b->is_fresh = 0;
+    if (b) b->is_fresh = b->is_short = 0;
 }

@@ -133,8 +133,8 @@ void cuda_output_in_tiles(struct cuda *cuda, int64_t rows, int h, const real *x,
 /* ---- the input layer ---- */
 
 void cuda_input_of_ranges(struct cuda *cuda, const void *w, const real *b, int h, enum activation act,
-                          real *y, void *copy) {
+                          real *y, real *kept, void *copy) {
     cuda_multiply_batch(cuda, w, h, y);
     cuda_sum_items(cuda, y, (size_t)(cuda->batch.rows * h));
-    kernel_activate(cuda->compute, cuda->type, cuda->batch.rows, h, b, (int)act, y, copy);
+    kernel_activate(cuda->compute, cuda->type, cuda->batch.rows, h, b, (int)act, y, kept, copy);
 }

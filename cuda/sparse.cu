@@ -131,7 +131,7 @@ template <typename T, int N>
 __device__ void finish(int64_t r, int h, int column, const float *b, int act, float *sum, float *y, T *copy) {
 #pragma unroll
     for (int j = 0; j < N; j++) sum[j] = activated(act, sum[j] + b[column + j]);
-    store_all<float, N>(y + r * h + column, sum);
+    if (y) store_all<float, N>(y + r * h + column, sum);
     if (copy) store_all<T, N>(copy + r * h + column, sum);
 }
 

@@ -776,6 +776,18 @@ static void test_bias_epilogue(void **state) {
     unsetenv("VAECF_CUDA_TUNING");
 }
 
+static void test_short_activations(void **state) {
+    (void)state;
+    setenv("VAECF_CUDA_TUNING", "short_activations", 1);
+    network(&shapes[4], PRECISION_FP32, 1e-4);
+    network(&shapes[4], PRECISION_BF16, 5e-3);
+    network(&shapes[4], PRECISION_FP16, 2e-3);
+    kept_steps(&shapes[7], PRECISION_BF16, 60, 0, 5e-3);
+    kept_steps(&shapes[7], PRECISION_FP16, 0, 0, 2e-3);
+    kept_steps(&shapes[7], PRECISION_FP16, 0, 1, 2e-3);
+    unsetenv("VAECF_CUDA_TUNING");
+}
+
 /* ---- batch after batch ---- */
 
 /* The host runs ahead of the device: each batch's loss is its own. */
@@ -887,7 +899,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_tall_layers),     cmocka_unit_test(test_wide_rows),
         cmocka_unit_test(test_tall_steps),
 #endif
-        cmocka_unit_test(test_bias_epilogue),
+        cmocka_unit_test(test_bias_epilogue),   cmocka_unit_test(test_short_activations),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());

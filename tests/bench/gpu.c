@@ -210,14 +210,15 @@ static void run_product(struct bench *b, int which) {
 
 static void run_activate(struct bench *b, int l) {
     struct cuda *c = b->cuda;
-    kernel_activate(c->compute, c->type, b->batch, out_width(b, l), b->model.params, ACTIVATION_TANH,
-                    b->model.out[l], cuda_copy_of(c, b->model.out[l]));
+    float *out = b->model.out[l], *kept;
+    void *copy = cuda_short_copy_of(c, out, &kept);
+    kernel_activate(c->compute, c->type, b->batch, out_width(b, l), b->model.params, ACTIVATION_TANH, out,
+                    kept, copy);
 }
 
 static void run_deactivate(struct bench *b, int l) {
     struct cuda *c = b->cuda;
-    kernel_deactivate(c->compute, cuda_operand_type(c), b->batch * out_width(b, l), ACTIVATION_TANH,
-                      b->model.out[l], b->model.grad_a, cuda_copy_of(c, b->model.grad_a));
+    cuda_deactivate(c, b->batch * out_width(b, l), ACTIVATION_TANH, b->model.out[l], b->model.grad_a);
 }
 
 static void run_sum(struct bench *b, int l) {
