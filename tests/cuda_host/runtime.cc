@@ -566,7 +566,8 @@ cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
 
 namespace {
 
-constexpr size_t ALIGNED = 256; /* addresses of blocks, and the least between two of them */
+constexpr size_t ALIGNED = 256;  /* addresses of blocks, and the least between two of them */
+constexpr size_t PAGE = 2 << 20; /* a large one: access to few pages is changed faster */
 
 struct block {
     size_t bytes;
@@ -666,15 +667,17 @@ cudaError_t cudaMalloc(void **p, size_t bytes) {
     if (is_capturing()) return fails(cudaErrorStreamCaptureUnsupported);
     if (in_use + bytes > capacity()) return fails(cudaErrorMemoryAllocation);
     if (!arena) {
-        arena_size = whole(4 * capacity(), 1 << 20); /* gaps do no harm */
-        void *at = mmap(nullptr, arena_size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        arena_size = whole(4 * capacity(), PAGE); /* gaps do no harm */
+        void *at =
+            mmap(nullptr, arena_size + PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
         if (at == MAP_FAILED) return fails(cudaErrorMemoryAllocation);
-        arena = static_cast<char *>(at);
+        arena = reinterpret_cast<char *>(whole((uintptr_t)at, PAGE));
+        madvise(arena, arena_size, MADV_HUGEPAGE);
     }
     tell_faults();
     char *at = find_gap(whole(bytes + ALIGNED, ALIGNED));
     if (!at) return fails(cudaErrorMemoryAllocation);
-    size_t end = whole((size_t)(at - arena) + bytes + ALIGNED, 1 << 16);
+    size_t end = whole((size_t)(at - arena) + bytes + ALIGNED, PAGE);
     if (end > grown) {
         ASAN_POISON_MEMORY_REGION(arena + grown, end - grown);
         grown = end;
