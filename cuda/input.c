@@ -194,10 +194,13 @@ static enum sparse faster(struct cuda *cuda, struct trial *t) {
     if (t->begin) cudaEventDestroy(t->begin);
     if (t->end) cudaEventDestroy(t->end);
     enum sparse way = cusparse >= 0 && cusparse < gather ? SPARSE_CUSPARSE : SPARSE_GATHER;
-    if (cuda->comm == NULL || cuda->comm->rank == 0) {
-        printf("the sparse layer takes %.3f ms by its own kernels, %.3f ms by cuSPARSE%s\n", gather, cusparse,
-               cusparse < 0 ? ", which cannot do it" : "");
-        fflush(stdout);
+    if (gather >= 0 && (cuda->comm == NULL || cuda->comm->rank == 0)) {
+        printf("the sparse layer takes %.3f ms by its own kernels, ", gather);
+        if (cusparse < 0) {
+            printf("cuSPARSE cannot do it\n");
+        } else {
+            printf("%.3f ms by cuSPARSE\n", cusparse);
+        }
     }
     return way;
 }
