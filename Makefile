@@ -125,7 +125,7 @@ CUDA_ARCH ?= $(FOUND_CUDA_ARCH)
 NVCC = $(FOUND_NVCC) -std=c++17 -O3 -lineinfo -Werror all-warnings -Wno-deprecated-gpu-targets -Xcompiler -Wall,-Wextra,-Werror \
     $(foreach a,$(CUDA_ARCH),-gencode arch=compute_$(a:sm_%=%),code=$a) \
     $(foreach a,$(lastword $(CUDA_ARCH)),-gencode arch=compute_$(a:sm_%=%),code=compute_$(a:sm_%=%))
-$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h cuda/device.cuh cuda/trace.h src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
+$(BUILD)/cuda/%.o: cuda/%.cu cuda/kernels.h $(wildcard cuda/*.cuh) cuda/trace.h src/philox.h src/order.h $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,NVCC $< ($(CUDA_ARCH)))$(NVCC) -c -o $@ $<
 $(BUILD)/src/program.o: BASE_CFLAGS += $(if $(FOUND_NVCC),-DVAECF_CUDA_ARCH='"$(CUDA_ARCH)"')

@@ -241,13 +241,23 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
         cuda_output_in_tiles(cuda, rows, h, x, w, b, smoothing, dx, dw, db);
         cuda_gradient_is_there(cuda);
     }
+    struct fp8_operands fp8;
+    int is_fp8 = !is_tiled && cuda_fp8_operands(cuda, rows, block, stride, h, x_operand, w_operand, &fp8);
     for (int64_t first = 0; first < rows && !is_tiled; first += block) {
         int64_t count = rows - first < block ? rows - first : block;
         const void *from = x_operand + (size_t)(first * h) * size;
         struct kernel_rows part = cuda_part_of(&cuda->batch, first, count);
-        cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
-        kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
-                       (double *)cuda->nll.at + first);
+        double *nll = (double *)cuda->nll.at + first;
+        if (!is_fp8 || !cuda_fp8_logits(cuda, &fp8, first, count, b, logits)) {
+            cuda_compute_logits(cuda, count, n, stride, h, from, w_operand, b, logits);
+        }
+        if (is_fp8 && dx) {
+            kernel_softmax_fp8(cuda->compute, n, stride, &part, cuda->device_step, (float)smoothing, logits,
+                               nll, fp8.gradient, fp8.factor);
+        } else {
+            kernel_softmax(cuda->compute, type, n, stride, &part, cuda->device_step, (float)smoothing, logits,
+                           nll);
+        }
         int is_summed = dw && first == 0 &&
                         cuda_multiply_summed(cuda, EPILOGUE_SUM_A, stride, h, count, logits, from, dw, db);
         if (dw && !is_summed) {
@@ -255,7 +265,8 @@ static double output_train(struct backend *backend, int64_t rows, int h, const r
             cuda_multiply(cuda, 1, 0, stride, h, count, logits, from, first > 0, dw);
         }
         if (first + count == rows && cuda->tuning.early_sum) cuda_gradient_is_there(cuda);
-        if (dx) cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
+        if (!dx || (is_fp8 && cuda_fp8_dx(cuda, &fp8, count, dx + first * h))) continue;
+        cuda_multiply(cuda, 0, 0, count, h, stride, logits, w_operand, 0, dx + first * h);
     }
     cuda_gradient_is_there(cuda);
     if (dx) cuda_is_changed(cuda, dx);
@@ -473,6 +484,7 @@ static void destroy(struct backend *backend) {
                             &cuda->zeros,
                             &cuda->csr,
                             &cuda->spmm_buffer,
+                            &cuda->fp8,
                             &cuda->top,
                             &cuda->top_scores,
                             &cuda->targets,
@@ -655,7 +667,7 @@ static int check_sharing(const struct comm *comm, int device) {
     return code;
 }
 
-static int set_up(const struct backend_options *o, struct backend *backend) {
+static int set_up(const struct backend_options *o, int device, struct backend *backend) {
     struct cuda *cuda = calloc(1, sizeof *cuda);
     backend->state = cuda;
     if (!cuda) return error_memory("the CUDA backend", sizeof *cuda);
@@ -685,9 +697,12 @@ static int set_up(const struct backend_options *o, struct backend *backend) {
     if (!cuda->touched || !cuda->all || !cuda->place || !cuda->item || !cuda->item_start) {
         return error_memory("the CUDA backend", words * 16 + (size_t)o->n_items * 3 * sizeof *cuda->place);
     }
+    struct cudaDeviceProp gpu;
     int code = tuning_read(&cuda->tuning);
     if (!code) code = cuda_read_sparse(&cuda->sparse);
     if (!code && cuda->sparse != SPARSE_GATHER) code = spmm_create(&cuda->spmm);
+    if (!code && cudaGetDeviceProperties(&gpu, device)) code = error_set(EX_OSERR, "GPU %d is gone", device);
+    if (!code) code = cuda_check_fp8(cuda, gpu.major * 10 + gpu.minor);
     if (!code) code = make_streams(cuda);
     if (!code) code = make_small(cuda);
     if (!code && o->trace_steps > 0) code = cuda_trace_create(cuda, o->trace_steps, o->trace_path);
@@ -755,7 +770,7 @@ int backend_cuda_create(const struct backend_options *options, struct backend *b
     if (options->comm) code = comm_agree(options->comm, code);
     if (!code && options->comm && options->comm_kind != COMM_MPI) code = check_sharing(options->comm, device);
     if (code) return code;
-    code = set_up(options, backend);
+    code = set_up(options, device, backend);
     if (options->comm) code = comm_agree(options->comm, code);
     struct cuda *cuda = backend->state;
     int use_nccl = options->comm && options->comm_kind != COMM_MPI &&

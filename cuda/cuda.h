@@ -139,7 +139,7 @@ struct cuda {
     int logits_is_short;  /* there was no memory for more */
     struct room nll;      /* [2 rows] double: a loss of each row, and its penalty */
     struct room partials; /* of sums over rows */
-    struct room logit_sums, zeros;
+    struct room logit_sums, zeros, fp8;
     struct room top, top_scores, targets, rank;
     struct room exchange16, gathered, gathered_items, gathered_items_host, stage;
     double *sums, *totals, *host_sums; /* nll, kl, penalty: device; over steps; pinned */
@@ -261,6 +261,29 @@ void cuda_compute_logits(struct cuda *cuda, int64_t rows, int64_t n, int64_t str
                          const void *w, const real *b, void *logits);
 /* Sums over ranks, through pinned memory, a piece at a time. */
 void cuda_sum_over_mpi(struct cuda *cuda, const struct comm *comm, float *values, size_t n);
+
+/* ---- the output layer in fp8: output_fp8.c ---- */
+
+/* The output layer's operands in fp8, in rows of `width` numbers: h and zeros up to a multiple of 16. */
+struct fp8_operands {
+    int64_t h, width, stride;   /* stride: of logits */
+    float *scale_x, *scale_w;   /* one each */
+    float *parts, *factor, *dx; /* scratch; of the rows of the gradient; dx[rows, width] */
+    void *x, *w, *w_across;     /* [rows, width], [stride, width], [width, stride] */
+    void *gradient;             /* of a block of logits: [block, stride] */
+};
+
+/* EX_CONFIG if the switch is on, but this program, precision or GPU (89: capability 8.9) cannot. */
+int cuda_check_fp8(const struct cuda *cuda, int capability);
+/* Makes the operands of x[rows, h] and w[stride, h], operands in bf16. 0: it is off, or there is no memory, a
+ * fault. */
+int cuda_fp8_operands(struct cuda *cuda, int64_t rows, int64_t block, int64_t stride, int h, const void *x,
+                      const void *w, struct fp8_operands *operands);
+/* The logits of the rows from `first` on; dx of the block whose gradient is there. 0: nothing is done, as
+ * cuBLASLt has no such product. */
+int cuda_fp8_logits(struct cuda *cuda, const struct fp8_operands *operands, int64_t first, int64_t rows,
+                    const real *b, void *logits);
+int cuda_fp8_dx(struct cuda *cuda, const struct fp8_operands *operands, int64_t rows, float *dx);
 
 /* ---- ranges and tiles of items ---- */
 

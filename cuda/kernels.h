@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 /* How numbers are stored that enter matrix products. */
-enum number { NUMBER_FP32, NUMBER_BF16, NUMBER_FP16 };
+enum number { NUMBER_FP32, NUMBER_BF16, NUMBER_FP16, NUMBER_FP8 /* e4m3: of products alone */ };
 
 /* What changes from step to step. Kernels read it from device memory, so that a graph of them can be
  * replayed. */
@@ -207,6 +207,11 @@ void kernel_softmax(cudaStream_t stream, enum number type, int64_t n, int64_t st
                     const struct kernel_rows *rows, const struct kernel_step *step, float smoothing,
                     void *logits, double *nll);
 
+/* The same of bf16; gradient[rows, stride] gets it in fp8 too, each row divided by its factor[rows]. */
+void kernel_softmax_fp8(cudaStream_t stream, int64_t n, int64_t stride, const struct kernel_rows *rows,
+                        const struct kernel_step *step, float smoothing, void *logits, double *nll,
+                        void *gradient, float *factor);
+
 /* The same in tiles: the columns first .. first + n - 1, of this rank's items, are in logits[rows, stride].
  * First the sums of no logits; then each tile's are added; then those of the parts, all[parts, rows], become
  * one, and nll; then each tile's logits become gradients. */
@@ -218,6 +223,18 @@ void kernel_finish_sums(cudaStream_t stream, int parts, const struct kernel_rows
 void kernel_tile_gradients(cudaStream_t stream, enum number type, int64_t n, int64_t stride, int64_t first,
                            int64_t all_items, const struct kernel_rows *rows, const struct kernel_step *step,
                            float smoothing, const struct kernel_sums *sums, void *logits);
+
+enum { KERNEL_FP8_PARTS = 256 };
+/* *scale = what numbers[n] of bf16 are to be divided by, so that fp8 can have the largest of them;
+ * parts[KERNEL_FP8_PARTS]: for scratch. */
+void kernel_fp8_scale(cudaStream_t stream, int64_t n, const void *numbers, float *parts, float *scale);
+/* to[rows, stride] = numbers[rows, cols] of bf16 / *scale in fp8, with zeros at the ends of rows; and
+ * transposed[stride, rows] unless NULL. */
+void kernel_to_fp8(cudaStream_t stream, int64_t rows, int64_t cols, int64_t stride, const void *numbers,
+                   const float *scale, void *to, void *transposed);
+/* y[rows, cols] = factor[rows] * x[rows, stride]; y may be x if the stride is cols. */
+void kernel_scale_rows(cudaStream_t stream, int64_t rows, int64_t cols, int64_t stride, const float *factor,
+                       const float *x, float *y);
 
 /* scores of the batch's items become -infinity. */
 void kernel_mask(cudaStream_t stream, int64_t n, const struct kernel_rows *rows, float *scores);

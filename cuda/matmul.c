@@ -20,7 +20,7 @@ enum {
 
 /* All that a plan depends on. */
 struct key {
-    struct product product; /* without the bias */
+    struct product product; /* without its pointers */
     uint32_t align_a, align_b, align_c, align_bias;
 };
 
@@ -106,9 +106,9 @@ static int is_same(const struct key *x, const struct key *y) {
     const struct product *p = &x->product, *q = &y->product;
     return p->type == q->type && p->result == q->result && p->use_tf32 == q->use_tf32 &&
            p->transpose_a == q->transpose_a && p->transpose_b == q->transpose_b && p->m == q->m &&
-           p->n == q->n && p->k == q->k && p->accumulate == q->accumulate && p->epilogue == q->epilogue &&
-           x->align_a == y->align_a && x->align_b == y->align_b && x->align_c == y->align_c &&
-           x->align_bias == y->align_bias;
+           p->is_fast == q->is_fast && p->n == q->n && p->k == q->k && p->accumulate == q->accumulate &&
+           p->epilogue == q->epilogue && x->align_a == y->align_a && x->align_b == y->align_b &&
+           x->align_c == y->align_c && x->align_bias == y->align_bias;
 }
 
 static uint32_t alignment(const void *p) {
@@ -125,7 +125,13 @@ static cublasStatus_t lay_out(cublasLtMatrixLayout_t *layout, cudaDataType_t typ
 static cublasStatus_t describe(struct plan *plan) {
     const struct product *p = &plan->key.product;
     static const cudaDataType_t types[] = {
-        [NUMBER_FP32] = CUDA_R_32F, [NUMBER_BF16] = CUDA_R_16BF, [NUMBER_FP16] = CUDA_R_16F};
+        [NUMBER_FP32] = CUDA_R_32F,
+        [NUMBER_BF16] = CUDA_R_16BF,
+        [NUMBER_FP16] = CUDA_R_16F,
+#if CUDART_VERSION >= 11080
+        [NUMBER_FP8] = CUDA_R_8F_E4M3,
+#endif
+    };
     static const cublasLtEpilogue_t epilogues[] = {[EPILOGUE_NONE] = CUBLASLT_EPILOGUE_DEFAULT,
                                                    [EPILOGUE_BIAS] = CUBLASLT_EPILOGUE_BIAS,
                                                    [EPILOGUE_BIAS_RELU] = CUBLASLT_EPILOGUE_RELU_BIAS,
@@ -155,9 +161,35 @@ static cublasStatus_t describe(struct plan *plan) {
     return status;
 }
 
-static cublasStatus_t set_bias(struct plan *plan, const void *bias) {
-    if (plan->key.product.epilogue == EPILOGUE_NONE) return CUBLAS_STATUS_SUCCESS;
-    return cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias);
+/* The scales of fp8; and how it is summed. */
+static cublasStatus_t set_scales(struct plan *plan, const struct product *product) {
+    cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+#if CUDART_VERSION >= 11080
+    const void *first = product->scale_b, *second = product->scale_a;
+    int8_t is_fast = (int8_t)product->is_fast;
+    if (product->type != NUMBER_FP8) return status;
+    status = cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, &first,
+                                            sizeof first);
+    if (!status) {
+        status = cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &second,
+                                                sizeof second);
+    }
+    if (!status) {
+        status = cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_FAST_ACCUM, &is_fast,
+                                                sizeof is_fast);
+    }
+#else
+    (void)plan, (void)product;
+#endif
+    return status;
+}
+
+/* What may differ from one use of the plan to the next. */
+static cublasStatus_t set_pointers(struct plan *plan, const struct product *product) {
+    cublasStatus_t status = set_scales(plan, product);
+    if (status || product->epilogue == EPILOGUE_NONE) return status;
+    return cublasLtMatmulDescSetAttribute(plan->what, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &product->bias,
+                                          sizeof product->bias);
 }
 
 /* ---- which algorithm ---- */
@@ -215,9 +247,9 @@ static float time_of(const struct matmul *matmul, const struct plan *plan,
 static void key_text(const struct matmul *matmul, const struct key *key, char text[CHOICE_KEY_MAX]) {
     const struct product *p = &key->product;
     snprintf(text, CHOICE_KEY_MAX, "%s,%zu,%d %d %d,%d %d,%lld %lld %lld,%d,%u %u %u %u", matmul->gpu,
-             cublasLtGetVersion(), (int)p->type, (int)p->result, p->use_tf32, p->transpose_a, p->transpose_b,
-             (long long)p->m, (long long)p->n, (long long)p->k, (int)p->epilogue, key->align_a, key->align_b,
-             key->align_c, key->align_bias);
+             cublasLtGetVersion(), (int)p->type, (int)p->result, p->use_tf32 + 2 * p->is_fast, p->transpose_a,
+             p->transpose_b, (long long)p->m, (long long)p->n, (long long)p->k, (int)p->epilogue,
+             key->align_a, key->align_b, key->align_c, key->align_bias);
 }
 
 /* The algorithm that an earlier run chose, if it is still one. */
@@ -264,7 +296,7 @@ static int choose(struct matmul *matmul, struct plan *plan, const struct operand
 }
 
 /* The plan of a product; a new one is made for these operands. */
-static int find_plan(struct matmul *matmul, const struct key *key, const void *bias,
+static int find_plan(struct matmul *matmul, const struct key *key, const struct product *product,
                      const struct operands *at, struct plan **found) {
     for (int i = 0; i < matmul->n_plans; i++) {
         *found = &matmul->plan[i];
@@ -279,7 +311,7 @@ static int find_plan(struct matmul *matmul, const struct key *key, const void *b
     }
     (*found)->key = *key;
     cublasStatus_t status = describe(*found);
-    if (!status) status = set_bias(*found, bias);
+    if (!status) status = set_pointers(*found, product);
     int code = status ? fault("plan a product", status) : choose(matmul, *found, at);
     if (code) (*found)->key = (struct key){0}; /* of no product */
     return code;
@@ -290,16 +322,17 @@ int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product 
     struct key key = {*product, alignment(a), alignment(b), alignment(c), alignment(product->bias)};
     const struct operands at = {a, b, c, stream};
     struct plan *plan;
-    key.product.bias = NULL;
+    key.product.bias = key.product.scale_a = key.product.scale_b = NULL;
     if (product->epilogue == EPILOGUE_NONE) key.align_bias = 0;
-    int code = find_plan(matmul, &key, product->bias, &at, &plan);
+    int code = find_plan(matmul, &key, product, &at, &plan);
     if (code) return code;
     if (plan->is_missing) {
-        return error_set(product->epilogue == EPILOGUE_NONE ? EX_OSERR : EX_UNAVAILABLE,
+        int is_optional = product->epilogue != EPILOGUE_NONE || product->type == NUMBER_FP8;
+        return error_set(is_optional ? EX_UNAVAILABLE : EX_OSERR,
                          "cuBLASLt has no product of %lld x %lld x %lld", (long long)product->m,
                          (long long)product->n, (long long)product->k);
     }
-    cublasStatus_t status = set_bias(plan, product->bias);
+    cublasStatus_t status = set_pointers(plan, product);
     TRACE_BEFORE(stream, "product %lld x %lld x %lld", (long long)product->m, (long long)product->n,
                  (long long)product->k);
     if (!status) status = start(matmul, plan, &plan->algorithm, &at);

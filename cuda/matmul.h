@@ -34,17 +34,20 @@ enum epilogue {
  * m], [n, k]. */
 struct product {
     enum number type;   /* of a and b */
-    enum number result; /* of c and the bias: fp32 or the same */
+    enum number result; /* of c and the bias: fp32 or the same; of fp8: fp32 or bf16 */
     int use_tf32;       /* of fp32 */
+    int is_fast;        /* of fp8: sums with fewer digits */
     int transpose_a, transpose_b;
     int64_t m, n, k;
     int accumulate;
     enum epilogue epilogue;
-    const void *bias; /* device memory; of sums it is written */
+    const void *bias;              /* device memory; of sums it is written */
+    const void *scale_a, *scale_b; /* of fp8: a float in device memory that a, b is multiplied by; NULL: 1 */
 };
 
 /* Puts the product on the stream. 0; EX_UNAVAILABLE (and nothing done) if cuBLASLt has none with this
- * epilogue; EX_OSERR. The first time of a product it may be multiplied several times, and waited for.
+ * epilogue, or of fp8; EX_OSERR. The first time of a product it may be multiplied several times, and waited
+ * for.
  */
 int matmul_run(struct matmul *matmul, cudaStream_t stream, const struct product *product, const void *a,
                const void *b, void *c);

@@ -1,5 +1,5 @@
 /* The output layer's softmax, and sums over rows; see kernels.h. */
-#include "device.cuh"
+#include "fp8.cuh"
 
 namespace {
 
@@ -24,13 +24,22 @@ template <typename T, int N> __device__ inline void widen(const pack<T, N> &x, i
     for (int j = 0; j < N; j++) value[j] = j < valid ? value[j] : -INFINITY;
 }
 
+/* from[N] * factor to `to`. */
+template <int N> __device__ inline void store_eighths(fp8 *to, const float *from, float factor) {
+    pack<fp8, N> x;
+#pragma unroll
+    for (int j = 0; j < N; j += 2) store_two(x.of + j, from[j] * factor, from[j + 1] * factor);
+    *reinterpret_cast<pack<fp8, N> *>(to) = x;
+}
+
 /* A block a row. Each thread keeps the largest logit it has met and the sum of exponentials relative to it
  * (Milakov and Gimelshein 2018), so that one pass finds both; the second writes the gradient in their place.
  * Between the two the row is in shared memory, if it fits. */
-template <typename T, bool IS_SHARED>
+template <typename T, bool IS_SHARED, bool IS_FP8 = false>
 __global__ void __launch_bounds__(ROW_THREADS)
     softmax(int64_t n, int64_t stride, const int32_t *begin, const int32_t *end, const int32_t *items,
-            const struct kernel_step *step, float smoothing, T *logits, double *nll) {
+            const struct kernel_step *step, float smoothing, T *logits, double *nll, fp8 *gradient,
+            float *row_factor) {
     constexpr int N = PACK<T>;
     DYNAMIC_SHARED(T, kept);
     int64_t r = blockIdx.x;
@@ -67,6 +76,8 @@ __global__ void __launch_bounds__(ROW_THREADS)
     if (threadIdx.x == 0) nll[r] = (double)(last - first) * log((double)sum) - hits;
     float scale = step->scale * (float)(last - first), factor = scale / sum;
     float all = scale * smoothing / (float)n, own = step->scale * (1 - smoothing);
+    float largest8 = fmaxf(factor, own + all) / FP8_MAX; /* no gradient of the row is larger */
+    if (IS_FP8 && threadIdx.x == 0) row_factor[r] = largest8;
     for (int c = (int)threadIdx.x; c < full; c += (int)blockDim.x) {
         int valid = (int)n - c * N;
         float value[N] = {};
@@ -78,25 +89,30 @@ __global__ void __launch_bounds__(ROW_THREADS)
             for (int j = 0; j < N; j++) value[j] = j < valid ? value[j] : 0;
         }
         store_all<T, N>(reinterpret_cast<T *>(row + c), value);
+        if constexpr (IS_FP8) store_eighths<N>(gradient + r * stride + c * N, value, 1 / largest8);
     }
     __syncthreads(); /* what others of the block have written is seen */
     T *to = logits + r * stride;
     for (int k = first + (int)threadIdx.x; k < last; k += (int)blockDim.x) {
-        store(to + items[k], load(to + items[k]) - own);
+        float value = load(to + items[k]) - own;
+        store(to + items[k], value);
+        if constexpr (IS_FP8) store(gradient + r * stride + items[k], value / largest8);
     }
 }
 
-template <typename T>
+template <typename T, bool IS_FP8 = false>
 void start_softmax(cudaStream_t stream, int64_t n, int64_t stride, const struct kernel_rows *rows,
-                   const struct kernel_step *step, float smoothing, void *logits, double *nll) {
+                   const struct kernel_step *step, float smoothing, void *logits, double *nll,
+                   void *gradient = nullptr, float *factor = nullptr) {
     size_t bytes = (size_t)stride * sizeof(T);
     T *at = static_cast<T *>(logits);
-    if (may_share(reinterpret_cast<const void *>(&softmax<T, true>), bytes)) {
-        LAUNCH_SHARED((softmax<T, true>), (unsigned)rows->rows, ROW_THREADS, bytes, stream, n, stride,
-                      rows->begin, rows->end, rows->items, step, smoothing, at, nll);
+    fp8 *to = static_cast<fp8 *>(gradient);
+    if (may_share(reinterpret_cast<const void *>(&softmax<T, true, IS_FP8>), bytes)) {
+        LAUNCH_SHARED((softmax<T, true, IS_FP8>), (unsigned)rows->rows, ROW_THREADS, bytes, stream, n, stride,
+                      rows->begin, rows->end, rows->items, step, smoothing, at, nll, to, factor);
     } else {
-        LAUNCH((softmax<T, false>), (unsigned)rows->rows, ROW_THREADS, stream, n, stride, rows->begin,
-               rows->end, rows->items, step, smoothing, at, nll);
+        LAUNCH((softmax<T, false, IS_FP8>), (unsigned)rows->rows, ROW_THREADS, stream, n, stride, rows->begin,
+               rows->end, rows->items, step, smoothing, at, nll, to, factor);
     }
 }
 
@@ -170,6 +186,14 @@ void kernel_softmax(cudaStream_t stream, enum number type, int64_t n, int64_t st
                     void *logits, double *nll) {
     if (rows->rows == 0) return;
     FOR_NUMBER(type, start_softmax<T>(stream, n, stride, rows, step, smoothing, logits, nll));
+}
+
+void kernel_softmax_fp8(cudaStream_t stream, int64_t n, int64_t stride, const struct kernel_rows *rows,
+                        const struct kernel_step *step, float smoothing, void *logits, double *nll,
+                        void *gradient, float *factor) {
+    if (rows->rows == 0) return;
+    start_softmax<__nv_bfloat16, true>(stream, n, stride, rows, step, smoothing, logits, nll, gradient,
+                                       factor);
 }
 
 void kernel_sum_rows(cudaStream_t stream, enum number type, int64_t rows, int64_t cols, int64_t stride,

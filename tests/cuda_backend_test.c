@@ -786,6 +786,16 @@ static void test_short_activations(void **state) {
     unsetenv("VAECF_CUDA_TUNING");
 }
 
+static void test_fp8(void **state) {
+    (void)state;
+    setenv("VAECF_CUDA_TUNING", "fp8", 1);
+    network(&shapes[4], PRECISION_BF16, 2e-2);
+    network(&shapes[6], PRECISION_BF16, 2e-2);
+    kept_steps(&shapes[7], PRECISION_BF16, 60, 0, 2e-2);
+    kept_steps(&shapes[7], PRECISION_BF16, 0, 1, 2e-2);
+    unsetenv("VAECF_CUDA_TUNING");
+}
+
 /* ---- batch after batch ---- */
 
 /* The host runs ahead of the device: each batch's loss is its own. */
@@ -886,20 +896,31 @@ static void test_tall_steps(void **state) {
 /* With an argument: the tests that match it. */
 int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sparse_layer),    cmocka_unit_test(test_dense_layers),
-        cmocka_unit_test(test_latent_layer),    cmocka_unit_test(test_output_layer),
-        cmocka_unit_test(test_output_in_tiles), cmocka_unit_test(test_ranking),
-        cmocka_unit_test(test_update),          cmocka_unit_test(test_network),
-        cmocka_unit_test(test_normalizing),     cmocka_unit_test(test_kept_steps),
-        cmocka_unit_test(test_many_batches),    cmocka_unit_test(test_adding),
-        cmocka_unit_test(test_sparse_ways),     cmocka_unit_test(test_kept_steps_in_ways),
+        cmocka_unit_test(test_sparse_layer),
+        cmocka_unit_test(test_dense_layers),
+        cmocka_unit_test(test_latent_layer),
+        cmocka_unit_test(test_output_layer),
+        cmocka_unit_test(test_output_in_tiles),
+        cmocka_unit_test(test_ranking),
+        cmocka_unit_test(test_update),
+        cmocka_unit_test(test_network),
+        cmocka_unit_test(test_normalizing),
+        cmocka_unit_test(test_kept_steps),
+        cmocka_unit_test(test_many_batches),
+        cmocka_unit_test(test_adding),
+        cmocka_unit_test(test_sparse_ways),
+        cmocka_unit_test(test_kept_steps_in_ways),
 #ifndef VAECF_SMALL_PIECES
-        cmocka_unit_test(test_tall_layers),     cmocka_unit_test(test_wide_rows),
+        cmocka_unit_test(test_tall_layers),
+        cmocka_unit_test(test_wide_rows),
         cmocka_unit_test(test_tall_steps),
 #endif
-        cmocka_unit_test(test_bias_epilogue),   cmocka_unit_test(test_short_activations),
+        cmocka_unit_test(test_bias_epilogue),
+        cmocka_unit_test(test_short_activations),
+        cmocka_unit_test(test_fp8),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());
+    cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
