@@ -17,6 +17,9 @@ int cuda_check_fp8(const struct cuda *cuda, int capability) {
     if (cuda->type != NUMBER_BF16) {
         return error_set(EX_CONFIG, "VAECF_CUDA_TUNING: fp8: want train.precision: bf16");
     }
+    if (cuda->grid) {
+        return error_set(EX_CONFIG, "VAECF_CUDA_TUNING: fp8: want parallel.item: 1");
+    }
     if (capability < 89) {
         return error_set(EX_CONFIG,
                          "VAECF_CUDA_TUNING: fp8: the GPU has compute capability %d.%d, want 8.9 or more",

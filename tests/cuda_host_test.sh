@@ -185,6 +185,24 @@ check "fp16: losses on CPU and GPU agree" agree 1e-3 cpu16 fp16 1,2,5-8,10,11
 train 1 overflow --set train.precision=fp16 --set train.loss_scale=1e9
 check "fp16 at a scale of 1e9: all steps are skipped" [ "$(tail -n 1 "$tmp/overflow/metrics.csv" | cut -d, -f2)" = 0 ]
 
+# ---- ways that are switched on: cuda/tuning.h ----
+# switched SWITCHES TOLERANCE: losses near those without, the same bits without graphs and after a resume
+switched() {
+    local name=${1//,/_}
+    with VAECF_CUDA_TUNING="$1" train 1 "$name" --set train.precision=bf16
+    check "$1: losses near those without" agree "$2" bf16 "$name" 1,2,5,6,8
+    check "it is on" [ "$(cmp -s <(untimed bf16) <(untimed "$name"); echo $?) $(grep -c "tuning ${1//,/ }" "$tmp/$name.out")" = "1 1" ]
+    with VAECF_GRAPHS=no with VAECF_CUDA_TUNING="$1" train 1 "$name-issued" --set train.precision=bf16
+    check "the same bits without graphs" identical "$name" "$name-issued"
+    with VAECF_CUDA_TUNING="$1" train 1 "$name-resumed" --set train.precision=bf16 --set train.epochs=2
+    with VAECF_CUDA_TUNING="$1" train 1 "$name-resumed" --set train.precision=bf16 --resume auto
+    check "and after a resume" identical "$name" "$name-resumed"
+}
+switched bias_epilogue 1e-4
+switched short_activations 1e-3
+switched fp8 1e-2
+switched bias_epilogue,short_activations,fp8 1e-2
+
 # layer norm, a linear decoder, weights of KL by user, turns
 recvae=(--set model.layer_norm=yes --set model.decoder=linear --set train.kl.gamma=0.005 --set train.turns=1)
 train 1 cputurns --set device=cpu "${recvae[@]}"
@@ -302,6 +320,8 @@ ends "VAECF_SPARSE=fast" 78 'VAECF_SPARSE=fast: want gather, cusparse or auto' w
 ends "cuSPARSE cannot be started" 71 'cuSPARSE: cannot start: ' with VAECF_HOST_CUSPARSE=none VAECF_SPARSE=cusparse train 1 ends
 ends "cuSPARSE without the type" 71 'cuSPARSE: cannot plan a product: ' with VAECF_HOST_CUSPARSE=16 VAECF_SPARSE=cusparse train 1 ends --set train.precision=bf16
 ends "VAECF_GEMM_CACHE that cannot be written" 73 '/no/such/file: cannot be written' with VAECF_GEMM_CACHE=/no/such/file train 1 ends
+ends "fp8 with fp32" 78 'fp8: want train.precision: bf16' with VAECF_CUDA_TUNING=fp8 train 1 ends
+ends "fp8 on a grid" 78 'fp8: want parallel.item: 1' with VAECF_CUDA_TUNING=fp8 train 2 ends --set train.precision=bf16 --set parallel.item=2
 with VAECF_HOST_GPUS=0 train 1 auto --set device=auto
 check "device: auto without a GPU is the CPU" agree 1e-9 cpu auto
 with VAECF_DEVICE=cuda train 1 wish --set device=auto --set train.epochs=1
