@@ -427,9 +427,11 @@ static int overflowed(struct backend *backend) {
 
 static void update_part(struct cuda *cuda, const struct kernel_adam *constants, size_t n, real *p,
                         const real *g, real *m, real *v) {
-    void *copy = cuda_fresh_copy(cuda, p);
-    kernel_adam(cuda->compute, constants, cuda->device_step, cuda->type, (int64_t)n, p, g, m, v, copy,
-                cuda->is_guarded ? cuda->overflow : NULL);
+    void *copy = cuda_fresh_copy(cuda, p), *first = cuda_moments_of(cuda, m),
+         *second = cuda_moments_of(cuda, v);
+    if (!first || !second) return;
+    kernel_adam(cuda->compute, constants, cuda->device_step, cuda->type, (int64_t)n, p, g,
+                cuda->tuning.short_moments, first, second, copy, cuda->is_guarded ? cuda->overflow : NULL);
     if (!copy) cuda_is_changed(cuda, p);
 }
 
@@ -445,6 +447,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
         .epsilon = (float)step->epsilon,
         .coupled = step->decoupled ? 0 : (float)step->weight_decay,
         .decoupled = step->decoupled ? (float)step->weight_decay : 0,
+        .step = (uint32_t)step->step,
     };
     cuda_tell_adam(cuda, step);
     cuda_tell(cuda);

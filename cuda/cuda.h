@@ -198,6 +198,9 @@ const void *cuda_operand(struct cuda *cuda, const float *x);
 void *cuda_copy_of(struct cuda *cuda, float *x);
 /* The same with the switch short_activations: *kept is x, or NULL: the copy alone is to be written. */
 void *cuda_short_copy_of(struct cuda *cuda, float *x, float **kept);
+/* With the switch short_moments: the numbers of x are kept in bf16 alone from now on, here; else x. NULL and
+ * a fault if there is no memory. */
+void *cuda_moments_of(struct cuda *cuda, float *x);
 /* Where the numbers of x are, and their type: x itself, or its copy if they are in that alone. */
 const void *cuda_numbers_of(const struct cuda *cuda, const float *x, enum number *type);
 /* The fresh copy of weights that are about to be updated; NULL: there is none. */

@@ -77,38 +77,57 @@ __global__ void guard(int64_t n, const float *g, int *flag) {
     if (bad) *flag = 1; /* whoever writes, writes the same */
 }
 
+/* All bits of the result depend on all bits of x. */
+__device__ inline uint32_t mixed(uint32_t x) {
+    x = (x ^ x >> 16) * 0x85ebca6bu;
+    x = (x ^ x >> 13) * 0xc2b2ae35u;
+    return x ^ x >> 16;
+}
+
+/* x, or for bf16 one of its two neighbours, by 16 random bits. */
+__device__ inline void store_by(float *p, float x, uint32_t) {
+    *p = x;
+}
+__device__ inline void store_by(__nv_bfloat16 *p, float x, uint32_t chance) {
+    uint32_t bits = __float_as_uint(x);
+    store(p, isfinite(x) ? __uint_as_float((bits + chance) & 0xffff0000u) : x);
+}
+
 /* Kingma and Ba 2015, algorithm 1; see adam in src/backend_cpu.c. N numbers at a time. */
-template <typename T, int N>
+template <typename T, typename M, int N>
 __device__ inline void update(const struct kernel_adam &s, const struct kernel_step &step, int64_t i,
-                              float *p, const float *g, float *m, float *v, T *copy) {
-    auto was = *reinterpret_cast<pack<float, N> *>(p + i), first = *reinterpret_cast<pack<float, N> *>(m + i),
-         second = *reinterpret_cast<pack<float, N> *>(v + i);
+                              float *p, const float *g, M *m, M *v, T *copy) {
+    auto was = *reinterpret_cast<pack<float, N> *>(p + i);
+    auto first = *reinterpret_cast<pack<M, N> *>(m + i), second = *reinterpret_cast<pack<M, N> *>(v + i);
     auto slopes = *reinterpret_cast<const pack<float, N> *>(g + i);
 #pragma unroll
     for (int j = 0; j < N; j++) {
         float gradient = step.unscale * slopes.of[j] + s.coupled * was.of[j];
-        first.of[j] = s.beta1 * first.of[j] + s.rest1 * gradient;
-        second.of[j] = s.beta2 * second.of[j] + s.rest2 * gradient * gradient;
+        float mean = s.beta1 * load(first.of + j) + s.rest1 * gradient;
+        float square = s.beta2 * load(second.of + j) + s.rest2 * gradient * gradient;
+        uint32_t chance = mixed(__float_as_uint(gradient) ^ mixed(__float_as_uint(square) ^ mixed(s.step)));
+        store_by(first.of + j, mean, chance & 0xffff);
+        store_by(second.of + j, square, chance >> 16);
         was.of[j] = (1 - step.learning_rate * s.decoupled) * was.of[j] -
-                    step.rate * first.of[j] / (sqrtf(second.of[j]) * step.unbias + s.epsilon);
+                    step.rate * mean / (sqrtf(square) * step.unbias + s.epsilon);
     }
     *reinterpret_cast<pack<float, N> *>(p + i) = was;
-    *reinterpret_cast<pack<float, N> *>(m + i) = first;
-    *reinterpret_cast<pack<float, N> *>(v + i) = second;
+    *reinterpret_cast<pack<M, N> *>(m + i) = first;
+    *reinterpret_cast<pack<M, N> *>(v + i) = second;
     if (copy) store_all<T, N>(copy + i, was.of);
 }
 
-template <typename T, int N>
+template <typename T, typename M, int N>
 __global__ void adam(struct kernel_adam s, const struct kernel_step *numbers, int64_t n, float *p,
-                     const float *g, float *m, float *v, T *copy, const int *skip) {
+                     const float *g, M *m, M *v, T *copy, const int *skip) {
     if (skip && *skip) return;
     const struct kernel_step step = *numbers;
     int64_t whole = n / N * N;
     for (int64_t i = flat_first() * N; i < whole; i += flat_step() * N) {
-        update<T, N>(s, step, i, p, g, m, v, copy);
+        update<T, M, N>(s, step, i, p, g, m, v, copy);
     }
     int64_t rest = whole + flat_first();
-    if (rest < n) update<T, 1>(s, step, rest, p, g, m, v, copy);
+    if (rest < n) update<T, M, 1>(s, step, rest, p, g, m, v, copy);
 }
 
 __global__ void gather_rows(int64_t size, int h, const int32_t *item, const float *matrix, float *buffer) {
@@ -237,6 +256,20 @@ void start_normalize_backward(cudaStream_t stream, int64_t rows, int n, const vo
            static_cast<const X *>(x), dx);
 }
 
+template <typename T, typename M>
+void start_adam(cudaStream_t stream, const struct kernel_adam &constants, const struct kernel_step *step,
+                int64_t n, float *p, const float *g, void *m, void *v, void *copy, const int *skip) {
+    M *first = static_cast<M *>(m), *second = static_cast<M *>(v);
+    T *to = static_cast<T *>(copy);
+    if (is_aligned(p) && is_aligned(g) && is_aligned(m) && is_aligned(v) && is_aligned(copy)) {
+        LAUNCH((adam<T, M, 4>), flat_blocks((n + 3) / 4), FLAT_THREADS, stream, constants, step, n, p, g,
+               first, second, to, skip);
+    } else {
+        LAUNCH((adam<T, M, 1>), flat_blocks(n), FLAT_THREADS, stream, constants, step, n, p, g, first, second,
+               to, skip);
+    }
+}
+
 } // namespace
 
 void kernel_step_is(cudaStream_t stream, const struct kernel_step *step, struct kernel_step *to) {
@@ -345,19 +378,14 @@ void kernel_guard(cudaStream_t stream, int64_t n, const float *g, int *flag) {
 }
 
 void kernel_adam(cudaStream_t stream, const struct kernel_adam *constants, const struct kernel_step *step,
-                 enum number type, int64_t n, float *p, const float *g, float *m, float *v, void *copy,
-                 const int *skip) {
+                 enum number type, int64_t n, float *p, const float *g, int are_short, void *m, void *v,
+                 void *copy, const int *skip) {
     if (n == 0) return;
-    bool by_four = is_aligned(p) && is_aligned(g) && is_aligned(m) && is_aligned(v) && is_aligned(copy);
     FOR_NUMBER(
         type,
-        if (by_four) {
-            LAUNCH((adam<T, 4>), flat_blocks((n + 3) / 4), FLAT_THREADS, stream, *constants, step, n, p, g, m,
-                   v, static_cast<T *>(copy), skip);
-        } else {
-            LAUNCH((adam<T, 1>), flat_blocks(n), FLAT_THREADS, stream, *constants, step, n, p, g, m, v,
-                   static_cast<T *>(copy), skip);
-        });
+        if (are_short) {
+            start_adam<T, __nv_bfloat16>(stream, *constants, step, n, p, g, m, v, copy, skip);
+        } else { start_adam<T, float>(stream, *constants, step, n, p, g, m, v, copy, skip); });
 }
 
 cudaError_t kernel_probe(void) {

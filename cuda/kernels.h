@@ -37,6 +37,7 @@ struct kernel_step {
 struct kernel_adam {
     float beta1, beta2, rest1, rest2, epsilon; /* rest: 1 - beta */
     float coupled, decoupled;                  /* weight decay in the gradient, or of the weight itself */
+    uint32_t step;                             /* of random rounding */
 };
 
 /* The rows of a batch: row r has items[begin[r]] .. items[end[r] - 1]; of CSR end is begin + 1. Of a range of
@@ -258,10 +259,13 @@ void kernel_scatter_rows(cudaStream_t stream, int64_t n, int h, const int32_t *i
 
 /* *flag = 1 if a number of g is not finite; otherwise it stays. */
 void kernel_guard(cudaStream_t stream, int64_t n, const float *g, int *flag);
-/* One update, unless *skip (skip may be NULL). */
+/* One update, unless *skip (skip may be NULL). m and v are fp32 or, with are_short, bf16: rounded up or down
+ * by chance, so that on average nothing is lost, though an update of v is less than half of its last digit.
+ * Chance is a hash of the gradient, the moment and the step, and so the same for the same parameter anywhere.
+ */
 void kernel_adam(cudaStream_t stream, const struct kernel_adam *constants, const struct kernel_step *step,
-                 enum number type, int64_t n, float *p, const float *g, float *m, float *v, void *copy,
-                 const int *skip);
+                 enum number type, int64_t n, float *p, const float *g, int are_short, void *m, void *v,
+                 void *copy, const int *skip);
 
 /* Is there machine code for the current device in this program? */
 cudaError_t kernel_probe(void);

@@ -213,6 +213,17 @@ void *cuda_short_copy_of(struct cuda *cuda, float *x, float **kept) {
     return copy;
 }
 
+void *cuda_moments_of(struct cuda *cuda, float *x) {
+    struct block *b = block_of(cuda, x);
+    if (!cuda->tuning.short_moments || !b) return x;
+    void *copy = copy_at(cuda, b, x);
+    if (!copy) return NULL;
+    if (!b->is_short) kernel_convert(cuda->compute, NUMBER_BF16, (int64_t)b->n, b->at, b->copy);
+    b->is_fresh = b->is_short = 1;
+    b->type = NUMBER_BF16;
+    return copy;
+}
+
 const void *cuda_numbers_of(const struct cuda *cuda, const float *x, enum number *type) {
     const struct block *b = block_of(cuda, x);
     *type = b && b->is_short ? b->type : NUMBER_FP32;

@@ -35,6 +35,7 @@ struct adam_step {
     int decoupled;                   /* AdamW */
     double correction1, correction2; /* 1 - beta^step */
     double unscale;                  /* the gradients come times 1 / this */
+    int64_t step;                    /* how many-eth update it is */
 };
 
 /* A step of training on kept rows: what changes from one to the next. */

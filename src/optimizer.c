@@ -38,6 +38,7 @@ void optimizer_update(const struct optimizer *optimizer, struct model *model,
         .correction1 = 1 - pow(config->beta1, (double)step),
         .correction2 = 1 - pow(config->beta2, (double)step),
         .unscale = optimizer->unscale,
+        .step = step,
     };
     const struct tensor *tensor = model->tensor;
     int first, last;

@@ -200,6 +200,7 @@ switched() {
 }
 switched bias_epilogue 1e-4
 switched short_activations 1e-3
+switched short_moments 1e-3
 switched fp8 1e-2
 switched bias_epilogue,short_activations,fp8 1e-2
 

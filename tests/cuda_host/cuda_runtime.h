@@ -85,6 +85,12 @@ static inline uint32_t __float_as_uint(float x) {
     return bits;
 }
 
+static inline float __uint_as_float(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
 /* ---- device memory ---- */
 
 /* Host code cannot read or write device memory; what runs on a stream can, as can code with one of these. */
@@ -109,6 +115,15 @@ static inline void cuda_host_check(const char *kernel, const struct kernel_rows 
 }
 static inline void cuda_host_check(const char *kernel, const struct kernel_columns &columns) {
     const void *pointers[] = {columns.segment, columns.group, columns.row, columns.at, columns.place};
+    for (const void *p : pointers) cuda_host_check_pointer(kernel, p);
+}
+static inline void cuda_host_check(const char *kernel, const struct kernel_csr &csr) {
+    const void *pointers[] = {csr.start, csr.index, csr.value, csr.count, csr.first, csr.piece};
+    for (const void *p : pointers) cuda_host_check_pointer(kernel, p);
+}
+static inline void cuda_host_check(const char *kernel, const struct kernel_sorted &s) {
+    const void *pointers[] = {s.row,     s.at,    s.item,  s.head,  s.step_head,
+                              s.step_of, s.count, s.first, s.piece, s.before};
     for (const void *p : pointers) cuda_host_check_pointer(kernel, p);
 }
 
@@ -140,7 +155,7 @@ void cuda_host_launch(const char *name, void (*function)(P...), dim3 grid, dim3 
         return true;
     });
 }
-#define START_KERNEL(kernel, grid, block, bytes, stream, ...)                                               \
+#define START_KERNEL(kernel, grid, block, bytes, stream, ...)                                                \
     cuda_host_launch(#kernel, (kernel), (grid), (block), (bytes), (stream), __VA_ARGS__)
 
 #endif
