@@ -43,7 +43,7 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 .PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts test-faults test-openpbs \
-    fuzz cuda-check gpu-check bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
+    fuzz cuda-check gpu gpu-check gpu-pack gpu-rehearse bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
 all: $(COMMANDS)
 
 help:
@@ -58,7 +58,6 @@ help:
 	@echo "make test-starts     two starts at once on one directory, ROUNDS (100) times"
 	@echo "make fuzz            fuzzes the readers with clang, each for SECONDS (20): make fuzz SECONDS=600"
 	@echo "make bench           training speed against the products alone and PyTorch (PYTHON=), into results/bench/"
-	@echo "make bench-gpu       training and recommending on a GPU, kernel by kernel, beside PyTorch (PYTHON=), into results/gpu/"
 	@echo "make bench-parity    accuracy on MovieLens-1M (INPUT=ratings.csv) beside plain PyTorch (PYTHON=), into results/"
 	@echo "make test-crash      kills training KILLS (200) times by SIGKILL and by SIGTERM, resumes, compares the bytes"
 	@echo "make test-openpbs    the job scripts on a real OpenPBS: a site's, or one of two hosts in namespaces (root; \$$PBS_EXEC, /opt/pbs)"
@@ -68,7 +67,10 @@ help:
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
 	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
-	@echo "make gpu-check       runs and compares on a GPU what takes one, into results/gpu/"
+	@echo "make gpu             what takes a GPU, in STAGES (first, later, all, names; tests/gpu/run.sh), into results/gpu/"
+	@echo "make gpu-check       those of them that check;  make bench-gpu  those that measure, beside PyTorch (PYTHON=)"
+	@echo "make gpu-pack        packs all that a machine with a GPU, but without MPI and HDF5, needs for them (DATA=ratings.csv)"
+	@echo "make gpu-rehearse    runs such a pack in a bare Debian, without a GPU, and kills it; as root"
 	@echo "make lint            clang-format and shellcheck;  make format  formats the sources"
 	@echo "make install         into PREFIX (/usr/local), under DESTDIR"
 	@echo "make found           what the build found on this machine"
@@ -268,8 +270,27 @@ ifneq ($(FOUND_CXX),)
 tests: $(HOST)/cuda_host_libraries_test $(HOST)/sums_test
 endif
 
-gpu-check: all tests
-	@BIN=$(BIN) BUILD=$(BUILD) tests/gpu_check.sh
+# What takes a GPU: the results come into results/gpu, also when a stage failed.
+STAGES ?= first
+gpu-check: STAGES = versions functions losses memcheck racecheck precisions ranks suite
+bench-gpu: STAGES = versions kernels sweep pytorch speeds tuning latency
+gpu gpu-check bench-gpu: all tests $(if $(FOUND_NVCC),$(BUILD)/tests/bench/gpu)
+	@OUT=$(BUILD)/gpu-out; BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) DATA='$(DATA)' STAGES='$(STAGES)' OUT=$$OUT \
+	    WORK=$(BUILD)/gpu-work tests/gpu/run.sh; status=$$?; \
+	    if [ -s $$OUT/stages.csv ]; then tests/gpu/merge.sh $$OUT; fi; exit $$status
+
+# A build of its own: for one GPU, any processor of the last ten years, and the smaller of the two libraries for products.
+given = $(if $(filter command environment,$(firstword $(origin $1))),$($1),$2)
+PACK := BUILD=build/gpu BIN=build/gpu/bin GEMM=cblas
+PACK_EMULATION := $(addprefix build/gpu/cuda_host/,cuda_backend_test bench_gpu bin/vaecf-train bin/vaecf-evaluate bin/vaecf-recommend)
+gpu-pack:
+	@[ -n "$(FOUND_NVCC)" ] || { echo "error: make gpu-pack takes nvcc with cuBLASLt (see make found)" >&2; exit 69; }
+	@$(MAKE) --no-print-directory $(PACK) ARCH='$(call given,ARCH,x86-64-v3)' CUDA_ARCH='$(call given,CUDA_ARCH,sm_90)' all \
+	    build/gpu/tests/cuda_backend_test build/gpu/tests/bench/gpu
+	@$(PACK) DATA='$(DATA)' tests/gpu/pack.sh
+gpu-rehearse:
+	@$(MAKE) --no-print-directory $(PACK) ARCH='$(call given,ARCH,x86-64-v3)' CUDA_ARCH='$(call given,CUDA_ARCH,sm_90)' all $(PACK_EMULATION)
+	@$(PACK) tests/gpu/rehearse.sh
 
 # TESTS='config cli' runs some; the default is all.
 test-suite: all tests
@@ -347,10 +368,6 @@ bench: all $(BUILD)/tests/bench/products
 	@echo "command: make bench PYTHON=$(PYTHON)"
 	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/train.sh results/bench
 
-bench-gpu: all $(if $(FOUND_NVCC),$(BUILD)/tests/bench/gpu)
-	@echo "command: make bench-gpu PYTHON=$(PYTHON)"
-	@BIN=$(BIN) BUILD=$(BUILD) PYTHON=$(PYTHON) tests/bench/gpu.sh results/gpu
-
 # INPUT=ratings.csv of MovieLens-1M
 bench-parity: all
 	@BIN=$(BIN) PYTHON=$(PYTHON) tests/bench/parity.sh $(INPUT)
@@ -368,7 +385,7 @@ bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results
 
 FORMATTED = $(wildcard src/*.[ch] preprocess/*.[ch] cuda/*.[ch] cuda/*.cu cuda/*.cuh tests/*.cc tests/*/*.cc tests/*.[ch] tests/*/*.[ch])
-SCRIPTS = .ci/run jobs/pbs/args jobs/pbs/vaecf-tmrsh $(wildcard jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
+SCRIPTS = .ci/run jobs/pbs/args jobs/pbs/vaecf-tmrsh $(wildcard tests/gpu/stand_ins/* jobs/*.sh jobs/*/*.sh tests/*.sh tests/*/*.sh)
 # Other versions of clang-format format otherwise.
 CLANG_FORMAT := clang-format-14
 lint:

@@ -13,7 +13,6 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 suite=${1:-bookworm}
-mirror=${MIRROR:-http://deb.debian.org/debian}
 
 if [ "$(id -u)" != 0 ]; then echo "error: tests/bare.sh makes and enters a Debian of its own, which takes root" >&2 && exit 77; fi
 if [ -z "${BARE_ROOT:-}" ]; then # outside
@@ -32,20 +31,8 @@ fi
 # ---- inside of the namespaces ----
 start=$SECONDS
 say() { printf '\n=== %s: %s\n' "$suite" "$*"; }
-if [ ! -d "$BARE_ROOT/usr" ]; then
-    say "debootstrap"
-    debootstrap=(debootstrap)
-    if ! command -v debootstrap >/dev/null; then # a copy of its own, by package lists of its own
-        apt=(apt-get -q -o Dir::State::lists="$BARE_WORK/lists" -o Dir::Cache="$BARE_WORK/cache" -o APT::Sandbox::User=root)
-        mkdir -p "$BARE_WORK"/{lists,cache/archives}/partial
-        (cd "$BARE_WORK" && "${apt[@]}" update && "${apt[@]}" download debootstrap && dpkg-deb -x debootstrap_*.deb debootstrap) \
-            >"$BARE_WORK/apt.log" 2>&1 || { echo "error: no debootstrap here, and apt cannot download it: $(tail -n 1 "$BARE_WORK/apt.log")" >&2 && exit 69; }
-        debootstrap=(env DEBOOTSTRAP_DIR="$BARE_WORK/debootstrap/usr/share/debootstrap" "$BARE_WORK/debootstrap/usr/sbin/debootstrap")
-    fi
-    mkdir -p "$(dirname "$BARE_ROOT")"
-    "${debootstrap[@]}" --variant=minbase "$suite" "$BARE_ROOT" "$mirror" >"$BARE_WORK/debootstrap.log" 2>&1 ||
-        { tail -n 5 "$BARE_WORK/debootstrap.log" >&2 && echo "error: debootstrap $suite failed" >&2 && exit 69; }
-fi
+if [ ! -d "$BARE_ROOT/usr" ]; then say "debootstrap"; fi
+tests/bare_root.sh "$suite" "$BARE_ROOT" "$BARE_WORK"
 cp /etc/resolv.conf "$BARE_ROOT/etc/resolv.conf"
 hostname bare # which Debian's installer, too, makes known; without it MPI waits for the name server at every start
 printf '127.0.0.1 localhost\n127.0.1.1 bare\n' >"$BARE_ROOT/etc/hosts"

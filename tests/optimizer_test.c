@@ -33,8 +33,15 @@ static void compare(const char *group, int decoupled) {
     assert_int_equal(backend_cpu_create(N, PRECISION_FP32, &backend), 0);
     for (int i = 0; i < N; i++) p[i] = (real)p0[i];
     for (int step = 0; step < STEPS; step++) {
-        struct adam_step adam = {
-            rate, 0.9, 0.999, 1e-8, decay, decoupled, 1 - pow(0.9, step + 1), 1 - pow(0.999, step + 1), 1};
+        struct adam_step adam = {.learning_rate = rate,
+                                 .beta1 = 0.9,
+                                 .beta2 = 0.999,
+                                 .epsilon = 1e-8,
+                                 .weight_decay = decay,
+                                 .decoupled = decoupled,
+                                 .correction1 = 1 - pow(0.9, step + 1),
+                                 .correction2 = 1 - pow(0.999, step + 1),
+                                 .unscale = 1};
         for (int i = 0; i < N; i++) gradient[i] = (real)g[step][i];
         backend.adam(&backend, &adam, N, p, gradient, m, v);
         for (int i = 0; i < N; i++) {

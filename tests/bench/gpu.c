@@ -1,13 +1,14 @@
 /* A training step on a GPU, kernel by kernel, beside what the GPU copies and multiplies.
  *
- *   build/tests/bench/gpu DATA HIDDEN LATENT BATCH fp32|tf32|bf16|fp16 KERNELS.csv [SIDE MEGABYTES]
+ *   build/tests/bench/gpu kernels|steps DATA HIDDEN LATENT BATCH fp32|tf32|bf16|fp16 [SIDE MEGABYTES]
  *
- * Trains a few steps on the data set, prints users a second of steps that are replays and the milliseconds
- * that the host takes for one; then times each kernel and product of a step by itself, on the step's own
- * memory, with a cold cache, and sets bytes and operations against the rates that were measured before: a
- * copy of MEGABYTES (2048), and a product of square matrices of SIDE (8192) random numbers. Adds its rows to
- * KERNELS.csv; prints the line
- * "step,gpu,precision,batch,users_per_second,host_milliseconds,copy_tb_s,gemm_tflop_s". */
+ * Trains a few steps on the data set and prints the line
+ * "step,precision,batch,users_per_second,host_milliseconds,copy_tb_s,gemm_tflop_s": the median of rounds of
+ * steps that are replays, the milliseconds that the host takes for one, and two rates measured before: a
+ * copy of MEGABYTES (2048), and a product of square matrices of SIDE (8192) random numbers. With "kernels"
+ * it then times each kernel and product of a step by itself, on the step's own memory, with a cold cache:
+ * "kernel,precision,batch,name,microseconds,megabytes,gigaoperations,fraction_of_copy_rate,
+ * fraction_of_gemm_rate", each line as soon as it is measured. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,14 +23,15 @@
 
 enum {
     WARM_STEPS = 4,
-    STEPS = 20,
+    ROUNDS = 5,
+    STEPS = 20, /* of a round */
     REPEATS = 9,
     KERNELS_MAX = 40,
-    COLD = 256 << 20 /* bytes: more than any cache */
+    COLD = 256 /* megabytes: more than any cache */
 };
 
 struct bench {
-    const char *precision, *csv;
+    const char *precision;
     int64_t batch, side;
     double megabytes, copy_rate, gemm_rate; /* bytes, operations a second */
     struct dataset data;
@@ -42,6 +44,7 @@ struct bench {
     struct train_config train;
     double nonzeros; /* of the batch */
     void *cold, *random, *product;
+    size_t cold_bytes;
     cudaEvent_t begin, end;
 };
 
@@ -70,22 +73,30 @@ static int step_of(struct bench *b, int64_t number) {
     return code;
 }
 
+static int by_size(const void *a, const void *b) {
+    return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b);
+}
+
 static int time_steps(struct bench *b, double *users_per_second, double *host_milliseconds) {
-    float milliseconds = 0;
-    double sums[3], begin, host;
-    int code = 0;
-    for (int i = 0; i < WARM_STEPS && !code; i++) code = step_of(b, i);
+    float milliseconds[ROUNDS] = {0};
+    double sums[3], begin;
+    int code = 0, number = 0;
+    for (; number < WARM_STEPS && !code; number++) code = step_of(b, number);
     if (!code) code = b->backend.step_losses(&b->backend, sums);
-    if (code) return code;
-    cudaEventRecord(b->begin, b->cuda->compute);
+    for (int round = 0; round < ROUNDS && !code; round++) {
+        cudaEventRecord(b->begin, b->cuda->compute);
+        for (int i = 0; i < STEPS && !code; i++) code = step_of(b, number++);
+        cudaEventRecord(b->end, b->cuda->compute);
+        if (!code) code = b->backend.step_losses(&b->backend, sums);
+        cudaEventElapsedTime(&milliseconds[round], b->begin, b->end);
+    }
+    qsort(milliseconds, ROUNDS, sizeof *milliseconds, by_size);
+    *users_per_second = (double)(STEPS * b->batch) / (1e-3 * (double)milliseconds[ROUNDS / 2]);
+    /* So many are issued before the host waits for the GPU. */
     begin = now();
-    for (int i = 0; i < STEPS && !code; i++) code = step_of(b, WARM_STEPS + i);
-    host = now() - begin;
-    cudaEventRecord(b->end, b->cuda->compute);
+    for (int i = 0; i < CUDA_AHEAD && !code; i++) code = step_of(b, number++);
+    *host_milliseconds = 1e3 * (now() - begin) / CUDA_AHEAD;
     if (!code) code = b->backend.step_losses(&b->backend, sums);
-    cudaEventElapsedTime(&milliseconds, b->begin, b->end);
-    *users_per_second = (double)(STEPS * b->batch) / (1e-3 * (double)milliseconds);
-    *host_milliseconds = 1e3 * host / STEPS;
     return code;
 }
 
@@ -96,23 +107,24 @@ struct kernel {
     void (*run)(struct bench *b, int which);
     int which;
     double bytes, operations;
+    /* The softmax is in place: what the logits' memory has to hold before each run, as a product of numbers
+     * that are nearly the same is faster. */
+    enum { LOGITS_ANY, LOGITS, LOGITS_GRADIENT } logits;
 };
 
-static int by_size(const void *a, const void *b) {
-    return (*(const float *)a > *(const float *)b) - (*(const float *)a < *(const float *)b);
-}
+static void fresh_logits(struct bench *b, int is_gradient);
 
 /* Seconds: the median of cold runs. */
 static double seconds_of(struct bench *b, const struct kernel *k) {
     float milliseconds[REPEATS] = {0};
-    k->run(b, k->which); /* memory, plans */
-    for (int i = 0; i < REPEATS; i++) {
-        cudaMemsetAsync(b->cold, i, COLD, b->cuda->compute);
+    for (int i = -1; i < REPEATS; i++) { /* the first for memory and plans */
+        if (k->logits != LOGITS_ANY) fresh_logits(b, k->logits == LOGITS_GRADIENT);
+        cudaMemsetAsync(b->cold, i, b->cold_bytes, b->cuda->compute);
         cudaEventRecord(b->begin, b->cuda->compute);
         k->run(b, k->which);
         cudaEventRecord(b->end, b->cuda->compute);
         cudaEventSynchronize(b->end);
-        cudaEventElapsedTime(&milliseconds[i], b->begin, b->end);
+        if (i >= 0) cudaEventElapsedTime(&milliseconds[i], b->begin, b->end);
     }
     qsort(milliseconds, REPEATS, sizeof *milliseconds, by_size);
     return 1e-3 * (double)milliseconds[REPEATS / 2];
@@ -236,6 +248,11 @@ static void run_softmax(struct bench *b, int which) {
                    0, c->logits.at, c->nll.at);
 }
 
+static void fresh_logits(struct bench *b, int is_gradient) {
+    run_product(b, (b->model.n_layers - 1) * KINDS + FORWARD);
+    if (is_gradient) run_softmax(b, 0);
+}
+
 static void run_latent(struct bench *b, int is_backward) {
     struct cuda *c = b->cuda;
     struct model *m = &b->model;
@@ -272,86 +289,104 @@ static int list_kernels(const struct bench *b, struct kernel *list) {
     double items = (double)backend_whole_rows(c->n_items), h = out_width(b, 0), latent = m->config.latent;
     double all = (double)b->rows.indptr[b->rows.rows], kept = b->nonzeros / 2; /* dropout */
     int n = 0, last = m->n_layers - 1;
-    list[n++] = (struct kernel){"rows of the batch", run_rows, 0, rows * 40, 0};
-    list[n++] = (struct kernel){"dropout and values", run_values, 0, b->nonzeros * 8 + rows * 16, 0};
-    list[n++] = (struct kernel){"input layer", run_input, 0,
-                                kept * h * size + b->nonzeros * 8 + rows * h * (4 + copy), 0};
+    list[n++] = (struct kernel){"rows of the batch", run_rows, 0, rows * 40, 0, LOGITS_ANY};
+    list[n++] =
+        (struct kernel){"dropout and values", run_values, 0, b->nonzeros * 8 + rows * 16, 0, LOGITS_ANY};
+    list[n++] = (struct kernel){
+        "input layer", run_input, 0, kept * h * size + b->nonzeros * 8 + rows * h * (4 + copy), 0,
+        LOGITS_ANY};
     for (int l = 1; l < last; l++) {
         double in = m->width[l], out = out_width(b, l);
-        list[n++] = (struct kernel){"dense layer: product", run_product, l * KINDS + FORWARD,
-                                    size * (rows * in + in * out) + 4 * rows * out, 2 * rows * in * out};
+        list[n++] = (struct kernel){"dense layer: product", run_product,
+                                    l * KINDS + FORWARD,    size * (rows * in + in * out) + 4 * rows * out,
+                                    2 * rows * in * out,    LOGITS_ANY};
         list[n++] =
             l == m->n_encoder - 1
-                ? (struct kernel){"latent layer", run_latent, 0, rows * latent * (8 + 8 + copy), 0}
-                : (struct kernel){"dense layer: activation", run_activate, l, rows * out * (8 + copy), 0};
+                ? (struct kernel){"latent layer", run_latent, 0, rows * latent * (8 + 8 + copy), 0,
+                                  LOGITS_ANY}
+                : (struct kernel){
+                      "dense layer: activation", run_activate, l, rows * out * (8 + copy), 0, LOGITS_ANY};
     }
     double in = m->width[last], product = 2 * rows * in * items;
-    list[n++] = (struct kernel){"output layer: logits", run_product, last * KINDS + FORWARD,
-                                size * (rows * in + in * items + rows * items), product};
-    list[n++] = (struct kernel){"output layer: softmax", run_softmax, 0,
-                                2 * size * rows * items + b->nonzeros * 4, 0};
-    list[n++] = (struct kernel){"output layer: gradient of bias", run_sum, last, size * rows * items, 0};
-    list[n++] = (struct kernel){"output layer: gradient of weights", run_product, last * KINDS + OF_WEIGHTS,
-                                size * (rows * items + rows * in) + 4 * in * items, product};
-    list[n++] = (struct kernel){"output layer: gradient of input", run_product, last * KINDS + OF_INPUT,
-                                size * (rows * items + in * items) + 4 * rows * in, product};
+    list[n++] = (struct kernel){"output layer: logits",
+                                run_product,
+                                last * KINDS + FORWARD,
+                                size * (rows * in + in * items + rows * items),
+                                product,
+                                LOGITS_ANY};
+    list[n++] = (struct kernel){
+        "output layer: softmax", run_softmax, 0, 2 * size * rows * items + b->nonzeros * 4, 0, LOGITS};
+    list[n++] = (struct kernel){
+        "output layer: gradient of bias", run_sum, last, size * rows * items, 0, LOGITS_GRADIENT};
+    list[n++] = (struct kernel){"output layer: gradient of weights",
+                                run_product,
+                                last * KINDS + OF_WEIGHTS,
+                                size * (rows * items + rows * in) + 4 * in * items,
+                                product,
+                                LOGITS_GRADIENT};
+    list[n++] = (struct kernel){"output layer: gradient of input",
+                                run_product,
+                                last * KINDS + OF_INPUT,
+                                size * (rows * items + in * items) + 4 * rows * in,
+                                product,
+                                LOGITS_GRADIENT};
     for (int l = last - 1; l >= 0; l--) {
         double from = m->width[l], out = out_width(b, l), operations = 2 * rows * from * out;
         if (l == m->n_encoder - 1) {
-            list[n++] = (struct kernel){"latent layer: gradient", run_latent, 1, rows * latent * (16 + 8), 0};
+            list[n++] = (struct kernel){"latent layer: gradient", run_latent, 1,
+                                        rows * latent * (16 + 8), 0,          LOGITS_ANY};
         }
-        list[n++] =
-            (struct kernel){"slope of the activation", run_deactivate, l, rows * out * (12 + copy), 0};
-        list[n++] = (struct kernel){"gradient of bias", run_sum, l, rows * out * 4, 0};
+        list[n++] = (struct kernel){
+            "slope of the activation", run_deactivate, l, rows * out * (12 + copy), 0, LOGITS_ANY};
+        list[n++] = (struct kernel){"gradient of bias", run_sum, l, rows * out * 4, 0, LOGITS_ANY};
         if (l == 0) continue;
-        list[n++] = (struct kernel){"dense layer: gradient of weights", run_product, l * KINDS + OF_WEIGHTS,
-                                    size * rows * (from + out) + 4 * from * out, operations};
-        list[n++] = (struct kernel){"dense layer: gradient of input", run_product, l * KINDS + OF_INPUT,
-                                    size * (rows * out + from * out) + 4 * rows * from, operations};
+        list[n++] =
+            (struct kernel){"dense layer: gradient of weights",          run_product, l * KINDS + OF_WEIGHTS,
+                            size * rows * (from + out) + 4 * from * out, operations,  LOGITS_ANY};
+        list[n++] = (struct kernel){"dense layer: gradient of input",
+                                    run_product,
+                                    l * KINDS + OF_INPUT,
+                                    size * (rows * out + from * out) + 4 * rows * from,
+                                    operations,
+                                    LOGITS_ANY};
     }
-    list[n++] = (struct kernel){"input layer: gradient", run_input, 1,
-                                all * 8 + b->nonzeros * 36 + kept * h * size + (double)c->n_items * h * 4, 0};
-    list[n++] = (struct kernel){"losses", run_losses, 0, rows * 16, 0};
-    list[n++] = (struct kernel){"Adam", run_adam, 0, (double)m->n_params * (28 + copy), 0};
+    list[n++] = (struct kernel){"input layer: gradient",
+                                run_input,
+                                1,
+                                all * 8 + b->nonzeros * 36 + kept * h * size + (double)c->n_items * h * 4,
+                                0,
+                                LOGITS_ANY};
+    list[n++] = (struct kernel){"losses", run_losses, 0, rows * 16, 0, LOGITS_ANY};
+    list[n++] = (struct kernel){"Adam", run_adam, 0, (double)m->n_params * (28 + copy), 0, LOGITS_ANY};
     return n;
 }
 
 /* ---- the table ---- */
 
-/* Of the GPU's name, with which a description begins: "NVIDIA H200 (sm_90, ..." */
-static int name_length(const char *describe) {
-    const char *end = strstr(describe, " (");
-    return end ? (int)(end - describe) : (int)strlen(describe);
+static double report(const struct bench *b, const char *name, double seconds, double bytes,
+                     double operations) {
+    printf("kernel,%s,%lld,%s,%.2f,%.3f,%.3f,%.4f,%.4f\n", b->precision, (long long)b->batch, name,
+           1e6 * seconds, 1e-6 * bytes, 1e-9 * operations, bytes / b->copy_rate / seconds,
+           operations / b->gemm_rate / seconds);
+    fflush(stdout);
+    return seconds;
 }
 
-static int report(struct bench *b, double users_per_second) {
+static int report_kernels(struct bench *b, double users_per_second) {
+    const struct kernel order = {.run = run_order, .bytes = (double)b->rows.rows * 8};
     struct kernel list[KERNELS_MAX];
-    int n = list_kernels(b, list);
-    double sum = 0, step = (double)b->batch / users_per_second;
-    FILE *csv = fopen(b->csv, "a");
-    if (!csv) return error_set(EX_CANTCREAT, "%s: cannot be written", b->csv);
-    if (ftell(csv) == 0) {
-        fprintf(csv, "gpu,precision,batch,kernel,microseconds,megabytes,gigaoperations,fraction_of_copy_rate,"
-                     "fraction_of_gemm_rate\n");
+    int n = list_kernels(b, list), code = 0;
+    double sum = 0;
+    for (int i = 0; i < n && !code; i++) {
+        double seconds = seconds_of(b, &list[i]);
+        code = b->backend.check(&b->backend);
+        if (!code) sum += report(b, list[i].name, seconds, list[i].bytes, list[i].operations);
     }
-    printf("%-36s %10s %10s %12s %8s %8s\n", "kernel", "us", "MB", "GFLOP", "of copy", "of GEMM");
-    for (int i = 0; i < n; i++) {
-        const struct kernel *k = &list[i];
-        double seconds = seconds_of(b, k), of_copy = k->bytes / b->copy_rate / seconds,
-               of_gemm = k->operations / b->gemm_rate / seconds;
-        sum += seconds;
-        printf("%-36s %10.1f %10.1f %12.1f %8.2f %8.2f\n", k->name, 1e6 * seconds, 1e-6 * k->bytes,
-               1e-9 * k->operations, of_copy, of_gemm);
-        fprintf(csv, "%.*s,%s,%lld,%s,%.2f,%.3f,%.3f,%.4f,%.4f\n", name_length(b->backend.describe),
-                b->backend.describe, b->precision, (long long)b->batch, k->name, 1e6 * seconds,
-                1e-6 * k->bytes, 1e-9 * k->operations, of_copy, of_gemm);
-    }
-    printf("%-36s %10.1f\n%-36s %10.1f (replayed: %.0f users/s)\n", "sum", 1e6 * sum, "a step", 1e6 * step,
-           users_per_second);
-    const struct kernel order = {"order of an epoch", run_order, 0, (double)b->rows.rows * 8, 0};
-    printf("%-36s %10.1f (once an epoch)\n", order.name, 1e6 * seconds_of(b, &order));
-    int failed = fclose(csv) != 0;
-    return failed ? error_set(EX_IOERR, "%s: cannot be written", b->csv) : b->backend.check(&b->backend);
+    if (code) return code;
+    report(b, "sum of these", sum, 0, 0);
+    report(b, "a step that is replayed", (double)b->batch / users_per_second, 0, 0);
+    report(b, "order of the users: once an epoch", seconds_of(b, &order), order.bytes, 0);
+    return b->backend.check(&b->backend);
 }
 
 /* ---- the whole ---- */
@@ -377,7 +412,9 @@ static int measure_rates(struct bench *b) {
     size_t square = (size_t)(b->side * b->side) * 2, bytes = (size_t)(b->megabytes * 1e6);
     const struct kernel copy = {.run = run_copy}, product = {.run = run_square};
     if (bytes < 2 * square) bytes = 2 * square;
-    if (cudaMalloc(&b->cold, COLD) || cudaMalloc(&b->random, bytes) || cudaMalloc(&b->product, square)) {
+    b->cold_bytes = (size_t)(1e6 * (b->megabytes < COLD ? b->megabytes : COLD));
+    if (cudaMalloc(&b->cold, b->cold_bytes) || cudaMalloc(&b->random, bytes) ||
+        cudaMalloc(&b->product, square)) {
         return error_set(EX_OSERR, "no GPU memory for measuring");
     }
     int code = fill_random(b, bytes);
@@ -426,30 +463,28 @@ static int set_up(struct bench *b, const char *path, int hidden, int latent, con
 }
 
 int main(int argc, char **argv) {
-    if (argc != 7 && argc != 9) {
+    if ((argc != 7 && argc != 9) || (strcmp(argv[1], "kernels") != 0 && strcmp(argv[1], "steps") != 0)) {
         fprintf(stderr,
-                "usage: gpu DATA HIDDEN LATENT BATCH fp32|tf32|bf16|fp16 KERNELS.csv [SIDE MEGABYTES]\n");
+                "usage: gpu kernels|steps DATA HIDDEN LATENT BATCH fp32|tf32|bf16|fp16 [SIDE MEGABYTES]\n");
         return EX_USAGE;
     }
-    struct bench b = {.precision = argv[5],
-                      .csv = argv[6],
-                      .batch = atoll(argv[4]),
+    struct bench b = {.precision = argv[6],
+                      .batch = atoll(argv[5]),
                       .side = argc > 7 ? atoll(argv[7]) : 8192,
                       .megabytes = argc > 7 ? atof(argv[8]) : 2048};
     struct comm comm = comm_start(&argc, &argv);
     double users_per_second = 0, host_milliseconds = 0;
-    int code = set_up(&b, argv[1], atoi(argv[2]), atoi(argv[3]), &comm);
+    int code = set_up(&b, argv[2], atoi(argv[3]), atoi(argv[4]), &comm);
     if (!code) code = measure_rates(&b);
     if (!code) {
-        printf("%s\ncopy: %.2f TB/s (read and written); product of %lld: %.0f TFLOP/s\n", b.backend.describe,
-               1e-12 * b.copy_rate, (long long)b.side, 1e-12 * b.gemm_rate);
+        printf("%s\n", b.backend.describe);
         code = time_steps(&b, &users_per_second, &host_milliseconds);
     }
-    if (!code) code = report(&b, users_per_second);
     if (!code) {
-        printf("step,%.*s,%s,%lld,%.0f,%.4f,%.3f,%.1f\n", name_length(b.backend.describe), b.backend.describe,
-               b.precision, (long long)b.batch, users_per_second, host_milliseconds, 1e-12 * b.copy_rate,
-               1e-12 * b.gemm_rate);
+        printf("step,%s,%lld,%.0f,%.4f,%.3f,%.1f\n", b.precision, (long long)b.batch, users_per_second,
+               host_milliseconds, 1e-12 * b.copy_rate, 1e-12 * b.gemm_rate);
+        fflush(stdout);
+        if (strcmp(argv[1], "kernels") == 0) code = report_kernels(&b, users_per_second);
     }
     if (code) fprintf(stderr, "error: %s\n", error_message());
     if (b.model.backend) optimizer_free(&b.model, &b.optimizer);
