@@ -11,7 +11,7 @@ unset MAKEFLAGS MAKELEVEL MFLAGS
 
 pack=$tmp/vaecf-gpu
 check "packing" env EMULATION=yes FOLDER="$pack" BIN="$bin" BUILD="$build" tests/gpu/pack.sh
-shell=(env -i HOME="$tmp" PATH=/usr/bin:/bin OMP_NUM_THREADS=1)
+shell=(env -i HOME="$tmp" PATH=/usr/bin:/bin)
 # The libraries of the C library and of the compiler are the machine's, all others the pack's.
 strangers() {
     "${shell[@]}" bash -c '. "$0/env.sh" && ldd "$0"/bin/vaecf-* "$0"/build/tests/bench/gpu "$0"/mpi/bin/mpirun' "$pack" |
@@ -44,8 +44,8 @@ F
     "$bin/vaecf-preprocess" --input "$tmp/people.csv" --heldout-users 20 --output "$tmp/people" >"$tmp/err" 2>&1
 check "small data" [ -e "$tmp/people" ]
 
-small=(USERS=150 ITEMS=60 INTERACTIONS=2000 HELDOUT=20 HIDDEN=16 LATENT=8 EPOCHS=4 LOSS_EPOCHS=2 PROBE="32 1" BATCHES="4 8"
-    SEEDS=1 BENCHMARK_SECONDS=0.001 SUITE=collect DATA="$tmp/people" VAECF_HOST_GPUS=2)
+mapfile -t small <tests/gpu/small.env
+small+=(DATA="$tmp/people")
 # run NAME [VARIABLE=VALUE]...: into $tmp/NAME
 run() { timeout 300 "${shell[@]}" "${small[@]}" OUT="$tmp/$1" "${@:2}" "$pack/run.sh" >"$tmp/$1.said" 2>&1; }
 # result NAME STAGE: how it ended, of the machine and program that are known
@@ -132,5 +132,22 @@ both() { awk -F, -v gpu="$1" '$1 == gpu && $4 == "functions" { print $5 }' "$tmp
 check "the same stage, commit and GPU is replaced" [ "$(both "Stand-in GPU")" = fail ]
 check "another GPU stays" [ "$(both "Another GPU")" = timeout ]
 check "other stages stay" [ "$(awk -F, '$4 == "sweep" && $5 == "pass"' "$tmp/merged/stages.csv" | wc -l),$(lines merged latency)" = "1,$(lines all latency)" ]
-check "README.md has both" [ "$(grep -c '^## .* GPU, commit ' "$tmp/merged/README.md"),$(grep -c '^| functions |' "$tmp/merged/README.md")" = 2,8 ]
+check "README.md has both" [ "$(grep -c '^## .* GPU, commit ' "$tmp/merged/README.md"),$(grep -cE '^\| functions \| (fail|timeout) \|' "$tmp/merged/README.md")" = 2,2 ]
+
+# ---- jobs/slurm/scaling.sh, on this machine's CPU ----
+mkdir "$tmp/fake" && printf '#!/bin/bash\nexit 1\n' >"$tmp/fake/scontrol" && chmod +x "$tmp/fake/scontrol"
+scaling() {
+    timeout 120 env PATH="$tmp/fake:$PATH" SLURM_JOB_ID=1 SLURM_NNODES=1 SLURM_JOB_NODELIST=here VAECF_HOME="$PWD" VAECF_LAUNCH=mpirun \
+        OUT="$tmp/scaling" DEVICE=cpu GPUS="1 2" PRECISIONS="fp32 bf16" SEEDS="$1" EPOCHS=1 BATCH=20 OMP_NUM_THREADS=1 \
+        jobs/slurm/scaling.sh --set data.path="$tmp/people" --set 'model.hidden=[8]' --set model.latent=4 >"$tmp/out" 2>&1
+}
+scaling 1
+check "scaling.sh: GPUs, precisions and ways to travel" [ "$? $(cut -d, -f1-3 "$tmp/scaling/scaling.csv" | tail -n +2 | paste -sd' ')" = \
+    "0 1,fp32,fp32 2,fp32,fp32 1,bf16,fp32 2,bf16,fp32 2,bf16,compute" ]
+check "each with its speed, efficiency and ndcg" [ "$(grep -cE '^[12],[a-z0-9]+,(fp32|compute),1,(20|40),[0-9]+,[0-9.]+,0\.[0-9]+$' "$tmp/scaling/scaling.csv")" = 5 ]
+cp "$tmp/scaling/scaling.csv" "$tmp/before"
+sed -i '$d' "$tmp/scaling/scaling.csv" # as after a kill
+scaling "1 2"
+check "again: what is there is not run again" [ "$(head -n 5 "$tmp/before" | cmp - <(head -n 5 "$tmp/scaling/scaling.csv") && grep -c 'jobs/rank.sh .*vaecf-train' "$tmp/out")" = 6 ]
+check "and the table of both seeds" [ "$(grep -cE '^(fp32|bf16) +(fp32|compute) +[12] .* 2$' "$tmp/out")" = 5 ]
 exit $failed
