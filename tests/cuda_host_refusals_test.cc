@@ -235,7 +235,7 @@ void test_dynamic_shared_memory(void **) {
     cudaStream_t stream = new_stream();
     float *p = new_numbers(8);
     auto kernel = reinterpret_cast<const void *>(&use_dynamic);
-    LAUNCH_SHARED(use_dynamic, 1, 8, 49 << 10, stream, p);
+    START_KERNEL(use_dynamic, 1, 8, 49 << 10, stream, p);
     assert_int_equal(cudaGetLastError(), cudaErrorInvalidValue);
     assert_true(isnan(number_at(stream, p)));
     assert_int_equal(allow(kernel, 228 << 10), cudaErrorInvalidValue);
@@ -247,14 +247,14 @@ void test_dynamic_shared_memory(void **) {
     unsetenv("VAECF_HOST_GPU");
     assert_int_equal(allow(kernel, 50 << 10), 0);
     cudaGetLastError();
-    LAUNCH_SHARED(use_dynamic, 1, 8, 51 << 10, stream, p);
+    START_KERNEL(use_dynamic, 1, 8, 51 << 10, stream, p);
     assert_int_equal(cudaGetLastError(), cudaErrorInvalidValue);
-    LAUNCH_SHARED(use_dynamic, 1, 8, 50 << 10, stream, p);
+    START_KERNEL(use_dynamic, 1, 8, 50 << 10, stream, p);
     assert_int_equal(cudaGetLastError(), 0);
     assert_true(number_at(stream, p) == 1);
     /* static shared memory counts too */
-    dies([=] { LAUNCH_SHARED(use_both, 1, 8, 47 << 10, stream, p), wait(stream); }, "more than 49152");
-    LAUNCH_SHARED(use_both, 1, 8, 46 << 10, stream, p);
+    dies([=] { START_KERNEL(use_both, 1, 8, 47 << 10, stream, p), wait(stream); }, "more than 49152");
+    START_KERNEL(use_both, 1, 8, 46 << 10, stream, p);
     assert_true(number_at(stream, p) == 1);
     cudaFree(p);
     cudaStreamDestroy(stream);
@@ -280,7 +280,7 @@ template <typename T> __global__ void read_unwritten_template(T *to) {
 void test_shared_memory_is_not_kept(void **) {
     cudaStream_t stream = new_stream();
     float *p = new_numbers(4);
-    LAUNCH_SHARED(read_unwritten, 2, 1, 4, stream, p);
+    START_KERNEL(read_unwritten, 2, 1, 4, stream, p);
     assert_true(number_at(stream, p) == 1 && number_at(stream, p + 1) == 1);
     assert_true(isnan(number_at(stream, p + 2)) && isnan(number_at(stream, p + 3)));
     LAUNCH(read_unwritten_template<float>, 2, 1, stream, p);

@@ -38,7 +38,7 @@ bin=$BIN out=$OUT work=$WORK
 . tests/gpu/tables.sh
 first="versions functions kernels losses memcheck sweep pytorch"
 later="precisions racecheck speeds tuning ranks latency suite"
-declare -A seconds_for=([versions]=20 [functions]=60 [kernels]=80 [losses]=90 [memcheck]=120 [sweep]=120 [pytorch]=120
+declare -A seconds_for=([versions]=20 [functions]=60 [kernels]=80 [losses]=120 [memcheck]=120 [sweep]=120 [pytorch]=120
     [precisions]=240 [racecheck]=150 [speeds]=80 [tuning]=120 [ranks]=60 [latency]=60 [suite]=400)
 
 stop() { echo "make gpu: $1; nothing was run" >&2 && exit 1; }

@@ -77,8 +77,10 @@ small() {
 # apart A B: the largest relative difference of the losses of an epoch
 apart() {
     paste -d, <(cut -d, -f5,6 "$work/$1/metrics.csv") <(cut -d, -f5,6 "$work/$2/metrics.csv") 2>/dev/null | awk -F, '
-        NR > 1 && NF == 4 { n++; for (i = 1; i <= 2; i++) { d = ($i - $(i + 2)) / ($i == 0 ? 1 : $i); if (d < 0) d = -d; if (!(d <= most)) most = d } }
-        END { if (n < 1) print "none"; else print most + 0 }'
+        NR == 1 { next }
+        NF != 4 || !/^[-0-9.e+,]+$/ { bad = 1; next } # one is shorter, or no number
+        { n++; for (i = 1; i <= 2; i++) { d = ($i - $(i + 2)) / ($i == 0 ? 1 : $i); if (d < 0) d = -d; if (d > most) most = d } }
+        END { if (n < 1 || bad) print "none"; else print most + 0 }'
 }
 # differ A B: do their tables differ, but for the times? 0 or 1, or none
 differ() {
@@ -87,7 +89,7 @@ differ() {
         cmp -s "$work/$1/test.csv" "$work/$2/test.csv"; then echo 0; else echo 1; fi
 }
 ndcg() { awk -F, '$3 == "ndcg@100" { print $4 }' "$work/$1/test.csv" 2>/dev/null; }
-ndcg_apart() { awk -v a="$(ndcg "$1")" -v b="$(ndcg "$2")" 'BEGIN { d = a - b; print a == "" || b == "" ? "none" : d < 0 ? -d : d }'; }
+ndcg_apart() { awk -v a="$(ndcg "$1")" -v b="$(ndcg "$2")" 'BEGIN { d = a - b; print a b ~ /^[0-9.e-]+$/ && a != "" && b != "" ? (d < 0 ? -d : d) : "none" }'; }
 # lists DEVICE: user,rank,item of all test users, by one model
 lists() { "$bin/vaecf-recommend" --checkpoint "$work/fp32/best.h5" --users-from "$people" --split test --device "$1" 2>/dev/null | cut -d, -f1-3; }
 
