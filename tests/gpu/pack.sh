@@ -90,10 +90,11 @@ vaecf_lacks() { ldd "$VAECF_PACK/bin/vaecf-train" 2>&1 | grep -q "$1"; }
 if vaecf_lacks 'GLIBCXX\|libstdc++.*not found\|libgcc_s.*not found'; then LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$VAECF_PACK/fallback; fi
 # CUDA's libraries: the toolkit's folders, then those of python's packages
 if vaecf_lacks 'not found'; then
-    for folder in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib /usr/local/cuda-*/lib64 \
+    for vaecf_place in /usr/local/cuda/lib64 /usr/local/cuda/targets/x86_64-linux/lib /usr/local/cuda-*/lib64 \
         $("${PYTHON:-python3}" -c 'import glob, sys; print(*[d for p in sys.path for d in sorted(glob.glob(p + "/nvidia/*/lib"))])' 2>/dev/null); do
-        if [ -d "$folder" ] && vaecf_lacks 'not found'; then LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$folder; fi
+        if [ -d "$vaecf_place" ] && vaecf_lacks 'not found'; then LD_LIBRARY_PATH=$LD_LIBRARY_PATH:$vaecf_place; fi
     done
+    unset vaecf_place
 fi
 ENV
 cat >"$to/run.sh" <<'RUN'

@@ -29,6 +29,7 @@ done
 
 # inside NAME [VARIABLE=VALUE]...: the pack's run.sh in namespaces of its own, which end with their first process
 mapfile -t small <tests/gpu/small.env
+small+=(DATA=/root/people)
 # shellcheck disable=SC2016  # another shell expands it
 inside() {
     exec unshare --mount --uts --ipc --pid --fork --kill-child=KILL bash -c '

@@ -45,10 +45,11 @@ stop() { echo "make gpu: $1; nothing was run" >&2 && exit 1; }
 for file in "$bin/vaecf-train" "$BUILD/tests/bench/gpu" "$BUILD/tests/cuda_backend_test"; do
     [ -x "$file" ] || stop "$file is not there: vaecf is built without CUDA (see make found)"
 done
-"$bin/vaecf-train" --version | grep -q ', CUDA [0-9]' || stop "vaecf is built without CUDA (see make found)"
+program=$("$bin/vaecf-train" --version 2>&1) || stop "$program"
+grep -q ', CUDA [0-9]' <<<"$program" || stop "vaecf is built without CUDA (see make found)"
 VAECF_GPU=$(outside nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader,nounits 2>/dev/null | head -n 1 | sed 's/, /,/g')
 if [ -z "$VAECF_GPU" ] && ! compgen -G '/dev/nvidia[0-9]*' >/dev/null; then stop "there is no GPU on this machine (nvidia-smi finds none)"; fi
-VAECF_GPU_KEY="$(plain "${VAECF_GPU%%,*}"),$("$bin/vaecf-train" --version | sed -nE '1s/.*\((.*)\)$/\1/p'),$(date -u +%F)"
+VAECF_GPU_KEY="$(plain "${VAECF_GPU%%,*}"),$(sed -nE '1s/.*\((.*)\)$/\1/p' <<<"$program"),$(date -u +%F)"
 export VAECF_GPU VAECF_GPU_KEY
 stages=${STAGES:-first}
 case $stages in first) stages=$first ;; later) stages=$later ;; all) stages="$first $later" ;; esac
