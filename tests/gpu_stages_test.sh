@@ -119,6 +119,9 @@ fails no-gpu losses fail VAECF_HOST_GPUS=0
 mv "$pack/build/tests/bench/gpu" "$tmp/bench" && printf '#!/bin/bash\n' >"$pack/build/tests/bench/gpu" && chmod +x "$pack/build/tests/bench/gpu"
 fails silent-bench kernels fail
 mv "$tmp/bench" "$pack/build/tests/bench/gpu"
+mkdir "$tmp/lost" && printf '#!/bin/bash\necho "libcublasLt.so.13 => not found"\n' >"$tmp/lost/ldd" && chmod +x "$tmp/lost/ldd"
+run lost STAGES=versions PATH="$tmp/lost:/usr/bin:/bin"
+check "a library that is nowhere: versions fails, where its results belong" [ "$(result lost versions)" = fail ]
 run unknown STAGES="functions magic"
 check "an unknown stage is told" grep -q 'magic: want first, later, all' "$tmp/unknown.said"
 mv "$pack/stand_ins/nvidia-smi" "$tmp"
