@@ -50,7 +50,8 @@ run() {
     if [ "${SCALING:-weak}" = weak ]; then users=$((batch * n)); fi
     place 1 "$n" "${SLURM_CPUS_PER_TASK:-1}"
     if [ "${launch[0]}" = srun ]; then launch+=("--ntasks=$n"); fi
-    ranks vaecf-train --config "$config" --overwrite --set output.path="$out/run" --set device="$device" \
+    rm -rf "$out/run" # and the lock of one that was killed
+    ranks vaecf-train --config "$config" --set output.path="$out/run" --set device="$device" \
         --set train.epochs="${EPOCHS:-30}" --set train.batch_size="$users" --set train.precision="$precision" \
         --set train.seed="$seed" --set comm_type="$comm" --set train.early_stopping.patience=0 \
         --set train.checkpoint.every_epochs=0 --set train.checkpoint.every_minutes=0 "${arguments[@]}" || return

@@ -65,8 +65,9 @@ people() {
 small() {
     local ranks=$1 name=$2 launch=()
     shift 2
+    rm -rf "${work:?}/$name" # and the lock of one that was killed
     if [ "$ranks" -gt 1 ]; then launch=(mpirun --oversubscribe -n "$ranks"); fi
-    "${launch[@]}" "$bin/vaecf-train" --config jobs/configs/ml-1m.yaml --overwrite --set data.path="$people" \
+    "${launch[@]}" "$bin/vaecf-train" --config jobs/configs/ml-1m.yaml --set data.path="$people" \
         --set output.path="$work/$name" --set train.epochs="${LOSS_EPOCHS:-5}" --set train.early_stopping.patience=0 \
         --set train.checkpoint.every_epochs=0 --set train.checkpoint.every_minutes=0 \
         --set "model.hidden=[$hidden]" --set model.latent="$latent" "$@" >"$work/$name.log" 2>&1
@@ -95,7 +96,8 @@ lists() { "$bin/vaecf-recommend" --checkpoint "$work/fp32/best.h5" --users-from 
 
 # large BATCH PRECISION EPOCHS VALIDATE_EVERY: a run at MovieLens-20M's shape, into $work/run
 large() {
-    "$bin/vaecf-train" --config jobs/configs/ml-20m.yaml --overwrite --set data.path="$work/data" \
+    rm -rf "$work/run"
+    "$bin/vaecf-train" --config jobs/configs/ml-20m.yaml --set data.path="$work/data" \
         --set output.path="$work/run" --set "model.hidden=[$hidden]" --set model.latent="$latent" --set device=cuda \
         --set train.batch_size="$1" --set train.precision="$2" --set train.epochs="$3" --set train.validate_every="$4" \
         --set train.early_stopping.patience=0 --set train.checkpoint.every_epochs=0 --set train.checkpoint.every_minutes=0 \
