@@ -94,6 +94,8 @@ killed sweep sweep train 1 STAGES="functions sweep"
 check "killed in sweep: what was before is there" [ "$(result sweep functions),$(result sweep sweep),$(lines sweep train)" = "pass,,$(lines sweep train)" ]
 check "and a batch" [ "$(lines sweep train)" -ge 1 ]
 check "whole" whole sweep
+run sweep STAGES=sweep
+check "the stage again: the killed training's lock is no hindrance" [ "$(result sweep functions),$(result sweep sweep),$(lines sweep train)" = "pass,pass,3" ]
 TO=$tmp/merged tests/gpu/merge.sh "$tmp/kernels" >"$tmp/out"
 check "merged: a stage without an end is unfinished" grep -q '^Stand-in GPU,.*,kernels,unfinished,' "$tmp/merged/stages.csv"
 run kernels STAGES=kernels

@@ -155,7 +155,7 @@ stage_versions() {
     pytorch=$(outside timeout --foreground 15 "$python" -c 'import torch, h5py, scipy; print(torch.__version__)' 2>/dev/null | tail -n 1)
     sanitizer=$(outside compute-sanitizer --version 2>/dev/null | grep -i version | head -n 1)
     processor=$(sed -n 's/^model name[^:]*: *//p' /proc/cpuinfo | head -n 1)
-    add machine "$(plain "$driver"),$(plain "$memory"),$(outside nvidia-smi -L 2>/dev/null | wc -l),$(sed -nE 's/.*, CUDA ([^,]*).*/\1/p' <<<"$program"),$(plain "$processor"),$(nproc),$(plain "$program"),$(plain "${pytorch:-none}"),$(plain "${sanitizer:-none}")"
+    add machine "$(plain "$driver"),$(plain "$memory"),$(outside nvidia-smi -L 2>/dev/null | wc -l),$(sed -nE 's/.*, CUDA ([^,]*).*/\1/p' <<<"$program"),$(plain "$processor"),$(env -u OMP_NUM_THREADS nproc),$(plain "$program"),$(plain "${pytorch:-none}"),$(plain "${sanitizer:-none}")"
 }
 
 stage_functions() {
