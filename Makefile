@@ -238,36 +238,29 @@ $(HOST_SMALL): $(HOST)/cuda/small_%.o: cuda/%.cu $(BUILD)/flags | $(BUILD)/compl
 $(HOST)/%.o: tests/cuda_host/%.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(HOST_CXX) -c -o $@ $<
-$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
+HOST_WHOLE := $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
+HOST_TESTS := $(addprefix $(HOST)/,cuda_backend_test cuda_backend_real_test cuda_host_refusals_test cuda_host_libraries_test sums_test bench_gpu)
+HOST_BIN := $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
+$(HOST)/bin/vaecf-%: $(BUILD)/src/%.o $(HOST_WHOLE)
 	@mkdir -p $(@D)
 	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 $(HOST)/cuda_backend_test: $(HOST)/tests/cuda_backend_test.o $(HOST_OBJECTS) $(HOST_KERNELS) $(BUILD)/libvaecf.a
 $(HOST)/cuda_backend_real_test: $(BUILD)/tests/cuda_backend_test.o $(HOST_REAL) $(HOST_STANDINS) $(BUILD)/libvaecf.a
-$(HOST)/cuda_host_refusals_test: $(HOST)/tests/cuda_host_refusals_test.o $(HOST)/runtime.o
-$(HOST)/cuda_backend_test $(HOST)/cuda_backend_real_test $(HOST)/cuda_host_refusals_test:
+$(HOST)/cuda_host_refusals_test: $(HOST)/tests/cuda_host_refusals_test.o $(HOST_WHOLE)
+$(HOST)/cuda_host_libraries_test: $(HOST)/cuda_host_libraries_test.o $(HOST_WHOLE)
+$(HOST)/sums_test: $(HOST)/tests/cuda_host/sums_test.o $(filter-out $(HOST)/nccl.o,$(HOST_WHOLE)) # with an NCCL of its own
+$(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_WHOLE)
+$(HOST_TESTS):
 	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
 	    -lstdc++ -lm
 $(HOST)/tests/%.o: tests/%.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(call host_kernel,-O1 $(FOUND_CMOCKA_CFLAGS))
-$(HOST)/bench_gpu: $(HOST)/tests/bench/gpu.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
-	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
-ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_backend_test $(HOST)/cuda_backend_real_test $(HOST)/cuda_host_refusals_test $(HOST)/bench_gpu $(patsubst %,$(HOST)/bin/vaecf-%,train evaluate recommend)
-endif
-
-# The stand-ins for cuBLASLt and NCCL themselves.
 $(HOST)/cuda_host_libraries_test.o: tests/cuda_host_libraries_test.cc $(BUILD)/flags | $(BUILD)/complete
 	@mkdir -p $(@D)
 	$(call say,CXX $<)$(HOST_CXX) $(FOUND_CMOCKA_CFLAGS) -c -o $@ $<
-$(HOST)/cuda_host_libraries_test: $(HOST)/cuda_host_libraries_test.o $(HOST_OBJECTS) $(HOST_SMALL) $(BUILD)/libvaecf.a
-	$(call say,LD $@)$(LINK) -o $@ $^ $(FOUND_CMOCKA_LIBS) $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) \
-	    -lstdc++ -lm
-# with an NCCL of its own
-$(HOST)/sums_test: $(HOST)/tests/cuda_host/sums_test.o $(filter-out $(HOST)/nccl.o,$(HOST_OBJECTS)) $(HOST_SMALL) $(BUILD)/libvaecf.a
-	$(call say,LD $@)$(LINK) -o $@ $^ $(filter-out $(FOUND_CUDA_LIBS) $(FOUND_NCCL_LIBS),$(LIBS)) -lstdc++ -lm
 ifneq ($(FOUND_CXX),)
-tests: $(HOST)/cuda_host_libraries_test $(HOST)/sums_test
+tests: $(HOST_TESTS) $(HOST_BIN)
 endif
 
 # What takes a GPU: the results come into results/gpu, also when a stage failed.
