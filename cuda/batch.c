@@ -390,11 +390,19 @@ void cuda_draw_order(struct cuda *cuda, const struct draw *draw) {
 
 void cuda_kept_rows(struct cuda *cuda, int64_t first, int64_t *begin, int64_t *count, int64_t *computed) {
     struct kept *kept = &cuda->kept;
-    int64_t s = first / kept->batch;
+    int64_t s = first / kept->batch, most = 0;
     *begin = kept->host_first[s];
     *count = kept->host_first[s + 1] - *begin;
     kept->n_entries = kept->host_entries[s];
     cuda->step.number = (int32_t)s;
     *computed = *count;
-    if (kept->n_rows < kept->n_all) *computed = (*count > 0 ? *count + ROUND - 1 : ROUND) / ROUND * ROUND;
+    if (kept->n_rows == kept->n_all) return;
+    for (int64_t i = 0; i < steps_of(kept) && !kept->is_warm; i++) { /* memory for the largest step at once */
+        int64_t rows = kept->host_first[i + 1] - kept->host_first[i];
+        if (rows > most) most = rows;
+    }
+    if (most < *count) most = *count;
+    kept->is_warm = 1;
+    /* what chance gives to a rank falls on few numbers, so that each is soon recorded */
+    *computed = (most > 0 ? most + ROUND - 1 : ROUND) / ROUND * ROUND;
 }

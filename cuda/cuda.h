@@ -61,7 +61,7 @@ struct kept {
     int64_t n_all, first, n_rows, batch, n_partials; /* first: of this rank's rows in all */
     uint64_t seed;                                   /* of the order that is drawn */
     uint32_t epoch;
-    int is_drawn;
+    int is_drawn, is_warm; /* is_warm: there was a step */
 };
 
 /* What computes the sparse layer in training. */

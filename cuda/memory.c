@@ -62,10 +62,25 @@ int cuda_no_memory(const struct cuda *cuda, size_t bytes) {
 
 /* ---- memory ---- */
 
+/* cudaFree waits for the device, and a sum that another rank never comes to would keep it for ever: sums are
+ * waited for with patience first. After a fault memory stays: freeing it is the end's, when they are given
+ * up. */
+static void free_memory(struct cuda *cuda, void *p, int is_host) {
+    if (cuda->nccl || cuda->items_nccl) {
+        cuda_wait_all(cuda);
+        if (cuda->nccl) {
+            TRY(cuda, cudaEventRecord(cuda->reduced, cuda->exchange));
+            cuda_wait_for(cuda, cuda->reduced);
+        }
+        if (cuda->fault) return;
+    }
+    TRY(cuda, is_host ? cudaFreeHost(p) : cudaFree(p));
+}
+
 void *cuda_room(struct cuda *cuda, struct room *r, size_t bytes) {
     if (bytes <= r->bytes && r->at) return r->at;
     cuda->memory++;
-    if (r->at) TRY(cuda, r->is_host ? cudaFreeHost(r->at) : cudaFree(r->at));
+    if (r->at) free_memory(cuda, r->at, r->is_host);
     r->at = NULL;
     r->bytes = 0;
     size_t wanted = bytes + bytes / 8 + 256; /* the next batch is a little larger */
@@ -125,12 +140,12 @@ void cuda_release(struct backend *backend, real *memory) {
     struct cuda *cuda = backend->state;
     for (int i = 0; i < cuda->n_blocks; i++) {
         if (cuda->block[i].at != memory) continue;
-        if (cuda->block[i].copy) cudaFree(cuda->block[i].copy);
+        if (cuda->block[i].copy) free_memory(cuda, cuda->block[i].copy, 0);
         if (cuda->block[i].born < cuda->recorded) cuda->memory++;
         cuda->block[i] = cuda->block[--cuda->n_blocks];
         break;
     }
-    TRY(cuda, cudaFree(memory)); /* waits for the device */
+    free_memory(cuda, memory, 0);
 }
 
 void cuda_copy_in(struct backend *backend, real *to, const real *from, size_t n) {
