@@ -464,6 +464,7 @@ static void adam(struct backend *backend, const struct adam_step *step, size_t n
  * never comes to would keep it for ever. */
 static void stop(struct backend *backend, int is_failed) {
     struct cuda *cuda = backend->state;
+    if (!cuda) return;
     is_failed = is_failed || cuda->fault != 0;
     nccl_stop(cuda->nccl, is_failed);
     nccl_stop(cuda->items_nccl, is_failed);

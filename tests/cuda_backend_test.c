@@ -207,7 +207,7 @@ static void test_sparse_layer(void **state) {
 
 /* Each way beside the CPU, and beside the default in 16 bits: rows of which all is dropped, a batch without
  * an entry. */
-static void test_sparse_ways(void **state) {
+static void ways_of_sparse_layer(void **state) {
     (void)state;
     const struct shape none = {5, 40, 8, 1 << 30};
     for (way = ways; way < ways + WAYS; way++) {
@@ -749,7 +749,7 @@ static void test_kept_steps(void **state) {
     kept_steps(&shapes[7], PRECISION_FP16, 0, 1, 2e-3);
 }
 
-static void test_kept_steps_in_ways(void **state) {
+static void ways_of_kept_steps(void **state) {
     (void)state;
     for (way = ways; way < ways + WAYS; way++) {
         if (way != &ways[1]) kept_steps(&shapes[6], PRECISION_FP32, 0, 0, 1e-4);
@@ -764,7 +764,7 @@ static void test_kept_steps_in_ways(void **state) {
 /* ---- ways to compute that are switched on: cuda/tuning.h ---- */
 
 /* The same results within the same tolerances. */
-static void test_bias_epilogue(void **state) {
+static void ways_bias_epilogue(void **state) {
     setenv("VAECF_CUDA_TUNING", "bias_epilogue", 1);
     test_dense_layers(state);
     test_output_layer(state);
@@ -774,7 +774,7 @@ static void test_bias_epilogue(void **state) {
     unsetenv("VAECF_CUDA_TUNING");
 }
 
-static void test_short_activations(void **state) {
+static void ways_short_activations(void **state) {
     (void)state;
     setenv("VAECF_CUDA_TUNING", "short_activations", 1);
     network(&shapes[4], PRECISION_FP32, 1e-4);
@@ -786,7 +786,7 @@ static void test_short_activations(void **state) {
     unsetenv("VAECF_CUDA_TUNING");
 }
 
-static void test_fp8(void **state) {
+static void ways_fp8(void **state) {
     (void)state;
     setenv("VAECF_CUDA_TUNING", "fp8", 1);
     network(&shapes[4], PRECISION_BF16, 2e-2);
@@ -908,16 +908,16 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_kept_steps),
         cmocka_unit_test(test_many_batches),
         cmocka_unit_test(test_adding),
-        cmocka_unit_test(test_sparse_ways),
-        cmocka_unit_test(test_kept_steps_in_ways),
+        cmocka_unit_test(ways_of_sparse_layer),
+        cmocka_unit_test(ways_of_kept_steps),
 #ifndef VAECF_SMALL_PIECES
         cmocka_unit_test(test_tall_layers),
         cmocka_unit_test(test_wide_rows),
         cmocka_unit_test(test_tall_steps),
 #endif
-        cmocka_unit_test(test_bias_epilogue),
-        cmocka_unit_test(test_short_activations),
-        cmocka_unit_test(test_fp8),
+        cmocka_unit_test(ways_bias_epilogue),
+        cmocka_unit_test(ways_short_activations),
+        cmocka_unit_test(ways_fp8),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());

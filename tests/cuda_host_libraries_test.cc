@@ -487,6 +487,13 @@ void started(int rank) {
     WANT(ncclCommInitRankConfig(&comm, 2, blackboard->id, rank, &config) == ncclInvalidArgument);
     WANT(start(2, 2, &comm) == ncclInvalidArgument);
     WANT(start(2 + rank, rank, &comm) == ncclInvalidUsage);
+    if (rank == 1) { /* both have been told before one of them takes its place away */
+        reach(1);
+        await(2);
+    } else {
+        await(1);
+        reach(2);
+    }
     WANT(ncclCommAbort(comm) == ncclSuccess); /* its id has no memory any more */
     WANT(start(2, rank, &comm) == ncclInvalidUsage);
 }

@@ -135,8 +135,8 @@ void test_kernels_read_elsewhere(void **) {
     dies([=] { LAUNCH(read, 1, 1, stream, (int64_t)1 << 26, p); wait(stream); },
          "device code leaves device memory");
 #ifdef __SANITIZE_ADDRESS__
-    dies([=] { LAUNCH(read, 1, 1, stream, 4, p), wait(stream); }, "use-after-poison");
-    dies([=] { LAUNCH(read, 1, 1, stream, -1, p), wait(stream); }, "use-after-poison");
+    dies([=] { LAUNCH(read, 1, 1, stream, 4, p); wait(stream); }, "use-after-poison");
+    dies([=] { LAUNCH(read, 1, 1, stream, -1, p); wait(stream); }, "use-after-poison");
 #endif
     cudaFree(p);
     cudaStreamDestroy(stream);

@@ -47,7 +47,7 @@ check "small data" [ -e "$tmp/people" ]
 mapfile -t small <tests/gpu/small.env
 small+=(DATA="$tmp/people")
 # run NAME [VARIABLE=VALUE]...: into $tmp/NAME
-run() { timeout 300 "${shell[@]}" "${small[@]}" OUT="$tmp/$1" "${@:2}" "$pack/run.sh" >"$tmp/$1.said" 2>&1; }
+run() { timeout 500 "${shell[@]}" "${small[@]}" OUT="$tmp/$1" "${@:2}" "$pack/run.sh" >"$tmp/$1.said" 2>&1; }
 # result NAME STAGE: how it ended, of the machine and program that are known
 result() { awk -F, -v stage="$2" '$1 == "Stand-in GPU" && $2 != "" && $4 == stage { print $5 }' "$tmp/$1/stages.csv" | paste -sd' '; }
 # whole NAME: every line of every table is complete
