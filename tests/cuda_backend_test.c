@@ -921,6 +921,5 @@ int main(int argc, char **argv) {
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     if (!there_is_a_gpu()) printf("# skipped: %s\n", error_message());
-    cmocka_set_test_filter(getenv("CMOCKA_TEST_FILTER"));
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -91,8 +91,12 @@ void test_host_touches_device_memory(void **) {
     dies([=] { *(volatile float *)p = 1; }, "host code touches device memory");
     dies([=] { fprintf(stderr, "%g", (double)*(volatile float *)(p + 1)); },
          "host code touches device memory");
-    dies([=] { LAUNCH(set, 1, 4, new_stream(), 1.0f, p); memset(p, 0, 4); },
-         "host code touches device memory");
+    dies(
+        [=] {
+            LAUNCH(set, 1, 4, new_stream(), 1.0f, p);
+            memset(p, 0, 4);
+        },
+        "host code touches device memory");
     cudaFree(p);
 }
 
@@ -132,11 +136,25 @@ void test_kernels_read_elsewhere(void **) {
     cudaStream_t stream = new_stream();
     float *p = new_numbers(4);
     auto read = +[](int64_t i, float *numbers) { numbers[0] = numbers[i]; };
-    dies([=] { LAUNCH(read, 1, 1, stream, (int64_t)1 << 26, p); wait(stream); },
-         "device code leaves device memory");
+    dies(
+        [=] {
+            LAUNCH(read, 1, 1, stream, (int64_t)1 << 26, p);
+            wait(stream);
+        },
+        "device code leaves device memory");
 #ifdef __SANITIZE_ADDRESS__
-    dies([=] { LAUNCH(read, 1, 1, stream, 4, p); wait(stream); }, "use-after-poison");
-    dies([=] { LAUNCH(read, 1, 1, stream, -1, p); wait(stream); }, "use-after-poison");
+    dies(
+        [=] {
+            LAUNCH(read, 1, 1, stream, 4, p);
+            wait(stream);
+        },
+        "use-after-poison");
+    dies(
+        [=] {
+            LAUNCH(read, 1, 1, stream, -1, p);
+            wait(stream);
+        },
+        "use-after-poison");
 #endif
     cudaFree(p);
     cudaStreamDestroy(stream);
@@ -312,7 +330,12 @@ void test_barriers(void **) {
     assert_true(number_at(stream, p + 8) == (float)((8 + step) % 64));
     LAUNCH(neighbours<false>, 1, 64, stream, step, p);
     assert_true(isnan(number_at(stream, p + 8)));
-    dies([=] { LAUNCH(stuck, 1, 32, stream, p); wait(stream); }, "a barrier that");
+    dies(
+        [=] {
+            LAUNCH(stuck, 1, 32, stream, p);
+            wait(stream);
+        },
+        "a barrier that");
     cudaFree(p);
     cudaStreamDestroy(stream);
 }

@@ -324,6 +324,7 @@ ends "no memory for the batch" 71 'about [0-9]* would fit: train.batch_size' wit
 ends "VAECF_SPARSE=fast" 78 'VAECF_SPARSE=fast: want gather, cusparse or auto' with VAECF_SPARSE=fast train 1 ends
 ends "cuSPARSE cannot be started" 71 'cuSPARSE: cannot start: ' with VAECF_HOST_CUSPARSE=none VAECF_SPARSE=cusparse train 1 ends
 ends "cuSPARSE without the type" 71 'cuSPARSE: cannot plan a product: ' with VAECF_HOST_CUSPARSE=16 VAECF_SPARSE=cusparse train 1 ends --set train.precision=bf16
+ends "a switch that is none" 78 'VAECF_CUDA_TUNING: faster: want some of bias_epilogue' with VAECF_CUDA_TUNING=-priority,faster train 1 ends
 ends "VAECF_GEMM_CACHE that cannot be written" 73 '/no/such/file: cannot be written' with VAECF_GEMM_CACHE=/no/such/file train 1 ends
 ends "fp8 with fp32" 78 'fp8: want train.precision: bf16' with VAECF_CUDA_TUNING=fp8 train 1 ends
 ends "fp8 on a grid" 78 'fp8: want parallel.item: 1' with VAECF_CUDA_TUNING=fp8 train 2 ends --set train.precision=bf16 --set parallel.item=2
