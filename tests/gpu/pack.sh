@@ -12,6 +12,9 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 bin=${BIN:-build/gpu/bin} build=${BUILD:-build/gpu} file=${1:-build/gpu/pack.tar.gz}
+if ! mpirun --version 2>/dev/null | grep -q '(Open MPI) 4'; then
+    echo "error: the pack takes Open MPI 4 along, which is not the MPI here; on a machine with MPI make gpu does without a pack" >&2 && exit 69
+fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 to=${FOLDER:-$work/vaecf-gpu}
