@@ -70,12 +70,12 @@ killed() {
     if [ "$(table "$1" "$2" | wc -l)" -lt "$3" ]; then echo "error: $1 was not reached" && failed=1; fi
 }
 killed functions machine 1 "versions functions kernels"
-killed kernels kernels 5 "versions kernels losses"
+killed tuning steps 5 "versions kernels tuning"
 killed sweep train 1 "versions kernels sweep"
 # what was not done, later: the same folder
 say "the rest of it"
 (inside sweep "${small[@]}" STAGES="sweep pytorch" PATIENCE=8) || failed=1
 if [ "$(table sweep stages | awk -F, '$5 == "pass"' | wc -l)" != 4 ]; then echo "error: want 4 stages that pass" && failed=1; fi
-TO=$work/merged tests/gpu/merge.sh "$root"/root/results-{functions,kernels,sweep,all} || failed=1
+TO=$work/merged tests/gpu/merge.sh "$root"/root/results-{functions,tuning,sweep,all} || failed=1
 if [ $failed = 0 ]; then say "rehearsed: all is as it should be"; else say "rehearsed: something is not as it should be"; fi
 exit $failed
