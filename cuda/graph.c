@@ -39,21 +39,20 @@ void cuda_forget_recordings(struct cuda *cuda) {
     for (int i = 0; i < CUDA_RECORDINGS; i++) forget(&cuda->recording[i]);
 }
 
-/* The recording of steps of so many rows; if there is none yet, a new one in the place of the one that was
- * not used for longest. */
+/* Is it of steps that make the same calls with the same sizes? */
+static int is_of(const struct recording *r, const struct step *step) {
+    return r->seen && r->rows == step->rows && r->seed == step->draw.seed && r->turn == step->turn;
+}
+
+/* The recording of such steps; if there is none yet, a new one in the place of the one that was not used for
+ * longest. */
 static struct recording *recording_of(struct cuda *cuda, const struct step *step) {
     struct recording *found = &cuda->recording[0];
-    for (int i = 0; i < CUDA_RECORDINGS; i++) {
+    for (int i = 1; i < CUDA_RECORDINGS && !is_of(found, step); i++) {
         struct recording *r = &cuda->recording[i];
-        if (r->seen && r->rows == step->rows && r->seed == step->draw.seed && r->turn == step->turn) {
-            found = r;
-            break;
-        }
-        if (r->used < found->used) found = r;
+        if (is_of(r, step) || r->used < found->used) found = r;
     }
-    int is_same = found->seen && found->rows == step->rows && found->seed == step->draw.seed &&
-                  found->turn == step->turn && found->memory == cuda->memory;
-    if (!is_same) { /* of other steps, or its addresses are no longer good */
+    if (!is_of(found, step) || found->memory != cuda->memory) { /* or its addresses are no longer good */
         forget(found);
         *found = (struct recording){
             .rows = step->rows, .seed = step->draw.seed, .turn = step->turn, .memory = cuda->memory};

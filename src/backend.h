@@ -215,9 +215,8 @@ struct backend_options {
     int64_t n_items;         /* this rank's */
     const struct grid *grid; /* whose range they are; NULL: they are all items */
     int64_t logit_memory;    /* bytes for logits in training; 0: as the backend thinks */
-    int64_t
-        trace_steps; /* whose time is looked into; CUDA alone, EX_CONFIG elsewhere; the same on all ranks */
-    const char *trace_path; /* the table of them; NULL: another rank writes it */
+    int64_t trace_steps;     /* to be traced, on all ranks alike; EX_CONFIG without CUDA */
+    const char *trace_path;  /* the table of them; NULL: another rank writes it */
     enum device device;
     enum precision precision;
     const struct comm *comm;  /* the ranks that create it together; NULL: this one alone */

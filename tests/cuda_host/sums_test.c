@@ -141,7 +141,7 @@ static void fail(const struct comm *comm, const struct shape *s, const char *wha
 /* Of a step's sums since the first-th: each gradient that learns is in one. */
 static void check_cover(const struct comm *comm, const struct shape *s, const struct model *model,
                         int first) {
-    size_t begin, n, end = 0;
+    size_t begin, n;
     unsigned char *times = calloc(model->n_params, 1);
     model_learning_range(model, &begin, &n);
     for (int i = first; i < asked.n; i++) {
@@ -149,7 +149,6 @@ static void check_cover(const struct comm *comm, const struct shape *s, const st
         if (at < model->grads || at >= model->grads + model->n_params) continue;
         size_t offset = (size_t)(at - model->grads);
         for (size_t j = offset; j < offset + asked.of[i].n; j++) times[j]++;
-        end = offset + asked.of[i].n;
     }
     size_t own =
         !s->is_kept && begin == 0 ? model->tensor[1].offset : begin; /* rows of items go by another way */
@@ -160,7 +159,6 @@ static void check_cover(const struct comm *comm, const struct shape *s, const st
             if (times[j] != is_learning) fail(comm, s, "a gradient is not in one sum");
         }
     }
-    (void)end;
     free(times);
 }
 
