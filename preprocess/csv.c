@@ -936,6 +936,16 @@ bool csv_has_ratings(const struct csv *csv) {
     return csv->column[RATING] >= 0;
 }
 
+bool csv_has_times(const struct csv *csv) {
+    (void)csv;
+    return false;
+}
+
+bool csv_has_events(const struct csv *csv) {
+    (void)csv;
+    return false;
+}
+
 int64_t csv_skipped(const struct csv *csv) {
     return csv->skipped + csv->chunk.skipped;
 }

@@ -51,7 +51,8 @@ struct csv_options {
 struct csv_row {
     const char *user, *item; /* not terminated, valid until the next call; user is NULL after the last row */
     size_t user_length, item_length;
-    double rating; /* finite; 1 if there are no ratings */
+    double rating; /* finite, or NAN where it is missing; 1 if there are no ratings */
+    double time;   /* seconds or whatever the file counts in; finite; 0 if there are no times */
     int64_t line;  /* where the row starts, from 1 */
 };
 
@@ -128,6 +129,8 @@ int64_t csv_offset(const struct csv *csv);
 void csv_progress(const struct csv *csv, int64_t *done, int64_t *total);
 
 bool csv_has_ratings(const struct csv *csv);
+bool csv_has_times(const struct csv *csv);
+bool csv_has_events(const struct csv *csv); /* the ratings are weights of events */
 
 /* The name for messages. */
 const char *csv_name(const struct csv *csv);
