@@ -1,13 +1,14 @@
-/* Interactions from delimited text.
+/* See csv.h.
  *
- * A chunk is cut where a row ends: at a line end, or, where there are quotes, at the end of a record found by
- * going through them. Behind the cut the chunk holds what is needed to judge its last record, so that every
- * record is parsed in place, whatever the sizes of chunks. Ordinary rows take the fast way through
- * parse_fast; whatever is unusual about a row is left to parse. */
-#define _GNU_SOURCE /* memmem, memrchr */
+ * A chunk is cut where a row ends: at a line end, or, where quoted fields go over several lines, at the end
+ * of a record found by going through them. Behind the cut the chunk holds what is needed to judge its last
+ * record, so that every record is parsed in place, whatever the sizes of chunks. Ordinary rows take the fast
+ * way through parse_fast; whatever is unusual about a row is left to fields_split. */
+#define _GNU_SOURCE /* memrchr */
 #include "csv.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,521 +18,55 @@
 #include <immintrin.h>
 #endif
 
+#include "dialect.h"
 #include "error.h"
-#include "options.h"
+#include "events.h"
+#include "json.h"
 #include "stream.h"
+#include "values.h"
 
-enum { START_SIZE = 4 * CSV_RECORD_MAX, FIELDS_MAX = 1024, ROWS_AHEAD = 100, TEXT_MAX = 512, BLOCK = 64 };
-enum column { USER, ITEM, RATING, COLUMNS };
-
-static const char nul_byte[] = "a NUL byte; want text in UTF-8 or another extension of ASCII";
-static const char *const column_name[COLUMNS] = {"user", "item", "rating"};
-
-struct csv_record {
-    int n; /* fields; as many as were asked for if there are more */
-    const char *field[FIELDS_MAX];
-    size_t length[FIELDS_MAX];
-    size_t next;     /* where the next record starts */
-    int64_t lines;   /* that the record takes up */
-    bool overlong;   /* the first line does not end within CSV_RECORD_MAX */
-    const char *bad; /* what is wrong, or NULL */
-};
+enum { START_SIZE = 4 * FIELDS_RECORD_MAX, TEXT_MAX = 512, BLOCK = 64 };
 
 struct csv {
     struct stream *stream;
     const char *name;
+    struct dialect dialect;
+    bool known; /* the dialect is */
     bool skip_bad_rows;
-    char delimiter[CSV_DELIMITER_MAX + 1];
-    size_t delimiter_length;
-    int column[COLUMNS];   /* from 0; -1: none */
-    int n_needed;          /* fields of a row that matter */
-    int64_t skipped, line; /* line: of the first chunk */
+    double max_bad;
+    struct events events;
+    char quote;   /* what is special about a line; the line end where quotes are not */
+    int n_needed; /* fields of a row that matter */
+    int n_keys;   /* of JSON, as key_of has them */
+    struct json_key key[NAMES];
+    int key_of[NAMES];        /* -1: none */
+    size_t header_length;     /* of the user's column's name; 0: there is no header */
+    int64_t rows, line;       /* rows passed on by csv_next; the line of the first chunk, or of csv_next's */
+    struct csv_counts counts; /* of csv_next */
     size_t chunk_size;
     char *pending; /* text that was read and is in no chunk yet, owned */
     size_t pending_begin, pending_end, pending_capacity;
     int64_t offset, first_offset,
-        end_offset;         /* of pending; of the first row; rows from there on are not ours */
-    bool end;               /* pending is the last of the file */
+        end_offset;            /* of pending; of the first row; rows from there on are not ours */
+    bool end;                  /* pending is the last of the file */
+    char item[CSV_ID_MAX + 1]; /* the block's that the next chunk begins in */
+    size_t item_length;
     struct csv_chunk chunk; /* of csv_next; at first the beginning of the file */
-    char columns[TEXT_MAX], first_skipped[TEXT_MAX + 256];
+    char description[2 * TEXT_MAX];
 };
 
-/* Parsing: [at, limit) is what the record may take up. */
-
-static const char *find_delimiter(const struct csv *csv, const char *at, const char *end) {
-    size_t size = (size_t)(end - at);
-    if (csv->delimiter_length == 1) return memchr(at, csv->delimiter[0], size);
-    return memmem(at, size, csv->delimiter, csv->delimiter_length);
-}
-
-static bool starts_with_delimiter(const struct csv *csv, const char *at, const char *limit) {
-    return (size_t)(limit - at) >= csv->delimiter_length &&
-           memcmp(at, csv->delimiter, csv->delimiter_length) == 0;
-}
-
-/* The end of a line's text: before its LF or CRLF. */
-static const char *trim_line_end(const char *start, const char *end) {
-    return end > start && end[-1] == '\r' ? end - 1 : end;
-}
-
-static void add_field(struct csv_record *r, int n_wanted, const char *text, size_t length) {
-    if (r->n == n_wanted) return;
-    r->field[r->n] = text;
-    r->length[r->n++] = length;
-}
-
-/* A quoted field whose opening quote is at `at`. Returns what follows the closing one, NULL if there is none.
- */
-static const char *parse_quoted(struct csv_record *r, int n_wanted, const char *at, const char *limit,
-                                char **room) {
-    const char *start = ++at;
-    char *copy = *room, *out = copy;
-    bool doubled = false;
-    for (;;) {
-        const char *quote = memchr(at, '"', (size_t)(limit - at));
-        if (!quote) return NULL;
-        bool again = quote + 1 < limit && quote[1] == '"';
-        if (again || doubled) {
-            size_t size = (size_t)(quote - at) + again;
-            memcpy(out, at, size);
-            out += size;
-        }
-        if (!again) {
-            add_field(r, n_wanted, doubled ? copy : start, (size_t)(doubled ? out - copy : quote - start));
-            *room = out;
-            return quote + 1;
-        }
-        doubled = true;
-        at = quote + 2;
+void csv_counts_add(struct csv_counts *sum, const struct csv_counts *more, int64_t lines) {
+    sum->skipped += more->skipped;
+    sum->missing += more->missing;
+    sum->negative += more->negative;
+    sum->other_events += more->other_events;
+    for (int i = 0; i < more->n_bad && sum->n_bad < CSV_BAD_SHOWN; i++) {
+        sum->bad_line[sum->n_bad] = lines + more->bad_line[i];
+        memcpy(sum->bad[sum->n_bad++], more->bad[i], sizeof more->bad[i]);
     }
 }
 
-/* A record with a quote in its first line; it may go on over several lines. Returns what is wrong, or NULL.
- */
-static const char *parse_with_quotes(const struct csv *csv, const struct csv_chunk *chunk, int n_wanted,
-                                     const char *at, const char *limit, bool last) {
-    struct csv_record *r = chunk->record;
-    char *room = chunk->unquoted;
-    const char *start = at;
-    for (;;) {
-        bool quoted = at < limit && *at == '"';
-        if (quoted) {
-            at = parse_quoted(r, n_wanted, at, limit, &room);
-            if (!at) return "a quoted field is not closed within the file and 1 MiB";
-        } else {
-            const char *newline = memchr(at, '\n', (size_t)(limit - at));
-            const char *line_end = newline ? newline : limit;
-            const char *end = find_delimiter(csv, at, line_end);
-            if (!end) end = trim_line_end(at, line_end);
-            add_field(r, n_wanted, at, (size_t)(end - at));
-            at = end;
-        }
-        if (starts_with_delimiter(csv, at, limit)) {
-            at += csv->delimiter_length;
-            continue;
-        }
-        if (at + 1 < limit && at[0] == '\r' && at[1] == '\n') at++;
-        if (at == limit - 1 && *at == '\r') at++;
-        if (at == limit && !last) return "the record is longer than 1 MiB";
-        if (at < limit && *at != '\n')
-            return "text follows a closing quote; double the quotes within a field";
-        if (memchr(start, '\0', (size_t)(at - start))) return nul_byte;
-        for (const char *p = start; (p = memchr(p, '\n', (size_t)(at - p))); p++) r->lines++;
-        r->next = (size_t)(at - chunk->text) + (at < limit);
-        return NULL;
-    }
-}
-
-/* Puts the record at a position of the chunk into chunk->record, its first n_wanted fields. One that is bad
- * takes up its first line. */
-static void parse(const struct csv *csv, const struct csv_chunk *chunk, size_t position, int n_wanted) {
-    struct csv_record *r = chunk->record;
-    const char *start = chunk->text + position, *limit = chunk->text + chunk->filled;
-    bool last = chunk->last;
-    if (limit - start > CSV_RECORD_MAX) {
-        limit = start + CSV_RECORD_MAX;
-        last = false;
-    }
-    const char *newline = memchr(start, '\n', (size_t)(limit - start));
-    const char *end = newline ? newline : limit;
-    r->n = 0;
-    r->lines = 1;
-    r->next = (size_t)(end - chunk->text) + (newline != NULL);
-    r->overlong = !newline && !last;
-    r->bad = r->overlong ? "the line is longer than 1 MiB" : NULL;
-    if (r->bad) return;
-    if (memchr(start, '"', (size_t)(end - start))) {
-        r->bad = parse_with_quotes(csv, chunk, n_wanted, start, limit, last);
-        return;
-    }
-    if (memchr(start, '\0', (size_t)(end - start))) {
-        r->bad = nul_byte;
-        return;
-    }
-    end = trim_line_end(start, end);
-    while (r->n < n_wanted) {
-        const char *delimiter = find_delimiter(csv, start, end);
-        add_field(r, n_wanted, start, (size_t)((delimiter ? delimiter : end) - start));
-        if (!delimiter) break;
-        start = delimiter + csv->delimiter_length;
-    }
-}
-
-/* Where the record after chunk->record starts; with an overlong line, where that ends in the chunk. */
-static size_t next_record(const struct csv_chunk *chunk) {
-    const struct csv_record *r = chunk->record;
-    if (!r->overlong) return r->next;
-    const char *newline = memchr(chunk->text + r->next, '\n', chunk->filled - r->next);
-    return newline ? (size_t)(newline - chunk->text) + 1 : chunk->filled;
-}
-
-static void consume(struct csv_chunk *chunk) {
-    chunk->position = next_record(chunk);
-    chunk->lines += chunk->record->lines;
-}
-
-/* Moves past blank lines. */
-static void skip_blank_lines(struct csv_chunk *chunk) {
-    bool last = chunk->last && chunk->size == chunk->filled;
-    for (;;) {
-        const char *start = chunk->text + chunk->position, *end = chunk->text + chunk->size, *at = start;
-        while (at < end && at - start < CSV_RECORD_MAX && *at == ' ') at++;
-        if (at < end && *at == '\r' && (at + 1 < end ? at[1] == '\n' : last)) at++;
-        bool newline = at < end && *at == '\n';
-        if (newline || (at == end && last)) chunk->position = (size_t)(at - chunk->text) + newline;
-        if (!newline) return;
-        chunk->lines++;
-    }
-}
-
-/* Counts a bad row that starts in the chunk's current line; fails, unless bad rows are skipped. */
-__attribute__((format(printf, 3, 4))) static int bad_row(const struct csv *csv, struct csv_chunk *chunk,
-                                                         const char *format, ...) {
-    char text[TEXT_MAX];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    if (!*chunk->bad || !csv->skip_bad_rows) {
-        snprintf(chunk->bad, sizeof chunk->bad, "%s", text);
-        chunk->bad_line = chunk->lines;
-    }
-    if (!csv->skip_bad_rows) return error_set(EX_DATAERR, "%s", text);
-    chunk->skipped++;
-    return 0;
-}
-
-/* A field as messages quote it: short, without control characters. */
-struct quote {
-    char text[48];
-};
-static struct quote quote(const char *field, size_t length) {
-    struct quote q = {""};
-    size_t n = length < 40 ? length : 40;
-    for (size_t i = 0; i < n; i++) q.text[i] = iscntrl((unsigned char)field[i]) ? '?' : field[i];
-    if (length > n) memcpy(q.text + n, "...", 4);
-    return q;
-}
-
-/* A finite number, with blanks around it allowed; NAN if it is anything else. */
-static double parse_number(const char *text, size_t length) {
-    while (length && (*text == ' ' || *text == '\t')) text++, length--;
-    while (length && (text[length - 1] == ' ' || text[length - 1] == '\t')) length--;
-    static const double power[] = {1,   1e1, 1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
-                                   1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15};
-    int64_t digits = 0;
-    size_t i = 0, point = 0; /* the short form "3.5", exactly */
-    for (; i < length && i < 15; i++) {
-        if (text[i] >= '0' && text[i] <= '9') {
-            digits = 10 * digits + (text[i] - '0');
-        } else if (text[i] == '.' && !point) {
-            point = i + 1;
-        } else {
-            break;
-        }
-    }
-    if (i == length && i > (point > 0)) return (double)digits / power[point ? length - point : 0];
-    char copy[64], *end;
-    if (!length || length >= sizeof copy) return (double)NAN;
-    for (i = 0; i < length; i++) {
-        if (!memchr("0123456789+-.eE", text[i], 15)) return (double)NAN;
-        copy[i] = text[i];
-    }
-    copy[length] = '\0';
-    double number = strtod(copy, &end);
-    return *end || !isfinite(number) ? (double)NAN : number;
-}
-
-static bool is_number(const char *text, size_t length) {
-    return !isnan(parse_number(text, length));
-}
-
-/* Options */
-
-/* A column's number from 0; -1 if it is a name or not given. */
-static int column_number(const char *column) {
-    if (!column || !*column || strspn(column, "0123456789") != strlen(column)) return -1;
-    long number = strtol(column, NULL, 10);
-    return number > FIELDS_MAX ? FIELDS_MAX : (int)number - 1;
-}
-
-static bool is_none(const char *column) {
-    return column && strcmp(column, "none") == 0;
-}
-
-static bool is_name(const char *column) {
-    return column && !is_none(column) && column_number(column) < 0;
-}
-
-int csv_set_option(struct csv_options *o, const char *name, const char *text) {
-    static const char *const headers[] = {"auto", "yes", "no", NULL}; /* as enum csv_header */
-    static const char *const bad_rows[] = {"error", "skip", NULL};
-    int choice = 0, code = 0;
-    if (strcmp(name, "delimiter") == 0) o->delimiter = text;
-    if (strcmp(name, "user-column") == 0) o->user_column = text;
-    if (strcmp(name, "item-column") == 0) o->item_column = text;
-    if (strcmp(name, "rating-column") == 0) o->rating_column = text;
-    if (strcmp(name, "header") == 0) {
-        code = option_choice(name, text, headers, &choice);
-        o->header = (enum csv_header)choice;
-    }
-    if (strcmp(name, "bad-rows") == 0) {
-        code = option_choice(name, text, bad_rows, &choice);
-        o->skip_bad_rows = choice == 1;
-    }
-    return code;
-}
-
-int csv_check_options(const struct csv_options *o) {
-    const char *columns[COLUMNS] = {o->user_column, o->item_column, o->rating_column};
-    if (o->delimiter) {
-        size_t length = strlen(o->delimiter);
-        if (!length || length > CSV_DELIMITER_MAX || strpbrk(o->delimiter, "\"\r\n")) {
-            return error_set(EX_USAGE, "--delimiter: want 1 to %d characters without quotes or line ends",
-                             CSV_DELIMITER_MAX);
-        }
-    }
-    for (int c = 0; c < COLUMNS; c++) {
-        if (!columns[c]) continue;
-        int number = column_number(columns[c]);
-        if (!*columns[c] || number == FIELDS_MAX || (number < 0 && columns[c][0] == '0') ||
-            (c != RATING && is_none(columns[c]))) {
-            return error_set(EX_USAGE, "--%s-column %s: want a column's name or its number, 1 to %d",
-                             column_name[c], columns[c], FIELDS_MAX);
-        }
-        if (is_name(columns[c]) && o->header == CSV_HEADER_NO) {
-            return error_set(EX_USAGE,
-                             "--%s-column %s is a name, but --header no says that columns have none",
-                             column_name[c], columns[c]);
-        }
-    }
-    return 0;
-}
-
-/* Finding delimiter, header and columns */
-
-/* Takes the delimiter from the first line at the position; false if it has none. */
-static bool detect_delimiter(struct csv *csv) {
-    static const char *const candidates[] = {"\t", ",", "::"};
-    const struct csv_chunk *chunk = &csv->chunk;
-    const char *at = chunk->text + chunk->position, *limit = chunk->text + chunk->filled;
-    if (limit - at > CSV_RECORD_MAX) limit = at + CSV_RECORD_MAX;
-    if (*at == '"') { /* after the first field */
-        do {
-            at = memchr(at + 1, '"', (size_t)(limit - at - 1));
-            if (!at) at = limit - 1;
-        } while (++at < limit && *at == '"');
-    }
-    const char *newline = memchr(at, '\n', (size_t)(limit - at));
-    if (newline) limit = newline;
-    for (int i = 0; i < 3; i++) {
-        strcpy(csv->delimiter, candidates[i]);
-        csv->delimiter_length = strlen(candidates[i]);
-        if (find_delimiter(csv, at, limit)) return true;
-    }
-    return false;
-}
-
-/* "FILE:LINE: what is wrong" with the first bad row of csv's own chunk. */
-static int fail_at_row(const struct csv *csv) {
-    const struct csv_chunk *chunk = &csv->chunk;
-    return error_set(EX_DATAERR, "%s:%lld: %s", csv->name, (long long)(csv->line + chunk->bad_line),
-                     chunk->bad);
-}
-
-/* Adds up what the own chunk has come across. */
-static void settle(struct csv *csv) {
-    struct csv_chunk *chunk = &csv->chunk;
-    if (chunk->skipped && !csv->skipped) {
-        snprintf(csv->first_skipped, sizeof csv->first_skipped, "%s:%lld: %s", csv->name,
-                 (long long)(csv->line + chunk->bad_line), chunk->bad);
-    }
-    csv->skipped += chunk->skipped;
-    csv->line += chunk->lines;
-    chunk->skipped = chunk->lines = chunk->bad_line = 0;
-    chunk->bad[0] = '\0';
-}
-
-/* Moves the chunk to the first record that can be read, with the delimiter known from there on. */
-static int find_first_record(struct csv *csv, const char *delimiter) {
-    struct csv_chunk *chunk = &csv->chunk;
-    if (delimiter) strcpy(csv->delimiter, strcmp(delimiter, "\\t") == 0 ? "\t" : delimiter);
-    csv->delimiter_length = strlen(csv->delimiter);
-    for (;;) {
-        skip_blank_lines(chunk);
-        if (chunk->position >= chunk->size) {
-            settle(csv);
-            int code = csv_read(csv, chunk);
-            if (code || !chunk->size) return code;
-            continue;
-        }
-        bool found = delimiter || detect_delimiter(csv);
-        parse(csv, chunk, chunk->position, FIELDS_MAX);
-        if (found && !chunk->record->bad) return 0;
-        int code = bad_row(csv, chunk, "%s",
-                           chunk->record->bad
-                               ? chunk->record->bad
-                               : "no tab, ',' or '::' between fields; name the delimiter with --delimiter");
-        if (code) return fail_at_row(csv);
-        consume(chunk);
-    }
-}
-
-/* Is a field one of the usual names? Letter case, '_', '-' and blanks do not matter. */
-static bool is_usual_name(enum column column, const char *field, size_t length) {
-    static const char *const names[COLUMNS] = {
-        " user userid uid username usertoken useridtoken customer customerid visitor visitorid session "
-        "sessionid "
-        "reviewer reviewerid ",
-        " item itemid iid itemname itemtoken itemidtoken movie movieid product productid asin book bookid "
-        "isbn "
-        "song songid track trackid artist artistid business businessid article articleid venue venueid "
-        "location locationid ",
-        " rating ratings ratingfloat score stars "};
-    char name[32] = " ";
-    size_t n = 1;
-    for (size_t i = 0; i < length; i++) {
-        if (!isalnum((unsigned char)field[i])) continue;
-        if (n + 2 >= sizeof name) return false;
-        name[n++] = (char)tolower((unsigned char)field[i]);
-    }
-    name[n] = ' ';
-    name[n + 1] = '\0';
-    return n > 1 && strstr(names[column], name);
-}
-
-/* Is the record at the position a header? columns: where user, item and rating would be, -1 for none. */
-static bool looks_like_header(struct csv *csv, const int columns[COLUMNS]) {
-    const struct csv_chunk *chunk = &csv->chunk;
-    const struct csv_record *r = chunk->record;
-    bool text[COLUMNS] = {false};
-    parse(csv, chunk, chunk->position, FIELDS_MAX);
-    for (int c = 0; c < COLUMNS; c++) {
-        if (columns[c] < 0 || columns[c] >= r->n) continue;
-        const char *field = r->field[columns[c]];
-        size_t length = r->length[columns[c]];
-        if (c != RATING && is_usual_name((enum column)c, field, length)) return true;
-        text[c] = !is_number(field, length);
-    }
-    size_t position = r->next;
-    int rows = 0;
-    while (rows < ROWS_AHEAD && position < chunk->filled) {
-        parse(csv, chunk, position, FIELDS_MAX);
-        if (r->overlong) break;
-        position = r->next;
-        if (r->bad || r->n < 2) continue;
-        rows++;
-        for (int c = 0; c < COLUMNS; c++) {
-            text[c] = text[c] && columns[c] < r->n && is_number(r->field[columns[c]], r->length[columns[c]]);
-        }
-    }
-    return rows && (text[USER] || text[ITEM] || text[RATING]);
-}
-
-/* The column of that name in the header that the record holds; -1 if there is none. */
-static int find_name(const struct csv *csv, const char *name) {
-    const struct csv_record *r = csv->chunk.record;
-    for (int i = 0; i < r->n; i++) {
-        if (r->length[i] == strlen(name) && memcmp(r->field[i], name, r->length[i]) == 0) return i;
-    }
-    return -1;
-}
-
-static int unknown_column(const struct csv *csv, enum column column, const char *name) {
-    const struct csv_record *r = csv->chunk.record;
-    char names[TEXT_MAX] = "";
-    size_t used = 0;
-    for (int i = 0; i < r->n && used < sizeof names - 64; i++) {
-        used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", i ? ", " : "",
-                                 quote(r->field[i], r->length[i]).text);
-    }
-    return error_set(EX_DATAERR, "%s:%lld: --%s-column %s: no such column; there are: %s", csv->name,
-                     (long long)(csv->line + csv->chunk.lines), column_name[column], name, names);
-}
-
-static void describe_columns(struct csv *csv, bool header) {
-    const struct csv_record *r = csv->chunk.record;
-    size_t used = 0;
-    for (int c = 0; c < COLUMNS; c++) {
-        char *at = csv->columns + used;
-        size_t room = sizeof csv->columns - used;
-        int column = csv->column[c], n;
-        if (column < 0) {
-            n = snprintf(at, room, ", no ratings");
-        } else if (header && column < r->n) {
-            n = snprintf(at, room, "%s%s '%s'", c ? ", " : "", column_name[c],
-                         quote(r->field[column], r->length[column]).text);
-        } else {
-            n = snprintf(at, room, "%s%s column %d", c ? ", " : "", column_name[c], column + 1);
-        }
-        used += (size_t)n;
-    }
-}
-
-/* With the position at the first record: sets the columns and moves past a header. */
-static int find_columns(struct csv *csv, const struct csv_options *o) {
-    const char *given[COLUMNS] = {o->user_column, o->item_column, o->rating_column};
-    struct csv_chunk *chunk = &csv->chunk;
-    const struct csv_record *r = chunk->record;
-    int columns[COLUMNS] = {0, 1, -1};
-    bool named = false, usual = true; /* usual: user and item are columns 1 and 2 */
-    for (int c = 0; c < COLUMNS; c++) {
-        named |= is_name(given[c]);
-        if (given[c]) columns[c] = column_number(given[c]); /* -1 for names and "none" */
-        if (c != RATING) usual &= columns[c] == c;
-    }
-    if (!given[RATING] && usual) columns[RATING] = 2;
-    bool header = named || o->header == CSV_HEADER_YES ||
-                  (o->header == CSV_HEADER_AUTO && looks_like_header(csv, columns));
-    parse(csv, chunk, chunk->position, FIELDS_MAX);
-    for (int c = 0; c < COLUMNS; c++) {
-        if (!is_name(given[c])) continue;
-        columns[c] = find_name(csv, given[c]);
-        if (columns[c] < 0) return unknown_column(csv, (enum column)c, given[c]);
-        if (c != RATING) usual &= columns[c] == c;
-    }
-    if (!given[RATING]) {
-        columns[RATING] = usual && r->n > 2 ? 2 : -1;
-        for (int i = 0; header && !usual && i < r->n; i++) {
-            if (is_usual_name(RATING, r->field[i], r->length[i])) columns[RATING] = i;
-        }
-    }
-    for (int a = 0; a < COLUMNS; a++) {
-        csv->column[a] = columns[a];
-        if (columns[a] >= csv->n_needed) csv->n_needed = columns[a] + 1;
-        for (int b = 0; b < a; b++) {
-            if (columns[a] != columns[b]) continue;
-            return error_set(
-                EX_USAGE, "%s: column %d would be both %s and %s; give --%s-column and --%s-column",
-                csv->name, columns[a] + 1, column_name[b], column_name[a], column_name[b], column_name[a]);
-        }
-    }
-    describe_columns(csv, header);
-    if (header) consume(chunk);
-    return 0;
-}
-
-/* Chunks */
+/* ---- chunks ---- */
 
 /* Up to size bytes of the text. */
 static int take(struct csv *csv, char *to, size_t size, size_t *got) {
@@ -582,26 +117,37 @@ static int fill(struct csv *csv, struct csv_chunk *chunk, size_t size) {
     return code;
 }
 
+/* Where the record after chunk->record starts; with an overlong line, where that ends in the chunk. */
+static const char *next_record(const struct csv *csv, const struct csv_chunk *chunk) {
+    const struct fields *r = chunk->record;
+    const char *end = chunk->text + chunk->filled;
+    if (!r->overlong) return r->next;
+    const char *newline = memchr(r->next, csv->dialect.syntax.newline, (size_t)(end - r->next));
+    return newline ? newline + 1 : end;
+}
+
 /* The end of the last row that is whole within the chunk, or of the first one that ends at `room` or later; 0
  * if there is none yet. */
 static size_t find_cut(const struct csv *csv, const struct csv_chunk *chunk, size_t room) {
-    const char *text = chunk->text, *newline;
-    size_t filled = chunk->filled, position = 0;
+    const char *text = chunk->text, *found;
+    const char newline = csv->dialect.syntax.newline;
+    size_t filled = chunk->filled;
     if (!filled) return 0;
-    if (!csv->delimiter_length || !memchr(text, '"', filled)) { /* not known yet: by lines */
-        newline = memrchr(text, '\n', filled);
-        size_t cut = chunk->last ? filled : newline ? (size_t)(newline - text) + 1 : 0;
+    if (!csv->known || !csv->dialect.syntax.multiline || !memchr(text, '"', filled)) { /* by lines */
+        found = memrchr(text, newline, filled);
+        size_t cut = chunk->last ? filled : found ? (size_t)(found - text) + 1 : 0;
         if (room >= cut) return cut;
-        newline = memchr(text + room - 1, '\n', cut - (room - 1));
-        return newline ? (size_t)(newline - text) + 1 : cut;
+        found = memchr(text + room - 1, newline, cut - (room - 1));
+        return found ? (size_t)(found - text) + 1 : cut;
     }
-    while (position < filled && position < room && (chunk->last || filled - position >= CSV_RECORD_MAX)) {
-        parse(csv, chunk, position, 0);
-        size_t next = next_record(chunk);
-        if (next == filled && text[next - 1] != '\n' && !chunk->last) break; /* an overlong line goes on */
-        position = next;
+    const char *at = text, *end = text + filled;
+    while (at < end && (size_t)(at - text) < room && (chunk->last || end - at >= FIELDS_RECORD_MAX)) {
+        fields_split(&csv->dialect.syntax, at, end, chunk->last, 0, chunk->room, chunk->record);
+        const char *next = next_record(csv, chunk);
+        if (next == end && next[-1] != newline && !chunk->last) break; /* an overlong line goes on */
+        at = next;
     }
-    return position;
+    return (size_t)(at - text);
 }
 
 /* Of an overlong line that fills the chunk what the chunk needs to tell that, and its end. */
@@ -612,35 +158,56 @@ static int cut_line_short(struct csv *csv, struct csv_chunk *chunk) {
         char piece[4096], *newline;
         int code = take(csv, piece, sizeof piece, &got);
         if (code) return code;
-        newline = memchr(piece, '\n', got);
+        newline = memchr(piece, csv->dialect.syntax.newline, got);
         dropped += (int64_t)got;
         if (!newline) continue;
         size_t after = got - (size_t)(newline + 1 - piece);
         code = put_back(csv, newline + 1, after);
         if (code) return code;
         csv->offset = chunk->offset + (int64_t)chunk->filled + dropped - (int64_t)after;
-        chunk->filled = CSV_RECORD_MAX + 1;
-        chunk->text[chunk->filled++] = '\n';
+        chunk->filled = FIELDS_RECORD_MAX + 1;
+        chunk->text[chunk->filled++] = csv->dialect.syntax.newline;
         break;
     }
     if (!got) {
         csv->offset = chunk->offset + (int64_t)chunk->filled + dropped;
-        chunk->filled = CSV_RECORD_MAX + 1; /* the file ends in it */
+        chunk->filled = FIELDS_RECORD_MAX + 1; /* the file ends in it */
     }
     chunk->last = csv->end && csv->pending_begin == csv->pending_end;
     chunk->size = chunk->filled;
     return 0;
 }
 
+/* Of the last block that begins in the chunk, for the chunk after it. */
+static void keep_block(struct csv *csv, struct csv_chunk *chunk) {
+    memcpy(chunk->item, csv->item, csv->item_length);
+    chunk->item_length = csv->item_length;
+    chunk->item_at = chunk->item;
+    const char *end = chunk->text + chunk->size;
+    while (end > chunk->text) {
+        const char *stop = end - (end[-1] == csv->dialect.syntax.newline);
+        const char *newline = memrchr(chunk->text, csv->dialect.syntax.newline, (size_t)(stop - chunk->text));
+        const char *start = newline ? newline + 1 : chunk->text;
+        while (stop > start && (stop[-1] == '\r' || stop[-1] == ' ' || stop[-1] == '\t')) stop--;
+        if (dialect_is_block_head(start, (size_t)(stop - start))) {
+            csv->item_length = (size_t)(stop - start) - 1;
+            memcpy(csv->item, start, csv->item_length);
+            return;
+        }
+        end = start;
+    }
+}
+
 int csv_read(struct csv *csv, struct csv_chunk *chunk) {
     if (!chunk->record) chunk->record = malloc(sizeof *chunk->record);
-    if (!chunk->unquoted) chunk->unquoted = malloc(CSV_RECORD_MAX);
-    if (!chunk->record || !chunk->unquoted) return error_memory("a file's buffer", CSV_RECORD_MAX);
+    if (!chunk->room) chunk->room = malloc(FIELDS_RECORD_MAX);
+    if (!chunk->record || !chunk->room) return error_memory("a file's buffer", FIELDS_RECORD_MAX);
     chunk->offset = csv->offset;
     chunk->size = chunk->filled = chunk->position = 0;
     chunk->block = SIZE_MAX - BLOCK;
-    chunk->lines = chunk->skipped = chunk->bad_line = 0;
-    chunk->bad[0] = '\0';
+    chunk->lines = 0;
+    chunk->counts = (struct csv_counts){0};
+    chunk->list_at = NULL;
     if (csv->offset >= csv->end_offset) return 0;
     size_t want = csv->chunk_size;
     uint64_t room = (uint64_t)(csv->end_offset - csv->offset);
@@ -649,27 +216,29 @@ int csv_read(struct csv *csv, struct csv_chunk *chunk) {
         if (code) return code;
         chunk->size = find_cut(csv, chunk, room < SIZE_MAX ? (size_t)room : SIZE_MAX);
         if (chunk->size || chunk->last) break;
-        if (chunk->filled > CSV_RECORD_MAX + 1 && !memchr(chunk->text, '\n', chunk->filled)) {
+        if (chunk->filled > FIELDS_RECORD_MAX + 1 &&
+            !memchr(chunk->text, csv->dialect.syntax.newline, chunk->filled)) {
             code = cut_line_short(csv, chunk);
             memset(chunk->text + chunk->filled, 0, BLOCK);
             return code;
         }
-        want += CSV_RECORD_MAX;
+        want += FIELDS_RECORD_MAX;
     }
     csv->offset += (int64_t)chunk->size;
     memset(chunk->text + chunk->filled, 0, BLOCK);
+    if (csv->known && csv->dialect.format == CSV_FORMAT_BLOCKS) keep_block(csv, chunk);
     return put_back(csv, chunk->text + chunk->size, chunk->filled - chunk->size);
 }
 
 void csv_chunk_free(struct csv_chunk *chunk) {
     free(chunk->text);
     free(chunk->record);
-    free(chunk->unquoted);
+    free(chunk->room);
     *chunk = (struct csv_chunk){0};
 }
 
 bool csv_is_plain(const struct csv *csv, int64_t *size) {
-    return stream_is_plain(csv->stream, size);
+    return stream_is_plain(csv->stream, size) && csv->dialect.format != CSV_FORMAT_BLOCKS;
 }
 
 int csv_seek(struct csv *csv, int64_t begin, int64_t end, bool exact, int64_t *first) {
@@ -687,7 +256,7 @@ int csv_seek(struct csv *csv, int64_t begin, int64_t end, bool exact, int64_t *f
         char piece[4096];
         code = take(csv, piece, sizeof piece, &got);
         if (code || !got) break;
-        const char *newline = memchr(piece, '\n', got);
+        const char *newline = memchr(piece, csv->dialect.syntax.newline, got);
         size_t line = newline ? (size_t)(newline + 1 - piece) : got;
         csv->offset += (int64_t)line;
         if (!newline) continue;
@@ -698,7 +267,517 @@ int csv_seek(struct csv *csv, int64_t begin, int64_t end, bool exact, int64_t *f
     return code;
 }
 
-/* Opening */
+/* ---- rows ---- */
+
+/* Counts a bad row that starts in the chunk's current line; fails, unless bad rows are skipped. */
+__attribute__((format(printf, 3, 4))) static int bad_row(const struct csv *csv, struct csv_chunk *chunk,
+                                                         const char *format, ...) {
+    char text[TEXT_MAX];
+    struct csv_counts *c = &chunk->counts;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    int place = c->n_bad < CSV_BAD_SHOWN ? c->n_bad++ : CSV_BAD_SHOWN - 1;
+    if (c->skipped < CSV_BAD_SHOWN || !csv->skip_bad_rows) {
+        c->bad_line[place] = chunk->lines;
+        snprintf(c->bad[place], sizeof c->bad[place], "%.*s", (int)sizeof c->bad[place] - 1, text);
+    }
+    if (!csv->skip_bad_rows) return error_set(EX_DATAERR, "%s", text);
+    c->skipped++;
+    return 0;
+}
+
+/* A field as messages quote it: short, without control characters. */
+struct quote {
+    char text[48];
+};
+static struct quote quote(const char *field, size_t length) {
+    struct quote q = {""};
+    size_t n = length < 40 ? length : 40;
+    for (size_t i = 0; i < n; i++) q.text[i] = iscntrl((unsigned char)field[i]) ? '?' : field[i];
+    if (length > n) memcpy(q.text + n, "...", 4);
+    return q;
+}
+
+/* An id is to be there, and not too long. */
+static int check_id(const struct csv *csv, struct csv_chunk *chunk, enum name name, const char *text,
+                    size_t length) {
+    if (!length) return bad_row(csv, chunk, "the %s is empty", name_of[name]);
+    if (length == 2 && memcmp(text, "\\N", 2) == 0)
+        return bad_row(csv, chunk, "the %s is \\N, none", name_of[name]);
+    if (length > CSV_ID_MAX) {
+        return bad_row(csv, chunk, "the %s's id has %zu bytes, at most %d are allowed", name_of[name], length,
+                       CSV_ID_MAX);
+    }
+    for (size_t i = 0; i < length; i++) {
+        if (fields_is_control(text[i]))
+            return bad_row(csv, chunk, "a control byte in the %s's id", name_of[name]);
+    }
+    return 0;
+}
+
+/* What a row says, by column; NULL: it has no such column. */
+struct values {
+    const char *text[NAMES];
+    size_t length[NAMES];
+};
+
+static int read_rating(const struct csv *csv, struct csv_chunk *chunk, const char *text, size_t length,
+                       struct csv_row *row) {
+    row->rating = value_number(text, length, csv->dialect.comma);
+    if (!isnan(row->rating)) {
+        chunk->counts.negative += row->rating < 0;
+        return 0;
+    }
+    if (value_is_missing(text, length)) {
+        chunk->counts.missing++;
+        return 0;
+    }
+    char where[32] = "";
+    if (csv->dialect.column[NAME_RATING] >= 0) {
+        snprintf(where, sizeof where, " in column %d", csv->dialect.column[NAME_RATING] + 1);
+    }
+    return bad_row(
+        csv, chunk,
+        "the rating '%s'%s is not a finite number%s; give --rating-column, or --rating-column none if there "
+        "are no ratings",
+        quote(text, length).text, where, memchr(text, ',', length) ? " (1,234 may be read in two ways)" : "");
+}
+
+/* Takes the row from its values; leaves row->user NULL if it is bad, or of another event. */
+static int take_values(const struct csv *csv, struct csv_chunk *chunk, const struct values *v,
+                       struct csv_row *row) {
+    for (int c = NAME_USER; c <= NAME_ITEM; c++) {
+        int64_t skipped = chunk->counts.skipped;
+        int code = check_id(csv, chunk, (enum name)c, v->text[c], v->length[c]);
+        if (code || chunk->counts.skipped > skipped) return code;
+    }
+    if (csv->events.n) {
+        int event =
+            v->text[NAME_EVENT] ? events_find(&csv->events, v->text[NAME_EVENT], v->length[NAME_EVENT]) : -1;
+        if (event < 0) {
+            chunk->counts.other_events++;
+            return 0;
+        }
+        if (csv->events.weighted) row->rating = csv->events.weight[event];
+    }
+    if (v->text[NAME_RATING]) {
+        int64_t skipped = chunk->counts.skipped;
+        int code = read_rating(csv, chunk, v->text[NAME_RATING], v->length[NAME_RATING], row);
+        if (code || chunk->counts.skipped > skipped) return code;
+    }
+    if (v->text[NAME_TIME]) {
+        const char *text = v->text[NAME_TIME];
+        size_t length = v->length[NAME_TIME];
+        row->time =
+            csv->dialect.dates ? value_date(text, length) : value_number(text, length, csv->dialect.comma);
+        if (isnan(row->time)) {
+            return bad_row(csv, chunk, "the time '%s' is not a %s; --time-column none does without",
+                           quote(text, length).text,
+                           csv->dialect.dates ? "date like 2005-09-06 12:30:59" : "number");
+        }
+    }
+    row->user = v->text[NAME_USER];
+    row->user_length = v->length[NAME_USER];
+    row->item = v->text[NAME_ITEM];
+    row->item_length = v->length[NAME_ITEM];
+    return 0;
+}
+
+/* Which of 64 bytes are the delimiter, the quote or a control byte. */
+static uint64_t find_special(const char *text, char delimiter, char quote_mark) {
+    uint64_t mask = 0;
+#if defined __AVX2__
+    const __m256i d = _mm256_set1_epi8(delimiter), q = _mm256_set1_epi8(quote_mark),
+                  c = _mm256_set1_epi8(0x1f), e = _mm256_set1_epi8(0x7f);
+    for (int i = 0; i < 2; i++) {
+        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(text + 32 * i));
+        __m256i any = _mm256_or_si256(
+            _mm256_or_si256(_mm256_cmpeq_epi8(x, d), _mm256_cmpeq_epi8(x, q)),
+            _mm256_or_si256(_mm256_cmpeq_epi8(_mm256_min_epu8(x, c), x), _mm256_cmpeq_epi8(x, e)));
+        mask |= (uint64_t)(uint32_t)_mm256_movemask_epi8(any) << 32 * i;
+    }
+#elif defined __SSE2__
+    const __m128i d = _mm_set1_epi8(delimiter), q = _mm_set1_epi8(quote_mark), c = _mm_set1_epi8(0x1f),
+                  e = _mm_set1_epi8(0x7f);
+    for (int i = 0; i < 4; i++) {
+        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
+        __m128i any = _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, d), _mm_cmpeq_epi8(x, q)),
+                                   _mm_or_si128(_mm_cmpeq_epi8(_mm_min_epu8(x, c), x), _mm_cmpeq_epi8(x, e)));
+        mask |= (uint64_t)(uint16_t)_mm_movemask_epi8(any) << 16 * i;
+    }
+#else
+    for (int i = 0; i < 64; i++) {
+        char c = text[i];
+        mask |= (uint64_t)(c == delimiter || c == quote_mark || (unsigned char)c < 0x20 || c == 0x7f) << i;
+    }
+#endif
+    return mask;
+}
+
+/* Sets the record to the row at the position, if it is an ordinary one: one line, no quote, no control byte,
+ * as many fields as the others. Else false, and nothing has changed. */
+static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
+    struct fields *r = chunk->record;
+    const struct syntax *syntax = &csv->dialect.syntax;
+    const char *text = chunk->text;
+    const size_t start = chunk->position, limit = chunk->size, more = syntax->delimiter_length;
+    const char delimiter = syntax->delimiter[0], newline = syntax->newline, quote_mark = csv->quote;
+    const bool blanks = delimiter == ' ' && more == 1;
+    const int n_needed = csv->n_needed;
+    size_t block = chunk->block, field = start;
+    uint64_t mask = chunk->mask;
+    int n = 0;
+    if (!more) return false;
+    if (start < block || start >= block + BLOCK) { /* not where the last ordinary row ended */
+        block = start & ~(size_t)(BLOCK - 1);
+        mask = find_special(text + block, delimiter, quote_mark) & ~UINT64_C(0) << (start - block);
+    }
+    for (;;) {
+        while (!mask) {
+            block += BLOCK;
+            if (block >= limit) return false;
+            mask = find_special(text + block, delimiter, quote_mark);
+        }
+        size_t at = block + (size_t)__builtin_ctzll(mask);
+        if (at >= limit) return false;
+        mask &= mask - 1;
+        char c = text[at];
+        if (c == delimiter) {
+            if (more > 1 && (at < field || memcmp(text + at, syntax->delimiter, more) != 0)) continue;
+            if (blanks && at == field) return false;
+            if (n < n_needed) {
+                r->field[n] = text + field;
+                r->length[n] = at - field;
+            }
+            n++;
+            field = at + more;
+        } else if (c == newline) {
+            size_t end = newline == '\n' && at > field && text[at - 1] == '\r' ? at - 1 : at;
+            if (end < field || (blanks && end == field)) return false;
+            if (n < n_needed) {
+                r->field[n] = text + field;
+                r->length[n] = end - field;
+            }
+            if (n + 1 != csv->dialect.n_fields || at - start > FIELDS_RECORD_MAX - 1) return false;
+            chunk->block = block;
+            chunk->mask = mask;
+            chunk->position = at + 1;
+            chunk->lines++;
+            return true;
+        } else if (c == '\t' ? blanks : c != '\r' || text[at + 1] != '\n' || newline != '\n') {
+            return false;
+        }
+    }
+}
+
+static inline bool is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
+/* The row in the record, if there is nothing to say about it. */
+static inline bool read_fast(const struct csv *csv, const struct csv_chunk *chunk, struct csv_row *row) {
+    const struct fields *r = chunk->record;
+    const int *column = csv->dialect.column;
+    for (int c = NAME_USER; c <= NAME_ITEM; c++) {
+        const char *text = r->field[column[c]];
+        size_t length = r->length[column[c]];
+        if (length - 1 >= CSV_ID_MAX || is_blank(text[0]) || is_blank(text[length - 1]) ||
+            (text[0] == '\\' && length == 2))
+            return false;
+    }
+    if (csv->events.n) return false;
+    row->user = r->field[column[NAME_USER]];
+    row->user_length = r->length[column[NAME_USER]];
+    if (row->user_length == csv->header_length &&
+        memcmp(row->user, csv->dialect.name[NAME_USER], csv->header_length) == 0) {
+        row->user = NULL;
+        return false;
+    }
+    row->item = r->field[column[NAME_ITEM]];
+    row->item_length = r->length[column[NAME_ITEM]];
+    if (column[NAME_RATING] >= 0) {
+        const char *text = r->field[column[NAME_RATING]];
+        if (r->length[column[NAME_RATING]] == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' &&
+            text[2] >= '0' && text[2] <= '9') {
+            row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
+        } else {
+            row->rating = value_number(text, r->length[column[NAME_RATING]], csv->dialect.comma);
+            if (!(row->rating >= 0)) { /* to be counted */
+                row->user = NULL;
+                return false;
+            }
+        }
+    }
+    if (column[NAME_TIME] >= 0) {
+        const char *text = r->field[column[NAME_TIME]];
+        size_t length = r->length[column[NAME_TIME]];
+        row->time =
+            csv->dialect.dates ? value_date(text, length) : value_number(text, length, csv->dialect.comma);
+        if (isnan(row->time)) {
+            row->user = NULL;
+            return false;
+        }
+    }
+    return true;
+}
+
+/* The row in the record of text or of a block; leaves row->user NULL if there is none. */
+static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    const struct fields *r = chunk->record;
+    const struct dialect *d = &csv->dialect;
+    struct values v = {{NULL}, {0}};
+    if (r->bad) return bad_row(csv, chunk, "%s", r->bad);
+    if (d->format == CSV_FORMAT_BLOCKS && r->n == 1 && dialect_is_block_head(r->field[0], r->length[0])) {
+        chunk->item_at = r->field[0];
+        chunk->item_length = r->length[0] - 1;
+        return 0;
+    }
+    if (r->n != d->n_fields) {
+        return bad_row(csv, chunk, "fields: %d, the others have %d; the delimiter is '%s'", r->n, d->n_fields,
+                       d->syntax.delimiter[0] == '\t' ? "tab" : d->syntax.delimiter);
+    }
+    for (int c = 0; c < NAMES; c++) {
+        if (d->column[c] < 0) continue;
+        v.text[c] = r->field[d->column[c]];
+        v.length[c] = r->length[d->column[c]];
+    }
+    if (d->format == CSV_FORMAT_BLOCKS) {
+        v.text[NAME_ITEM] = chunk->item_at;
+        v.length[NAME_ITEM] = chunk->item_length;
+        if (!chunk->item_length)
+            return bad_row(csv, chunk, "no line with an item's id and a colon is before it");
+    }
+    if (v.length[NAME_USER] == csv->header_length && csv->header_length &&
+        memcmp(v.text[NAME_USER], d->name[NAME_USER], csv->header_length) == 0) {
+        return bad_row(csv, chunk, "the header is here again");
+    }
+    return take_values(csv, chunk, &v, row);
+}
+
+static int read_json(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    const struct fields *r = chunk->record;
+    struct json_value value[NAMES];
+    struct values v = {{NULL}, {0}};
+    if (r->bad) return bad_row(csv, chunk, "%s", r->bad);
+    const char *bad = json_find(r->field[0], r->length[0], csv->key, csv->n_keys, value, chunk->room);
+    if (bad) return bad_row(csv, chunk, "%s", bad);
+    for (int c = 0; c < NAMES; c++) {
+        if (csv->key_of[c] < 0) continue;
+        const struct json_value *x = &value[csv->key_of[c]];
+        bool none = x->kind == JSON_MISSING || x->kind == JSON_NULL;
+        if ((c == NAME_USER || c == NAME_ITEM) && none) {
+            return bad_row(csv, chunk, "the %s '%s' is missing", name_of[c], csv->dialect.name[c]);
+        }
+        if (x->kind == JSON_OTHER) {
+            return bad_row(csv, chunk, "the %s '%s' is an object or an array", name_of[c],
+                           csv->dialect.name[c]);
+        }
+        v.text[c] = none ? "" : x->text;
+        v.length[c] = none ? 0 : x->length;
+    }
+    return take_values(csv, chunk, &v, row);
+}
+
+/* The next field of a list. */
+static void next_of_list(const struct csv *csv, const char **at, const char *end, const char **text,
+                         size_t *length) {
+    const struct syntax *s = &csv->dialect.syntax;
+    const char *stop;
+    while (*at < end && is_blank(**at)) ++*at;
+    *text = *at;
+    if (s->delimiter_length == 1 && s->delimiter[0] == ' ') {
+        for (stop = *at; stop < end && !is_blank(*stop);) stop++;
+        for (*at = stop; *at < end && is_blank(**at);) ++*at;
+    } else {
+        stop = memmem(*at, (size_t)(end - *at), s->delimiter, s->delimiter_length);
+        if (!stop) stop = end;
+        *at = stop < end ? stop + s->delimiter_length : end;
+    }
+    while (stop > *text && is_blank(stop[-1])) stop--;
+    *length = (size_t)(stop - *text);
+}
+
+/* Begins the list in the record, or leaves it if its user is bad. */
+static int begin_list(const struct csv *csv, struct csv_chunk *chunk) {
+    const struct fields *r = chunk->record;
+    const char *at = r->field[0], *end = at + r->length[0];
+    if (r->bad) return bad_row(csv, chunk, "%s", r->bad);
+    next_of_list(csv, &at, end, &chunk->list_user, &chunk->list_user_length);
+    int64_t skipped = chunk->counts.skipped;
+    int code = check_id(csv, chunk, NAME_USER, chunk->list_user, chunk->list_user_length);
+    if (code || chunk->counts.skipped > skipped) return code;
+    chunk->list_at = at;
+    chunk->list_end = end;
+    return 0;
+}
+
+/* The next item of the list that the chunk is in, if it has one more. */
+static int read_list(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    struct values v = {{chunk->list_user}, {chunk->list_user_length}};
+    while (chunk->list_at && chunk->list_at < chunk->list_end) {
+        next_of_list(csv, &chunk->list_at, chunk->list_end, &v.text[NAME_ITEM], &v.length[NAME_ITEM]);
+        int code = take_values(csv, chunk, &v, row);
+        if (code || row->user) return code;
+    }
+    chunk->list_at = NULL;
+    return 0;
+}
+
+/* Moves past blank lines. */
+static void skip_blank_lines(const struct csv *csv, struct csv_chunk *chunk) {
+    const char end_mark = csv->dialect.syntax.newline;
+    bool last = chunk->last && chunk->size == chunk->filled;
+    for (;;) {
+        const char *start = chunk->text + chunk->position, *end = chunk->text + chunk->size, *at = start;
+        while (at < end && at - start < FIELDS_RECORD_MAX && *at == ' ') at++;
+        if (at < end && *at == '\r' && end_mark == '\n' && (at + 1 < end ? at[1] == '\n' : last)) at++;
+        bool newline = at < end && *at == end_mark;
+        if (newline || (at == end && last)) chunk->position = (size_t)(at - chunk->text) + newline;
+        if (!newline) return;
+        chunk->lines++;
+    }
+}
+
+int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+    const struct dialect *d = &csv->dialect;
+    const bool text = d->format == CSV_FORMAT_TEXT,
+               by_line = d->format == CSV_FORMAT_JSON || d->format == CSV_FORMAT_LISTS;
+    const struct syntax lines = {.newline = d->syntax.newline};
+    *row = (struct csv_row){.rating = 1};
+    if (chunk->list_at) {
+        row->line = --chunk->lines; /* of the line that was begun */
+        int code = read_list(csv, chunk, row);
+        chunk->lines++;
+        if (code || row->user) return code;
+    }
+    while (chunk->position < chunk->size) {
+        size_t start = chunk->position;
+        row->line = chunk->lines;
+        if (text && parse_fast(csv, chunk)) {
+            if (read_fast(csv, chunk, row)) return 0;
+            chunk->position = start;
+            chunk->lines--;
+        }
+        chunk->block = SIZE_MAX - BLOCK; /* its mask is of no use any more */
+        skip_blank_lines(csv, chunk);
+        if (chunk->position >= chunk->size) break;
+        fields_split(by_line ? &lines : &d->syntax, chunk->text + chunk->position,
+                     chunk->text + chunk->filled, chunk->last, by_line ? 1 : FIELDS_MAX, chunk->room,
+                     chunk->record);
+        row->line = chunk->lines;
+        int code = d->format == CSV_FORMAT_JSON    ? read_json(csv, chunk, row)
+                   : d->format == CSV_FORMAT_LISTS ? begin_list(csv, chunk)
+                                                   : read_record(csv, chunk, row);
+        chunk->position = (size_t)(next_record(csv, chunk) - chunk->text);
+        if (!code && chunk->list_at) code = read_list(csv, chunk, row);
+        chunk->lines += chunk->record->lines;
+        if (code || row->user) return code;
+    }
+    return 0;
+}
+
+/* "FILE:LINE: what is wrong" with the last bad row. */
+static int fail_at_row(const struct csv *csv, const struct csv_counts *c) {
+    int last = c->n_bad - 1;
+    return error_set(EX_DATAERR, "%s:%" PRId64 ": %s", csv->name, csv->line + c->bad_line[last],
+                     c->bad[last]);
+}
+
+int csv_check_bad(const struct csv *csv, int64_t rows, const struct csv_counts *c) {
+    if (!c->skipped || (double)c->skipped <= csv->max_bad * (double)(rows + c->skipped)) return 0;
+    return error_set(EX_DATAERR,
+                     "%s: %" PRId64 " of %" PRId64
+                     " rows are bad, more than --max-bad %g%%; the first, in line %" PRId64 ": %s",
+                     csv->name, c->skipped, rows + c->skipped, 100 * csv->max_bad, c->bad_line[0], c->bad[0]);
+}
+
+int csv_next(struct csv *csv, struct csv_row *row) {
+    for (;;) {
+        int code = csv_parse(csv, &csv->chunk, row);
+        if (code) return csv->chunk.counts.n_bad ? fail_at_row(csv, &csv->chunk.counts) : code;
+        if (row->user) {
+            row->line += csv->line;
+            csv->rows++;
+            return 0;
+        }
+        csv_counts_add(&csv->counts, &csv->chunk.counts, csv->line);
+        csv->line += csv->chunk.lines;
+        code = csv_read(csv, &csv->chunk);
+        if (!code && !csv->chunk.size) return csv_check_bad(csv, csv->rows, &csv->counts);
+        if (code) return code;
+    }
+}
+
+/* ---- opening ---- */
+
+/* What is derived from the dialect. */
+static int prepare(struct csv *csv, const struct csv_options *options) {
+    struct dialect *d = &csv->dialect;
+    csv->known = true;
+    csv->quote = d->syntax.quoting == QUOTING_NONE ? d->syntax.newline : '"';
+    csv->header_length = d->format == CSV_FORMAT_TEXT && d->header ? strlen(d->name[NAME_USER]) : 0;
+    for (int c = 0; c < NAMES; c++) {
+        csv->key_of[c] = -1;
+        if (d->column[c] >= csv->n_needed) csv->n_needed = d->column[c] + 1;
+        if (d->format != CSV_FORMAT_JSON || !d->name[c][0]) continue;
+        csv->key_of[c] = csv->n_keys;
+        csv->key[csv->n_keys++] = (struct json_key){d->name[c], strlen(d->name[c])};
+    }
+    return options->events ? events_parse(options->events, &csv->events) : 0;
+}
+
+static size_t show_id(char *text, size_t size, const char *name, const char *id, size_t length) {
+    return (size_t)snprintf(text, size, "%s '%s'", name, quote(id, length).text);
+}
+
+/* Describes what was found, with the first row. */
+static void describe(struct csv *csv, const struct csv_row *row) {
+    char *text = csv->description;
+    const size_t size = sizeof csv->description;
+    dialect_describe(&csv->dialect, text, size);
+    size_t used = strlen(text);
+    if (!row->user || used + 256 > size) return;
+    used += (size_t)snprintf(text + used, size - used, "; first row: ");
+    if (csv->dialect.column[NAME_USER] != csv->dialect.column[NAME_ITEM] ||
+        csv->dialect.column[NAME_USER] < 0) {
+        used += show_id(text + used, size - used, "user", row->user, row->user_length);
+        used += (size_t)snprintf(text + used, size - used, ", ");
+    }
+    used += show_id(text + used, size - used, "item", row->item, row->item_length);
+    if (csv_has_ratings(csv)) {
+        used += isnan(row->rating) ? (size_t)snprintf(text + used, size - used, ", no rating")
+                                   : (size_t)snprintf(text + used, size - used, ", rating %g", row->rating);
+    }
+    if (csv_has_times(csv)) snprintf(text + used, size - used, ", time %.15g", row->time);
+}
+
+/* Finds what the file is by the text that the chunk has, and goes to the first row. */
+static int recognise(struct csv *csv, const struct csv_options *options) {
+    struct csv_chunk *chunk = &csv->chunk;
+    struct csv_row row = {0};
+    size_t sample = chunk->filled;
+    bool whole = chunk->last;
+    if (sample > DIALECT_SAMPLE &&
+        (memchr(chunk->text, '\n', DIALECT_SAMPLE) || memchr(chunk->text, '\r', DIALECT_SAMPLE))) {
+        sample = DIALECT_SAMPLE;
+        whole = false;
+    }
+    int code = dialect_find(chunk->text, sample, whole, csv->name, options, &csv->dialect);
+    if (!code) code = prepare(csv, options);
+    if (code) return code;
+    chunk->position = csv->dialect.begin;
+    chunk->item_at = chunk->item;
+    for (struct csv_row next; !row.user && !csv_parse(csv, chunk, &next) && next.user;) row = next;
+    describe(csv, &row);
+    chunk->list_at = NULL;
+    chunk->item_length = 0;
+    csv->line = 1 + csv->dialect.lines;
+    if (csv->dialect.begin >= chunk->size) return 0;
+    csv->offset -= (int64_t)(chunk->size - csv->dialect.begin);
+    return put_back(csv, chunk->text + csv->dialect.begin, chunk->size - csv->dialect.begin);
+}
 
 int csv_open(const char *path, const struct csv_options *options, struct csv **result) {
     int code = csv_check_options(options);
@@ -706,28 +785,22 @@ int csv_open(const char *path, const struct csv_options *options, struct csv **r
     if (code) return code;
     struct csv *csv = calloc(1, sizeof *csv);
     if (!csv) return error_memory("a file's buffer", sizeof *csv);
-    struct csv_chunk *chunk = &csv->chunk;
-    csv->line = 1;
     csv->skip_bad_rows = options->skip_bad_rows;
-    csv->column[RATING] = -1;
+    csv->max_bad = options->max_bad > 0 ? options->max_bad : 0.01;
     csv->end_offset = INT64_MAX;
     csv->chunk_size = START_SIZE;
+    csv->dialect.syntax.newline = '\n';
     code = stream_open(path, &csv->stream);
     if (code) goto cleanup;
     csv->name = stream_name(csv->stream);
-    code = csv_read(csv, chunk);
-    if (!code && chunk->size >= 3 && memcmp(chunk->text, "\xef\xbb\xbf", 3) == 0) chunk->position = 3;
-    if (!code && chunk->size) code = find_first_record(csv, options->delimiter);
-    if (!code && chunk->size) code = find_columns(csv, options);
+    code = csv_read(csv, &csv->chunk);
+    if (!code) code = recognise(csv, options);
     if (code) goto cleanup;
-    settle(csv);
-    if (chunk->position < chunk->size) { /* the rest is to be read once more */
-        code = put_back(csv, chunk->text + chunk->position, chunk->size - chunk->position);
-        csv->offset -= (int64_t)(chunk->size - chunk->position);
-    }
     csv->first_offset = csv->offset;
     csv->chunk_size = options->chunk_size ? options->chunk_size : CSV_CHUNK;
-    chunk->size = chunk->position = 0;
+    csv->chunk.size = csv->chunk.position = 0;
+    csv->chunk.lines = 0;
+    csv->chunk.counts = (struct csv_counts){0};
 cleanup:
     if (code) {
         csv_close(csv);
@@ -737,180 +810,31 @@ cleanup:
     return code;
 }
 
-/* Rows */
-
-/* Which of 64 bytes are the delimiter, a line end, a quote or NUL. */
-static uint64_t find_special(const char *text, char delimiter) {
-    uint64_t mask = 0;
-#if defined __AVX2__
-    const __m256i d = _mm256_set1_epi8(delimiter), n = _mm256_set1_epi8('\n'), q = _mm256_set1_epi8('"');
-    for (int i = 0; i < 2; i++) {
-        __m256i x = _mm256_loadu_si256((const __m256i *)(const void *)(text + 32 * i));
-        __m256i any = _mm256_or_si256(
-            _mm256_or_si256(_mm256_cmpeq_epi8(x, d), _mm256_cmpeq_epi8(x, n)),
-            _mm256_or_si256(_mm256_cmpeq_epi8(x, q), _mm256_cmpeq_epi8(x, _mm256_setzero_si256())));
-        mask |= (uint64_t)(uint32_t)_mm256_movemask_epi8(any) << 32 * i;
+int csv_inspect(const char *path, const struct csv_options *options) {
+    struct csv *csv;
+    struct csv_row row;
+    struct dialect d;
+    char text[2048];
+    int code = csv_open(path, options, &csv);
+    if (code) return code;
+    d = csv->dialect;
+    dialect_describe(&d, text, sizeof text);
+    printf("%s: %s\n", csv->name, text);
+    if (d.notes[0]) printf("note: %s\n", d.notes);
+    for (int i = 0; i < 5 && !code && !(code = csv_next(csv, &row)) && row.user; i++) {
+        printf("line %" PRId64 ": user %.*s, item %.*s", row.line, (int)row.user_length, row.user,
+               (int)row.item_length, row.item);
+        if (csv_has_ratings(csv)) printf(isnan(row.rating) ? ", no rating" : ", rating %g", row.rating);
+        if (csv_has_times(csv)) printf(", time %.15g", row.time);
+        putchar('\n');
     }
-#elif defined __SSE2__
-    const __m128i d = _mm_set1_epi8(delimiter), n = _mm_set1_epi8('\n'), q = _mm_set1_epi8('"');
-    for (int i = 0; i < 4; i++) {
-        __m128i x = _mm_loadu_si128((const __m128i *)(const void *)(text + 16 * i));
-        __m128i any =
-            _mm_or_si128(_mm_or_si128(_mm_cmpeq_epi8(x, d), _mm_cmpeq_epi8(x, n)),
-                         _mm_or_si128(_mm_cmpeq_epi8(x, q), _mm_cmpeq_epi8(x, _mm_setzero_si128())));
-        mask |= (uint64_t)(uint32_t)_mm_movemask_epi8(any) << 16 * i;
-    }
-#else
-    for (int i = 0; i < 64; i++) {
-        char c = text[i];
-        mask |= (uint64_t)(c == delimiter || c == '\n' || c == '"' || c == '\0') << i;
-    }
-#endif
-    return mask;
+    dialect_options(&d, options, text, sizeof text);
+    printf("options: %s\n", text);
+    csv_close(csv);
+    return code;
 }
 
-/* Sets the record to the row at the position, if it is an ordinary one: one line, no quote, no NUL, enough
- * fields. Else false, and nothing has changed. */
-static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
-    struct csv_record *r = chunk->record;
-    const char *text = chunk->text;
-    const size_t start = chunk->position, limit = chunk->size, more = csv->delimiter_length;
-    const char delimiter = csv->delimiter[0];
-    const int n_needed = csv->n_needed;
-    size_t block = chunk->block, field = start;
-    uint64_t mask = chunk->mask;
-    int n = 0;
-    if (start < block || start >= block + BLOCK) { /* not where the last ordinary row ended */
-        block = start & ~(size_t)(BLOCK - 1);
-        mask = find_special(text + block, delimiter) & ~UINT64_C(0) << (start - block);
-    }
-    for (;;) {
-        while (!mask) {
-            block += BLOCK;
-            if (block >= limit) return false;
-            mask = find_special(text + block, delimiter);
-        }
-        size_t at = block + (size_t)__builtin_ctzll(mask);
-        if (at >= limit) return false;
-        mask &= mask - 1;
-        char c = text[at];
-        if (c == delimiter) {
-            if (more > 1 && (at < field || memcmp(text + at, csv->delimiter, more) != 0)) continue;
-            if (n < n_needed) {
-                r->field[n] = text + field;
-                r->length[n++] = at - field;
-            }
-            field = at + more;
-        } else if (c == '\n') {
-            size_t end = at > field && text[at - 1] == '\r' ? at - 1 : at;
-            if (n < n_needed) {
-                if (end < field) return false;
-                r->field[n] = text + field;
-                r->length[n++] = end - field;
-            }
-            if (n < n_needed || at - start > CSV_RECORD_MAX - 1) return false;
-            chunk->block = block;
-            chunk->mask = mask;
-            chunk->position = at + 1;
-            chunk->lines++;
-            return true;
-        } else {
-            return false;
-        }
-    }
-}
-
-/* Takes the row from the record; calls bad_row and leaves row->user NULL if it is bad. */
-static int read_row(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
-    const struct csv_record *r = chunk->record;
-    const int *column = csv->column;
-    if (r->bad) return bad_row(csv, chunk, "%s", r->bad);
-    if (r->n < csv->n_needed) {
-        return bad_row(csv, chunk, "fields: %d, needed: at least %d; the delimiter is '%s'", r->n,
-                       csv->n_needed, csv->delimiter[0] == '\t' ? "tab" : csv->delimiter);
-    }
-    for (int c = USER; c <= ITEM; c++) {
-        if (!r->length[column[c]]) return bad_row(csv, chunk, "the %s is empty", column_name[c]);
-        if (r->length[column[c]] > CSV_ID_MAX) {
-            return bad_row(csv, chunk, "the %s's id has %zu bytes, at most %d are allowed", column_name[c],
-                           r->length[column[c]], CSV_ID_MAX);
-        }
-    }
-    if (column[RATING] >= 0) {
-        const char *text = r->field[column[RATING]];
-        size_t length = r->length[column[RATING]];
-        row->rating = parse_number(text, length);
-        if (isnan(row->rating)) {
-            return bad_row(csv, chunk,
-                           "the rating '%s' in column %d is not a finite number; give --rating-column, or "
-                           "--rating-column none if there are no ratings",
-                           quote(text, length).text, column[RATING] + 1);
-        }
-    }
-    row->user = r->field[column[USER]];
-    row->user_length = r->length[column[USER]];
-    row->item = r->field[column[ITEM]];
-    row->item_length = r->length[column[ITEM]];
-    return 0;
-}
-
-/* The row in the record, if there is nothing to say about it. */
-static bool read_fast(const struct csv *csv, const struct csv_chunk *chunk, struct csv_row *row) {
-    const struct csv_record *r = chunk->record;
-    const int user = csv->column[USER], item = csv->column[ITEM], rating = csv->column[RATING];
-    if (r->length[user] - 1 >= CSV_ID_MAX || r->length[item] - 1 >= CSV_ID_MAX) return false;
-    if (rating >= 0) {
-        const char *text = r->field[rating];
-        if (r->length[rating] == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' &&
-            text[2] <= '9') {
-            row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
-        } else {
-            row->rating = parse_number(text, r->length[rating]);
-            if (isnan(row->rating)) return false;
-        }
-    }
-    row->user = r->field[user];
-    row->user_length = r->length[user];
-    row->item = r->field[item];
-    row->item_length = r->length[item];
-    return true;
-}
-
-int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
-    *row = (struct csv_row){.rating = 1};
-    while (chunk->position < chunk->size) {
-        size_t start = chunk->position;
-        row->line = chunk->lines;
-        if (parse_fast(csv, chunk)) {
-            if (read_fast(csv, chunk, row)) return 0;
-            chunk->position = start;
-            chunk->lines--;
-        }
-        chunk->block = SIZE_MAX - BLOCK; /* its mask is of no use any more */
-        skip_blank_lines(chunk);
-        if (chunk->position >= chunk->size) break;
-        parse(csv, chunk, chunk->position, csv->n_needed);
-        row->line = chunk->lines;
-        int code = read_row(csv, chunk, row);
-        consume(chunk);
-        if (code || row->user) return code;
-    }
-    return 0;
-}
-
-int csv_next(struct csv *csv, struct csv_row *row) {
-    for (;;) {
-        int code = csv_parse(csv, &csv->chunk, row);
-        if (code) return fail_at_row(csv);
-        if (row->user) {
-            row->line += csv->line;
-            return 0;
-        }
-        settle(csv);
-        code = csv_read(csv, &csv->chunk);
-        if (code || !csv->chunk.size) return code;
-    }
-}
+/* ---- what there is to know ---- */
 
 int64_t csv_first_offset(const struct csv *csv) {
     return csv->first_offset;
@@ -933,29 +857,31 @@ const char *csv_name(const struct csv *csv) {
 }
 
 bool csv_has_ratings(const struct csv *csv) {
-    return csv->column[RATING] >= 0;
+    return csv->dialect.column[NAME_RATING] >= 0 || csv->key_of[NAME_RATING] >= 0 || csv_has_events(csv);
 }
 
 bool csv_has_times(const struct csv *csv) {
-    (void)csv;
-    return false;
+    return csv->dialect.column[NAME_TIME] >= 0 || csv->key_of[NAME_TIME] >= 0;
 }
 
 bool csv_has_events(const struct csv *csv) {
-    (void)csv;
-    return false;
+    return csv->events.weighted;
 }
 
-int64_t csv_skipped(const struct csv *csv) {
-    return csv->skipped + csv->chunk.skipped;
+const struct csv_counts *csv_counts(const struct csv *csv) {
+    return &csv->counts;
 }
 
-const char *csv_first_skipped(const struct csv *csv) {
-    return csv->first_skipped;
+const char *csv_description(const struct csv *csv) {
+    return csv->description;
 }
 
-const char *csv_columns(const struct csv *csv) {
-    return csv->columns;
+const char *csv_notes(const struct csv *csv) {
+    return csv->dialect.notes;
+}
+
+const struct dialect *csv_dialect(const struct csv *csv) {
+    return &csv->dialect;
 }
 
 double csv_fraction(const struct csv *csv) {

@@ -1,10 +1,15 @@
-/* Interactions from delimited text, in one pass and with little memory: row by row, or in chunks that threads
- * parse side by side.
+/* Interactions from files of the formats that they come in, in one pass and with little memory: row by row,
+ * or in chunks that threads parse side by side.
  *
- * The text is plain, gzip or zstd (see stream.h), lines end with LF or CRLF, a UTF-8 byte order mark and
- * blank lines are passed over. Fields may be quoted as in RFC 4180: a field that starts with a double quote
- * may hold the delimiter, line ends and, doubled, quotes; a quote elsewhere is an ordinary character. Ids are
- * any bytes but NUL, 1 to CSV_ID_MAX of them, kept as given. A record is at most CSV_RECORD_MAX bytes long.
+ * Text     a row a line: user, item, perhaps rating and time, in any order of columns
+ * Lists    a user and all of their items a line
+ * JSON     a line an object
+ * Blocks   an item's id and a colon on a line, then a line for each of its users
+ *
+ * What a file is, is found at its beginning (dialect.h). It may be compressed (stream.h). Lines end with LF,
+ * CRLF or CR; a UTF-8 byte order mark and blank lines are passed over. Ids are any text without control
+ * bytes, 1 to CSV_ID_MAX bytes, as given but for blanks around those that are not quoted. A record is at most
+ * FIELDS_RECORD_MAX bytes long.
  *
  *     struct csv *csv;
  *     struct csv_row row;
@@ -27,24 +32,29 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CSV_ID_MAX = 1023, CSV_RECORD_MAX = 1 << 20, CSV_DELIMITER_MAX = 15, CSV_CHUNK = 4 << 20 };
+enum { CSV_ID_MAX = 1023, CSV_CHUNK = 4 << 20, CSV_BAD_SHOWN = 3, CSV_EVENTS_MAX = 32 };
 
 enum csv_header { CSV_HEADER_AUTO, CSV_HEADER_YES, CSV_HEADER_NO };
+enum csv_format { CSV_FORMAT_AUTO, CSV_FORMAT_TEXT, CSV_FORMAT_LISTS, CSV_FORMAT_JSON, CSV_FORMAT_BLOCKS };
 
-/* All zero: the defaults.
- *
- * A column is a name, which says that there is a header, or a number from 1. Defaults: user 1, item 2; the
- * rating is column 3 if there is one, or, where user or item were given, the column whose name is "rating";
- * "none": there are no ratings.
- *
- * CSV_HEADER_AUTO takes the first row for a header if the user's or the item's column has a usual name
- * (user_id, movieId, ...), or if the user's, item's or rating's column has text there and numbers in the rows
- * after it. */
+/* What the rows are: users' interactions with items; items (as `user`) and their titles (as `item`); or items
+ * alone (as both), by the line, or by their column where there is a header. */
+enum csv_content { CSV_INTERACTIONS, CSV_TITLES, CSV_IDS };
+
+/* All zero: what the file itself tells. A column is a name, which says that there is a header, or a number
+ * from 1. */
 struct csv_options {
-    const char *delimiter; /* NULL: the first of tab, ',' and "::" that the first line has; "\\t" is a tab */
+    enum csv_content content;
+    enum csv_format format;
+    const char *delimiter; /* "\\t" is a tab, " " runs of blanks; NULL: as found, like what follows */
+    const char *quote;     /* "none", "\"", "backslash" */
     enum csv_header header;
-    const char *user_column, *item_column, *rating_column; /* NULL: the default */
+    const char *user_column, *item_column;
+    const char *rating_column, *time_column; /* or "none" */
+    const char *event_column;
+    const char *events; /* "view=1,buy=5": these are the ratings; "buy,cart": only such rows count */
     bool skip_bad_rows; /* count rows that cannot be read instead of failing at the first */
+    double max_bad;     /* the part of a file's rows that may be bad even then; 0: 0.01 */
     size_t chunk_size;  /* bytes of a chunk, about; 0: CSV_CHUNK. The rows are the same with any */
 };
 
@@ -56,21 +66,39 @@ struct csv_row {
     int64_t line;  /* where the row starts, from 1 */
 };
 
+/* What readers come across beside rows. */
+struct csv_counts {
+    int64_t skipped;      /* rows that cannot be read */
+    int64_t missing;      /* rows without a rating, in files that have ratings */
+    int64_t negative;     /* rows with a negative rating */
+    int64_t other_events; /* rows of events that are not asked for; they are not passed on */
+    int n_bad;            /* of the first CSV_BAD_SHOWN bad rows: */
+    int64_t bad_line[CSV_BAD_SHOWN];
+    char bad[CSV_BAD_SHOWN][256]; /* what is wrong */
+};
+
+/* Adds what was found `lines` lines further on. */
+void csv_counts_add(struct csv_counts *sum, const struct csv_counts *more, int64_t lines);
+
 /* A piece of the text that begins and ends at the end of a row. A zeroed struct is empty. */
 struct csv_chunk {
     int64_t offset; /* of its first byte in the (decompressed) text */
     size_t size;    /* bytes; 0: the text has ended */
     /* what csv_parse has come across so far */
-    int64_t lines, skipped;
-    int64_t bad_line; /* the line within the chunk, from 0, of the first bad row */
-    char bad[512];    /* what is wrong with it; "" if there is none */
+    int64_t lines;            /* bad_line counts from the chunk's first, which is 0 */
+    struct csv_counts counts; /* also with bad rows that are errors */
     /* private */
     char *text;
     size_t capacity, filled, position, block;
     uint64_t mask;
     bool last;
-    struct csv_record *record;
-    char *unquoted;
+    struct fields *record;
+    char *room;
+    const char *list_at, *list_end, *list_user; /* the rest of a list, and whose it is */
+    size_t list_user_length;
+    char item[CSV_ID_MAX + 1]; /* the block's that the chunk begins in */
+    size_t item_length;
+    const char *item_at;
 };
 
 struct csv;
@@ -78,12 +106,18 @@ struct csv;
 /* The options of a command line that say it, for getopt_long's table: each gives `value`. */
 /* clang-format off */
 #define CSV_LONG_OPTIONS(value) \
+    {"input-format", required_argument, NULL, value}, \
     {"delimiter", required_argument, NULL, value}, \
+    {"quote", required_argument, NULL, value}, \
     {"header", required_argument, NULL, value}, \
     {"user-column", required_argument, NULL, value}, \
     {"item-column", required_argument, NULL, value}, \
     {"rating-column", required_argument, NULL, value}, \
-    {"bad-rows", required_argument, NULL, value}
+    {"time-column", required_argument, NULL, value}, \
+    {"event-column", required_argument, NULL, value}, \
+    {"events", required_argument, NULL, value}, \
+    {"bad-rows", required_argument, NULL, value}, \
+    {"max-bad", required_argument, NULL, value}
 /* clang-format on */
 
 /* Sets what the option of this name says. The text is kept. EX_USAGE. */
@@ -92,23 +126,29 @@ int csv_set_option(struct csv_options *options, const char *name, const char *te
 /* Do the options make sense in themselves? EX_USAGE. */
 int csv_check_options(const struct csv_options *options);
 
-/* Opens a file ("-": standard input) and finds delimiter, header and columns. EX_NOINPUT, EX_USAGE, EX_IOERR,
- * EX_DATAERR. An empty file is no error: it has no rows. */
+/* A column's number from 0, -1 if it is a name, "none" or NULL. */
+int csv_column_number(const char *column);
+
+/* Opens a file ("-": standard input) and finds what it is. EX_NOINPUT, EX_USAGE, EX_IOERR, EX_DATAERR. An
+ * empty file is no error: it has no rows. */
 int csv_open(const char *path, const struct csv_options *options, struct csv **csv);
 
 /* The next row. EX_DATAERR names file and line; reading can go on after it if the row was bad, but not if the
- * compressed data was. EX_IOERR. */
+ * compressed data was, or too many rows were. EX_IOERR. */
 int csv_next(struct csv *csv, struct csv_row *row);
 
 /* The next chunk. Not to be mixed with csv_next. EX_IOERR, EX_DATAERR (compressed data), EX_OSERR. */
 int csv_read(struct csv *csv, struct csv_chunk *chunk);
 
 /* The next row of a chunk; row->user is NULL after the last. Threads may parse chunks of one file at the same
- * time. row->line counts from the chunk's first line, which is 0. EX_DATAERR for a bad row: `bad` and
- * `bad_line` say what is wrong (the message of the error has no file and line). */
+ * time. row->line counts from the chunk's first line, which is 0. EX_DATAERR for a bad row: the last of
+ * counts.bad says what is wrong (the message of the error has no file and line). */
 int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row);
 
 void csv_chunk_free(struct csv_chunk *chunk);
+
+/* Are too many of a file's rows bad, even for those who skip them? EX_DATAERR, with the first of them. */
+int csv_check_bad(const struct csv *csv, int64_t rows, const struct csv_counts *counts);
 
 /* Where the first chunk begins, after a header, and the line there, from 1. */
 int64_t csv_first_offset(const struct csv *csv);
@@ -135,13 +175,20 @@ bool csv_has_events(const struct csv *csv); /* the ratings are weights of events
 /* The name for messages. */
 const char *csv_name(const struct csv *csv);
 
-/* Rows skipped so far by csv_next, or before the first chunk; and what was wrong with the first of them, with
- * file and line ("" if none was). */
-int64_t csv_skipped(const struct csv *csv);
-const char *csv_first_skipped(const struct csv *csv);
+/* What csv_next has come across so far; lines from 1. */
+const struct csv_counts *csv_counts(const struct csv *csv);
 
-/* What was found, for people: "user 'userId', item 'movieId', rating 'rating'" or "user column 1, ...". */
-const char *csv_columns(const struct csv *csv);
+/* What was found, for people, with the first row: "text, delimiter ',', header; user 'userId', item
+ * 'movieId', ...; first row: ..."; and what is odd about it, "" if nothing is. */
+const char *csv_description(const struct csv *csv);
+const char *csv_notes(const struct csv *csv);
+
+/* The same as lines: what was found, the first rows, and the options that say it. For --inspect. */
+int csv_inspect(const char *path, const struct csv_options *options);
+
+/* Do two files' columns go together (dialect_compare)? */
+struct dialect;
+const struct dialect *csv_dialect(const struct csv *csv);
 
 /* The part of the file that has been read, 0 .. 1; -1 if its size is not known (a pipe). */
 double csv_fraction(const struct csv *csv);

@@ -34,18 +34,31 @@ static const char help[] =
     "\n"
     "Makes a dataset directory for vaecf-train from users' interactions with items.\n"
     "\n"
-    "Input: delimited text, plain, gzip or zstd; \"-\" is standard input. Each may be given several times.\n"
+    "Input: rows of text (user, item, rating, time), lists (user item item ...), JSON lines or Netflix's "
+    "blocks;\n"
+    "plain, gzip, zstd, xz or bzip2; \"-\" is standard input. What a file is, is found at its beginning and "
+    "told;\n"
+    "each of these says it instead. Each file option may be given several times.\n"
     "  --input FILE              interactions, to be split here\n"
     "  --train FILE, --validation-input FILE, --validation-target FILE, --test-input FILE, --test-target "
     "FILE\n"
     "                            interactions that were split elsewhere\n"
-    "  --delimiter TEXT          between fields, \\t for a tab (default: the first of tab , :: in the first "
-    "line)\n"
-    "  --header auto|yes|no      is the first row a header? (default auto: looks at names and numbers)\n"
-    "  --user-column COLUMN      name, or number from 1 (default 1)\n"
-    "  --item-column COLUMN      name, or number from 1 (default 2)\n"
-    "  --rating-column COLUMN    name, or number from 1, or none (default: 3 if there is a third column)\n"
+    "  --inspect                 only shows what the files are taken for, and the options that say the same\n"
+    "  --input-format FORMAT     auto, text, lists, jsonl or blocks (default auto)\n"
+    "  --delimiter TEXT          between fields: \\t is a tab, a blank means any number of them\n"
+    "  --quote QUOTE             \" (as in RFC 4180), backslash (before quotes inside), none (are "
+    "characters), auto\n"
+    "  --header auto|yes|no      is the first row a header?\n"
+    "  --user-column COLUMN      name, or number from 1, or key of JSON (default: by its usual names, else "
+    "the 1st)\n"
+    "  --item-column COLUMN      (default: by its usual names, else the 2nd)\n"
+    "  --rating-column COLUMN    or none (default: by its usual names, else the 3rd if it has numbers)\n"
+    "  --time-column COLUMN      or none (default: by its usual names, else what has times behind the "
+    "items)\n"
+    "  --event-column COLUMN     (default: by its usual names; only with --events)\n"
+    "  --events LIST             view=1,cart=3,buy=5: these are the ratings; buy,cart: only such rows count\n"
     "  --bad-rows error|skip     what to do about rows that cannot be read (default error)\n"
+    "  --max-bad PART            part of a file's rows that may be skipped (default 1%)\n"
     "\n"
     "Filters and split:\n"
     "  --min-rating X            only interactions with at least this rating (default: all)\n"
@@ -90,7 +103,7 @@ struct options {
     double min_rating;
     struct split_options split;
     const char *output;
-    bool force;
+    bool force, inspect;
     int64_t memory;  /* bytes of a rank, 0: not given */
     const char *tmp; /* NULL: not given */
 };
@@ -155,6 +168,7 @@ enum {
     OPTION_OUTPUT,
     OPTION_SHARDS,
     OPTION_FORCE,
+    OPTION_INSPECT,
     OPTION_CSV,
     OPTION_MIN_RATING,
     OPTION_MIN_ITEM_USERS,
@@ -178,6 +192,7 @@ static const struct option long_options[] = {
     {"output", required_argument, NULL, OPTION_OUTPUT},
     {"shards", required_argument, NULL, OPTION_SHARDS},
     {"force", no_argument, NULL, OPTION_FORCE},
+    {"inspect", no_argument, NULL, OPTION_INSPECT},
     CSV_LONG_OPTIONS(OPTION_CSV),
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     {"min-item-users", required_argument, NULL, OPTION_MIN_ITEM_USERS},
@@ -215,6 +230,9 @@ static int set_option(struct options *o, int option, const char *name, const cha
     case OPTION_FORCE:
         o->force = true;
         break;
+    case OPTION_INSPECT:
+        o->inspect = true;
+        break;
     case OPTION_CSV:
         return csv_set_option(&o->csv, name, text);
     case OPTION_MIN_RATING:
@@ -249,6 +267,7 @@ static int check_options(const struct options *o) {
         return error_set(EX_USAGE,
                          "--input is to be split here; it does not go with --train, --test-input, ...");
     }
+    if (o->inspect) return csv_check_options(&o->csv);
     if (!o->output) return error_set(EX_USAGE, "want --output DIR, the dataset directory to write");
     if (o->given_split) {
         if (o->split_option) {
@@ -280,6 +299,11 @@ static int parse_options(int argc, char **argv, struct options *o) {
             exit(0);
         }
         code = set_option(o, option, long_options[index].name, optarg);
+        if (code) return code;
+    }
+    for (; o->inspect && optind < argc; optind++) {
+        o->own_split = true;
+        int code = add_file(o, DATASET_TRAIN, argv[optind]);
         if (code) return code;
     }
     if (optind < argc) {
@@ -345,9 +369,9 @@ static int read_parts(struct job *job) {
             code = read_file(r, files[p].path[i], (enum dataset_part)p);
     }
     if (!code && !r->rows) {
-        code =
-            error_set(EX_DATAERR, "%s: %s%s", files[DATASET_TRAIN].path[0],
-                      r->skipped ? "no row can be read; the first: " : "there are no rows", r->first_skipped);
+        code = error_set(EX_DATAERR, "%s: %s%s", files[DATASET_TRAIN].path[0],
+                         r->n_bad ? "no row can be read; the first: " : "there are no rows",
+                         r->n_bad ? r->bad[0] : "");
     }
     return code ? code : read_finish(r);
 }
@@ -379,6 +403,7 @@ static void list_files(const struct options *o, char *text, size_t size) {
 
 static int write_output(struct job *job) {
     static const char *const header[] = {"auto", "yes", "no"};
+    static const char *const format[] = {"auto", "text", "lists", "jsonl", "blocks"};
     const struct options *o = &job->options;
     const struct split *split = &job->split;
     char files[8192];
@@ -388,11 +413,16 @@ static int write_output(struct job *job) {
     const struct shards_attribute attributes[] = {
         {.name = "seed", .integer = (int64_t)s->seed},
         {.name = "files", .text = files},
+        {.name = "input_format", .text = format[csv->format]},
         {.name = "delimiter", .text = csv->delimiter ? csv->delimiter : "auto"},
+        {.name = "quote", .text = csv->quote ? csv->quote : "auto"},
         {.name = "header", .text = header[csv->header]},
         {.name = "user_column", .text = csv->user_column ? csv->user_column : "auto"},
         {.name = "item_column", .text = csv->item_column ? csv->item_column : "auto"},
         {.name = "rating_column", .text = csv->rating_column ? csv->rating_column : "auto"},
+        {.name = "time_column", .text = csv->time_column ? csv->time_column : "auto"},
+        {.name = "event_column", .text = csv->event_column ? csv->event_column : "auto"},
+        {.name = "events", .text = csv->events ? csv->events : "all"},
         {.name = "bad_rows", .text = csv->skip_bad_rows ? "skip" : "error"},
         {.name = "min_rating", .is_double = true, .number = o->min_rating},
         {.name = "split", .text = o->own_split ? "users" : "given"},
@@ -418,6 +448,23 @@ static void print_percentiles(const char *what, const int64_t percentile[SPLIT_P
     printf("\n");
 }
 
+/* What counts as a rating is not always one. */
+static void print_odd_ratings(const struct job *job) {
+    const struct csv_counts *c = &job->reader.counts;
+    bool filtered = isfinite(job->options.min_rating);
+    if (c->missing) {
+        printf("note: %" PRId64 " rows have no rating; %s\n", c->missing,
+               filtered ? "they are below any --min-rating"
+                        : "without --min-rating they are interactions like the others");
+    }
+    if (c->negative) {
+        printf("note: %" PRId64 " ratings are negative, which often means that an item was not rated; %s\n",
+               c->negative,
+               filtered ? "they count as the numbers that they are"
+                        : "without --min-rating they are interactions like the others");
+    }
+}
+
 static void print_summary(const struct job *job) {
     static const char *const split_name[SPLITS] = {"training", "validation", "test"};
     static const char *const when[SPLIT_STAGES] = {"before the filters", "after them"};
@@ -425,8 +472,12 @@ static void print_summary(const struct job *job) {
     const struct reader *r = &job->reader;
     printf("rows: %" PRId64 " read, %" PRId64 " skipped, %" PRId64 " duplicates, %" PRId64
            " below the rating\n",
-           r->rows, r->skipped, split->duplicates, split->unwanted);
-    if (r->skipped) printf("first row skipped: %s\n", r->first_skipped);
+           r->rows, r->counts.skipped, split->duplicates, split->unwanted);
+    for (int i = 0; i < r->n_bad; i++)
+        printf("%s row skipped: %s\n", i == 0 ? "first" : i == 1 ? "second" : "third", r->bad[i]);
+    if (r->counts.other_events)
+        printf("rows of other events, left out: %" PRId64 "\n", r->counts.other_events);
+    print_odd_ratings(job);
     for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
         const struct split_counts *c = &split->counts[i];
         printf("%s: %" PRId64 " users, %" PRId64 " items, %" PRId64 " interactions, density %.3g%%\n",
@@ -467,10 +518,19 @@ static int write_report(const struct job *job, int64_t memory) {
     if (code) return error_prefix(code, "the data set is complete, but");
     FILE *file = output_stream(output);
     fprintf(file, "stage,quantity,value\n");
-    fprintf(file, "rows,read,%" PRId64 "\nrows,skipped,%" PRId64 "\n", r->rows, r->skipped);
-    fprintf(file, "rows,first skipped,\"");
-    for (const char *c = r->first_skipped; *c; c++) fprintf(file, *c == '"' ? "\"\"" : "%c", *c);
-    fprintf(file, "\"\nrows,duplicates,%" PRId64 "\nrows,below the rating,%" PRId64 "\n", split->duplicates,
+    fprintf(file, "rows,read,%" PRId64 "\nrows,skipped,%" PRId64 "\n", r->rows, r->counts.skipped);
+    for (int i = 0; i < CSV_BAD_SHOWN; i++) {
+        static const char *const which[CSV_BAD_SHOWN] = {"first", "second", "third"};
+        fprintf(file, "rows,%s skipped,\"", which[i]);
+        for (const char *c = i < r->n_bad ? r->bad[i] : ""; *c; c++)
+            fprintf(file, *c == '"' ? "\"\"" : "%c", *c);
+        fprintf(file, "\"\n");
+    }
+    fprintf(file,
+            "rows,without a rating,%" PRId64 "\nrows,with a negative rating,%" PRId64
+            "\nrows,of other events,%" PRId64 "\n",
+            r->counts.missing, r->counts.negative, r->counts.other_events);
+    fprintf(file, "rows,duplicates,%" PRId64 "\nrows,below the rating,%" PRId64 "\n", split->duplicates,
             split->unwanted);
     for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
         const struct split_counts *c = &split->counts[i];
@@ -533,10 +593,20 @@ static void note(const char *line) {
     fprintf(stderr, "%s: note: %s\n", program, line);
 }
 
+/* Shows what the files are taken for. */
+static int inspect(const struct options *o) {
+    int code = 0;
+    for (int p = 0; p < DATASET_PARTS; p++) {
+        for (int i = 0; i < o->files[p].n && !code; i++) code = csv_inspect(o->files[p].path[i], &o->csv);
+    }
+    return code;
+}
+
 static int run(struct job *job) {
     static int (*const step[STAGES])(struct job *) = {read_parts, split_parts, write_output};
     const struct comm *comm = &job->comm;
     bool made = false;
+    if (job->options.inspect) return comm->rank ? 0 : inspect(&job->options);
     int code =
         comm->rank ? 0 : shards_prepare(job->options.output, job->options.force, note, &made, &job->lock);
     if (comm->size > 1) code = comm_agree(comm, code);

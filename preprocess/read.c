@@ -12,6 +12,7 @@
 #include <time.h>
 
 #include "block.h"
+#include "dialect.h"
 #include "error.h"
 #include "records.h"
 #include "split.h"
@@ -34,6 +35,12 @@ struct worker {
     char user[CSV_ID_MAX]; /* the last one */
 };
 
+/* A chunk in which rows are bad. */
+struct bad_chunk {
+    int64_t number;
+    struct csv_counts counts;
+};
+
 /* One pass over this rank's part of a file. */
 struct pass {
     struct reader *reader;
@@ -42,9 +49,10 @@ struct pass {
     int64_t key;         /* of the file's first byte */
     int64_t n, capacity; /* chunks */
     int64_t *lines;      /* [n], owned */
-    int64_t rows, skipped, bytes;
-    int64_t bad_chunk, bad_line; /* of the first bad row; INT64_MAX: none */
-    char bad[512];
+    int64_t rows, bytes;
+    struct csv_counts counts; /* but for the bad rows, which are in the first chunks that have some: */
+    struct bad_chunk bad[CSV_BAD_SHOWN];
+    int n_bad;
     bool stop;
     struct failure failure;
 };
@@ -52,9 +60,10 @@ struct pass {
 /* How a part went, as ranks tell each other. */
 struct outcome {
     int64_t first, end; /* where it began and where the next begins */
-    int64_t code, lines, rows, skipped, bytes;
-    int64_t bad_line; /* in the part, -1: none */
-    char bad[512];
+    int64_t code, lines, rows, bytes;
+    bool bad_row;             /* is what `code` is about: the first of `counts`, */
+    struct csv_counts counts; /* whose lines count from the part's first, which is 0 */
+    char message[1024];       /* else this is */
 };
 
 static double seconds(void) {
@@ -196,6 +205,16 @@ static bool next_chunk(struct pass *pass, struct worker *w, int64_t *number) {
     return more;
 }
 
+/* Keeps the bad rows of the first chunks that have some. */
+static void keep_bad(struct pass *pass, int64_t number, const struct csv_counts *counts) {
+    int place = pass->n_bad;
+    while (place && pass->bad[place - 1].number > number) place--;
+    if (place == CSV_BAD_SHOWN) return;
+    if (pass->n_bad < CSV_BAD_SHOWN) pass->n_bad++;
+    memmove(&pass->bad[place + 1], &pass->bad[place], (size_t)(pass->n_bad - 1 - place) * sizeof *pass->bad);
+    pass->bad[place] = (struct bad_chunk){number, *counts};
+}
+
 static void run_worker(struct pass *pass, struct worker *w) {
     int64_t number = 0;
     while (next_chunk(pass, w, &number)) {
@@ -206,64 +225,68 @@ static void run_worker(struct pass *pass, struct worker *w) {
         failure_keep(&pass->failure, code);
 #pragma omp critical(read)
         {
+            struct csv_counts sums = w->chunk.counts;
             pass->lines[number] = w->chunk.lines;
             pass->rows += rows;
-            pass->skipped += w->chunk.skipped;
-            if ((bad || w->chunk.skipped) && number < pass->bad_chunk) {
-                pass->bad_chunk = number;
-                pass->bad_line = w->chunk.bad_line;
-                snprintf(pass->bad, sizeof pass->bad, "%s", w->chunk.bad);
-            }
+            if (sums.n_bad) keep_bad(pass, number, &sums);
+            sums.n_bad = 0;
+            csv_counts_add(&pass->counts, &sums, 0);
             pass->stop = pass->stop || bad || code;
         }
     }
 }
 
-/* Reads this rank's part. *o has its code, if any, with what is wrong, and with a line if a row is. */
+/* Reads this rank's part. *o has its code, if any, with what is wrong. */
 static void read_part(struct reader *r, struct csv *csv, enum dataset_part part, int64_t key,
                       struct outcome *o) {
-    struct pass pass = {.reader = r, .csv = csv, .part = part, .key = key, .bad_chunk = INT64_MAX};
+    struct pass pass = {.reader = r, .csv = csv, .part = part, .key = key};
 #pragma omp parallel num_threads(r->n_workers)
     run_worker(&pass, &r->worker[omp_get_thread_num()]);
-    bool bad = pass.bad_chunk < INT64_MAX && !r->csv.skip_bad_rows;
     o->end = csv_offset(csv);
-    o->code = bad ? EX_DATAERR : failure_code(&pass.failure);
+    o->bad_row = pass.n_bad && !r->csv.skip_bad_rows;
+    o->code = o->bad_row ? EX_DATAERR : failure_code(&pass.failure);
     o->rows = pass.rows;
-    o->skipped = pass.skipped;
     o->bytes = pass.bytes;
+    o->counts = pass.counts;
     o->lines = 0;
-    o->bad_line = -1;
-    for (int64_t i = 0; i < pass.n; i++) {
-        if (i == pass.bad_chunk) o->bad_line = o->lines + pass.bad_line;
-        o->lines += pass.lines[i];
+    for (int64_t i = 0, b = 0; i < pass.n; o->lines += pass.lines[i++]) {
+        if (b == pass.n_bad || i != pass.bad[b].number) continue;
+        struct csv_counts bad = {.n_bad = pass.bad[b].counts.n_bad};
+        memcpy(bad.bad_line, pass.bad[b].counts.bad_line, sizeof bad.bad_line);
+        memcpy(bad.bad, pass.bad[b++].counts.bad, sizeof bad.bad);
+        csv_counts_add(&o->counts, &bad, o->lines);
     }
-    snprintf(o->bad, sizeof o->bad, "%s", pass.bad);
-    if (o->code && !bad) {
-        o->bad_line = -1;
-        snprintf(o->bad, sizeof o->bad, "%s", error_message());
-    }
+    if (o->code && !o->bad_row) snprintf(o->message, sizeof o->message, "%s", error_message());
     free(pass.lines);
 }
 
 /* ---- files ---- */
 
-/* Adds up what the ranks say about their parts of a file, in order. */
-static int conclude(struct reader *r, const char *name, int64_t line, const struct outcome *o, int size) {
+/* Adds up what the ranks say about their parts of a file, in order. csv: NULL where another rank reads it. */
+static int conclude(struct reader *r, const struct csv *csv, const char *name, int64_t line,
+                    const struct outcome *o, int size) {
+    struct csv_counts counts = {0};
+    int64_t rows = 0;
     for (int p = 0; p < size; p++) {
-        if (o[p].bad_line >= 0 && o[p].code) {
-            return error_set(EX_DATAERR, "%s:%" PRId64 ": %s", name, line + o[p].bad_line, o[p].bad);
+        if (o[p].code && o[p].bad_row) {
+            return error_set(EX_DATAERR, "%s:%" PRId64 ": %s", name, line + o[p].counts.bad_line[0],
+                             o[p].counts.bad[0]);
         }
-        if (o[p].code) return error_set((int)o[p].code, "%s", o[p].bad);
-        if (o[p].bad_line >= 0 && !*r->first_skipped) {
-            snprintf(r->first_skipped, sizeof r->first_skipped, "%s:%" PRId64 ": %s", name,
-                     line + o[p].bad_line, o[p].bad);
-        }
+        if (o[p].code) return error_set((int)o[p].code, "%s", o[p].message);
+        csv_counts_add(&counts, &o[p].counts, line);
         line += o[p].lines;
-        r->rows += o[p].rows;
-        r->skipped += o[p].skipped;
+        rows += o[p].rows;
         r->bytes += o[p].bytes;
     }
-    return 0;
+    for (int i = 0; i < counts.n_bad && r->n_bad < CSV_BAD_SHOWN; i++) {
+        snprintf(r->bad[r->n_bad++], sizeof r->bad[0], "%s:%" PRId64 ": %s", name, counts.bad_line[i],
+                 counts.bad[i]);
+    }
+    r->rows += rows;
+    int code = csv ? csv_check_bad(csv, rows, &counts) : 0;
+    counts.n_bad = 0;
+    csv_counts_add(&r->counts, &counts, 0);
+    return code;
 }
 
 /* The parts of a plain file: they fit if each begins where the one before ended, and if not, because a line
@@ -277,7 +300,7 @@ static int read_plain(struct reader *r, struct csv *csv, enum dataset_part part,
     int code = csv_seek(csv, begin, end, false, &mine->first);
     if (code) {
         mine->code = code;
-        snprintf(mine->bad, sizeof mine->bad, "%s", error_message());
+        snprintf(mine->message, sizeof mine->message, "%s", error_message());
     } else {
         read_part(r, csv, part, key, mine);
     }
@@ -294,11 +317,22 @@ static int read_plain(struct reader *r, struct csv *csv, enum dataset_part part,
         code = csv_seek(csv, o[wrong - 1].end, end, true, &mine->first);
         if (code) {
             mine->code = code;
-            snprintf(mine->bad, sizeof mine->bad, "%s", error_message());
+            snprintf(mine->message, sizeof mine->message, "%s", error_message());
         } else {
             read_part(r, csv, part, key, mine);
         }
     }
+}
+
+/* Do the columns go together with those of the first file? */
+static int compare_files(struct reader *r, const struct csv *csv) {
+    if (!r->first) {
+        r->first = malloc(sizeof *r->first);
+        if (!r->first) return error_memory("a file's columns", sizeof *r->first);
+        *r->first = *csv_dialect(csv);
+        snprintf(r->first_name, sizeof r->first_name, "%s", csv_name(csv));
+    }
+    return dialect_compare(r->first, r->first_name, csv_dialect(csv), csv_name(csv));
 }
 
 int read_file(struct reader *r, const char *path, enum dataset_part part) {
@@ -310,11 +344,11 @@ int read_file(struct reader *r, const char *path, enum dataset_part part) {
     bool regular = strcmp(path, "-") && stat(path, &status) == 0 && S_ISREG(status.st_mode);
     int code = comm->rank == 0 || regular ? csv_open(path, &r->csv, &csv) : 0;
     if (code && stop_signal()) code = stop_check();
+    if (!code && csv) code = compare_files(r, csv);
     struct outcome *o = calloc((size_t)comm->size, sizeof *o);
     if (!code && !o) code = error_memory("ranks", (unsigned long long)comm->size * sizeof *o);
     if (comm->size > 1) code = comm_agree(comm, code);
     if (code) goto cleanup;
-    for (int p = 0; p < comm->size; p++) o[p].bad_line = -1;
     bool plain = csv && csv_is_plain(csv, &size) && regular;
     int reader = regular ? r->n_files % comm->size : 0;
     if (plain) {
@@ -323,17 +357,14 @@ int read_file(struct reader *r, const char *path, enum dataset_part part) {
         if (comm->rank == reader) read_part(r, csv, part, key, &o[reader]);
         if (comm->size > 1) MPI_Bcast(&o[reader], sizeof *o, MPI_BYTE, reader, comm->mpi);
     }
-    if (csv && csv_skipped(csv) && !*r->first_skipped) {
-        snprintf(r->first_skipped, sizeof r->first_skipped, "%s", csv_first_skipped(csv));
-    }
-    int64_t opening[2] = {csv ? csv_first_line(csv) : 0, csv ? csv_skipped(csv) : 0};
-    if (comm->size > 1) MPI_Bcast(opening, 2, MPI_INT64_T, 0, comm->mpi);
-    r->skipped += opening[1];
-    if (!code) code = conclude(r, csv ? csv_name(csv) : path, opening[0], o, comm->size);
+    int64_t first_line = csv ? csv_first_line(csv) : 0;
+    if (comm->size > 1) MPI_Bcast(&first_line, 1, MPI_INT64_T, 0, comm->mpi);
+    if (!code) code = conclude(r, csv, csv ? csv_name(csv) : path, first_line, o, comm->size);
     if (comm->size > 1) code = comm_agree(comm, code);
     if (code) goto cleanup;
     if (comm->rank == 0) {
-        printf("%s: %s\n", csv_name(csv), csv_columns(csv));
+        printf("%s: %s\n", csv_name(csv), csv_description(csv));
+        if (*csv_notes(csv)) printf("note: %s: %s\n", csv_name(csv), csv_notes(csv));
         if (!csv_has_ratings(csv) && isfinite(r->min_rating)) {
             printf("%s: has no ratings: --min-rating does not count for it\n", csv_name(csv));
         }
@@ -439,6 +470,8 @@ void read_free(struct reader *r) {
         free(w->cache);
     }
     free(r->worker);
+    free(r->first);
+    r->first = NULL;
     r->worker = NULL;
     r->n_workers = 0;
 }

@@ -16,9 +16,13 @@ struct reader {
     double min_rating;
     uint64_t seed;
     struct spool *spool;
-    struct ids items;             /* of this rank; after read_finish of all */
-    int64_t rows, skipped, bytes; /* over all ranks; bytes of text */
-    char first_skipped[1024];
+    struct ids items;              /* of this rank; after read_finish of all */
+    int64_t rows, bytes;           /* over all ranks; bytes of text */
+    struct csv_counts counts;      /* over all ranks and files, but for the bad rows: */
+    char bad[CSV_BAD_SHOWN][1024]; /* the first, with file and line */
+    int n_bad;
+    struct dialect *first; /* of the first file, owned */
+    char first_name[1024];
     int64_t total_bytes, done_bytes; /* of all files, for the progress; 0: unknown */
     int n_files;                     /* read so far */
     double start, last_progress;

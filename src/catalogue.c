@@ -1,14 +1,11 @@
 /* See catalogue.h. */
 #include "catalogue.h"
 
-#include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "checkpoint.h"
 #include "csv.h"
-#include "errno_code.h"
 #include "error.h"
 
 const char *catalogue_id(const struct catalogue *c, int64_t i, size_t *length) {
@@ -45,39 +42,25 @@ void catalogue_free(struct catalogue *c) {
     *c = (struct catalogue){0};
 }
 
-int catalogue_mark(const struct catalogue *c, const char *path, uint8_t *marks, int64_t *unknown) {
-    FILE *file = fopen(path, "r");
-    if (!file) {
-        return error_set(errno_code(errno, EX_NOINPUT), "%s: cannot open: %s", path, strerror(errno));
-    }
-    char *line = NULL;
-    size_t room = 0;
-    int64_t known = 0;
-    *unknown = 0;
-    errno = 0;
-    for (ssize_t length; (length = getline(&line, &room, file)) >= 0;) {
-        while (length > 0 && (line[length - 1] == '\n' || line[length - 1] == '\r')) length--;
-        if (length == 0) continue;
-        int32_t item = ids_find(&c->index, line, (size_t)length);
+int catalogue_mark(const struct catalogue *c, const char *path, uint8_t *marks, int64_t *known,
+                   int64_t *unknown) {
+    const struct csv_options options = {.content = CSV_IDS};
+    struct csv *csv;
+    struct csv_row row;
+    int code = csv_open(path, &options, &csv);
+    *known = *unknown = 0;
+    while (!code && !(code = csv_next(csv, &row)) && row.item) {
+        int32_t item = ids_find(&c->index, row.item, row.item_length);
         if (item >= 0) marks[item] = 1;
-        known += item >= 0;
+        *known += item >= 0;
         *unknown += item < 0;
     }
-    int code = 0;
-    if (!feof(file)) { /* without memory for a line there is no ferror */
-        code = error_set(errno_code(errno, errno == EISDIR ? EX_NOINPUT : EX_IOERR), "%s: cannot read: %s",
-                         path, strerror(errno));
-    } else if (!known) {
-        code = error_set(EX_DATAERR, "%s: has no item of the model's catalogue; want an id a line", path);
-    }
-    free(line);
-    fclose(file);
+    csv_close(csv);
     return code;
 }
 
 int catalogue_read_titles(struct catalogue *c, const char *path) {
-    const struct csv_options options = {
-        .user_column = "1", .item_column = "2", .rating_column = "none", .skip_bad_rows = true};
+    const struct csv_options options = {.content = CSV_TITLES, .skip_bad_rows = true, .max_bad = 0.1};
     struct csv *csv;
     struct csv_row row;
     c->title = calloc((size_t)c->items.n + 1, sizeof *c->title);

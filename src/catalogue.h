@@ -21,11 +21,13 @@ void catalogue_free(struct catalogue *catalogue); /* harmless on a zeroed struct
 /* The id of item i, not terminated. */
 const char *catalogue_id(const struct catalogue *catalogue, int64_t i, size_t *length);
 
-/* Sets marks[i] of the items whose ids are in a file, an id a line (blank lines do not count). *unknown: how
- * many are not in the catalogue. EX_NOINPUT, EX_IOERR, EX_DATAERR if none is. */
-int catalogue_mark(const struct catalogue *catalogue, const char *path, uint8_t *marks, int64_t *unknown);
+/* Sets marks[i] of the items whose ids are in a file: an id a line, or in a column with one of its usual
+ * names. An empty file marks nothing. *known, *unknown: how many are in the catalogue, and are not.
+ * EX_NOINPUT, EX_IOERR, EX_DATAERR. */
+int catalogue_mark(const struct catalogue *catalogue, const char *path, uint8_t *marks, int64_t *known,
+                   int64_t *unknown);
 
-/* Titles from a file of delimited text: id, title. EX_NOINPUT, EX_DATAERR, EX_IOERR, EX_OSERR. */
+/* Titles from a file with an id and a title a row (csv.h). EX_NOINPUT, EX_DATAERR, EX_IOERR, EX_OSERR. */
 int catalogue_read_titles(struct catalogue *catalogue, const char *path);
 
 #endif

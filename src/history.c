@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "dialect.h"
 #include "error.h"
 #include "grouping.h"
 #include "h5.h"
@@ -23,7 +24,8 @@ struct history {
     /* CSV */
     struct csv *csv;
     int next_path;
-    struct csv_row row; /* the next one, if has_row */
+    struct dialect *first; /* of the first file, owned */
+    struct csv_row row;    /* the next one, if has_row */
     int has_row, at_end;
     struct grouping *grouping;
     uint8_t *marks;   /* [items] for grouping_settle */
@@ -100,6 +102,17 @@ static int is_full(const struct users *u, int64_t max_rows) {
 
 /* ---- rows of CSV files ---- */
 
+/* Tells what the file is taken for. Its columns have to go together with the first one's. */
+static int begin_file(struct history *h) {
+    if (!h->first) {
+        h->first = malloc(sizeof *h->first);
+        if (!h->first) return error_memory("a file's columns", sizeof *h->first);
+        *h->first = *csv_dialect(h->csv);
+    }
+    if (h->options.opened) h->options.opened(h->csv);
+    return dialect_compare(h->first, h->options.paths[0], csv_dialect(h->csv), csv_name(h->csv));
+}
+
 /* Puts the next row of all files into h->row. */
 static int read_row(struct history *h) {
     h->has_row = 0;
@@ -109,12 +122,14 @@ static int read_row(struct history *h) {
             int code = csv_open(h->options.paths[h->next_path], &h->options.csv, &h->csv);
             if (code) return code;
             h->next_path++;
+            code = begin_file(h);
+            if (code) return code;
         }
         int code = csv_next(h->csv, &h->row);
         if (code) return code;
         h->has_row = h->row.user != NULL;
         if (h->has_row) return 0;
-        h->counts.skipped += csv_skipped(h->csv);
+        h->counts.skipped += csv_counts(h->csv)->skipped;
         csv_close(h->csv);
         h->csv = NULL;
     }
@@ -365,6 +380,7 @@ double history_fraction(const struct history *h) {
 void history_close(struct history *h) {
     if (!h) return;
     csv_close(h->csv);
+    free(h->first);
     grouping_free(h->grouping);
     free(h->marks);
     free(h->recent);

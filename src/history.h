@@ -1,7 +1,7 @@
-/* Users and the items they have had so far, batch by batch, in bounded memory: from CSV files or from a data
- * set's split, told by a catalogue's indices.
+/* Users and the items they have had so far, batch by batch, in bounded memory: from files (csv.h) or from a
+ * data set's split, told by a catalogue's indices.
  *
- * In CSV files the rows may come in any order: they are grouped by user first (see grouping.h); where the
+ * In files the rows may come in any order: they are grouped by user first (see grouping.h); where the
  * rows of a user lie together, users are passed on as they are read. Either way users keep the order of their
  * first rows. */
 #ifndef VAECF_HISTORY_H
@@ -30,7 +30,7 @@ static inline const char *users_id(const struct users *users, int64_t row, size_
 }
 
 struct history_options {
-    const char *const *paths; /* CSV files, "-" is standard input, */
+    const char *const *paths; /* files of interactions, "-" is standard input, */
     int n_paths;
     struct csv_options csv;
     double min_rating; /* rows below it name the user but do not count */
@@ -39,6 +39,7 @@ struct history_options {
     /* called now and then while rows are read to be grouped: how many, what part of the files (-1: unknown)
      */
     void (*reading)(int64_t rows, double part);
+    void (*opened)(const struct csv *csv); /* called with each file; NULL: nobody is told */
     const char *dataset, *split; /* or a data set directory; the split's users with their input items */
 };
 

@@ -34,20 +34,21 @@ static const char help[] =
     "      --blend FILE:W          add W times another model's scores; may be given again\n"
     "\n"
     "Users:\n"
-    "  -i, --input FILE        their interactions so far: CSV, plain, gzip or zstd; \"-\" is standard input; "
-    "may\n"
-    "                          be given again and again\n"
+    "  -i, --input FILE        their interactions so far: text, lists or JSON lines, plain or compressed; "
+    "\"-\" is\n"
+    "                          standard input; may be given again and again\n"
     "      --users-from DIR    or a data set's users, with --split train (default), validation or test\n"
     "      --split NAME        (of held-out users the input part)\n"
     "      --grouped           the rows of a user lie together: users are passed on as they are read\n"
     "      --memory MB         otherwise rows beyond so much go to temporary files in $TMPDIR (default "
     "1024)\n"
     "      --min-rating X      only interactions with at least this rating count\n"
-    "      --delimiter TEXT    between fields, \\t for a tab (default: the first of tab , :: in the first "
-    "line)\n"
-    "      --header auto|yes|no   is the first row a header? (default auto)\n"
-    "      --user-column COLUMN, --item-column COLUMN, --rating-column COLUMN   name, or number from 1\n"
-    "      --bad-rows error|skip  what to do about rows that cannot be read (default error)\n"
+    "      --inspect           only shows what the files are taken for, and the options that say the same:\n"
+    "      --input-format auto|text|lists|jsonl|blocks, --delimiter TEXT, --quote auto|\"|backslash|none,\n"
+    "      --header auto|yes|no, --user-column COLUMN, --item-column COLUMN, --rating-column COLUMN|none,\n"
+    "      --time-column COLUMN|none, --event-column COLUMN, --events LIST, --bad-rows error|skip, --max-bad "
+    "PART\n"
+    "                          as of vaecf-preprocess, whose --help tells more\n"
     "\n"
     "Lists:\n"
     "  -k, --top-k N           items for each user (default 20)\n"
@@ -64,7 +65,7 @@ static const char help[] =
     "      --format csv|jsonl|hdf5     default: by the name, .jsonl .json .ndjson, .h5 .hdf5, else csv;\n"
     "                          with .gz or .zst behind it compressed\n"
     "      --explain USER      one user's history and list, to be read on a terminal\n"
-    "      --items FILE        with titles from this CSV file: id, title\n"
+    "      --items FILE        with titles from this file: id, title\n"
     "      --benchmark         times batches of 1 to 4096 users, of the input or made up; --output: as CSV\n"
     "      --benchmark-seconds X   for each size of a batch (default 1)\n"
     "  -h, --help              this text\n"
@@ -81,6 +82,7 @@ enum {
     OPTION_EXCLUDE_SEEN,
     OPTION_MIN_RATING,
     OPTION_CSV,
+    OPTION_INSPECT,
     OPTION_USERS_FROM,
     OPTION_SPLIT,
     OPTION_GROUPED,
@@ -109,6 +111,7 @@ static const struct option long_options[] = {
     {"exclude-seen", no_argument, NULL, OPTION_EXCLUDE_SEEN},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     CSV_LONG_OPTIONS(OPTION_CSV),
+    {"inspect", no_argument, NULL, OPTION_INSPECT},
     {"users-from", required_argument, NULL, OPTION_USERS_FROM},
     {"split", required_argument, NULL, OPTION_SPLIT},
     {"grouped", no_argument, NULL, OPTION_GROUPED},
@@ -141,7 +144,7 @@ struct options {
     const char *output, *allow, *deny, *explain, *titles, *split;
     const char **inputs;
     struct history_options history;
-    int top_k, include_seen, score, precision, device, format, benchmark, help, version;
+    int top_k, include_seen, score, precision, device, format, benchmark, inspect, help, version;
     double benchmark_seconds;
     int64_t min_count;
 };
@@ -218,6 +221,9 @@ static int set_option(struct options *o, int option, const char *name) {
     case OPTION_ITEMS:
         o->titles = optarg;
         break;
+    case OPTION_INSPECT:
+        o->inspect = 1;
+        break;
     case OPTION_BENCHMARK:
         o->benchmark = 1;
         break;
@@ -252,6 +258,9 @@ static int has_suffix(const char *path, const char *const *suffixes) {
 static int check(struct options *o) {
     static const char *const json[] = {".jsonl", ".json", ".ndjson", NULL}, *const hdf5[] = {".h5", ".hdf5",
                                                                                              NULL};
+    if (o->inspect && !o->history.n_paths) return error_set(EX_USAGE, "--inspect wants --input FILE");
+    o->history.paths = o->inputs;
+    if (o->inspect) return csv_check_options(&o->history.csv);
     if (!o->blend.path[0]) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
     if (!o->history.n_paths && !o->history.dataset && !o->benchmark) {
         return error_set(EX_USAGE, "--input is missing, or --users-from (--help tells more)");
@@ -276,7 +285,6 @@ static int check(struct options *o) {
         return error_set(EX_USAGE, "--format hdf5 wants a file: --output lists.h5");
     }
     o->history.split = o->split ? o->split : "train";
-    o->history.paths = o->inputs;
     return csv_check_options(&o->history.csv);
 }
 
@@ -331,6 +339,12 @@ static void tell_users(const struct history *history, int64_t finished) {
     }
 }
 
+/* What a file is taken for. */
+static void tell_file(const struct csv *csv) {
+    fprintf(stderr, "%s: %s: %s\n", program, csv_name(csv), csv_description(csv));
+    if (*csv_notes(csv)) fprintf(stderr, "%s: note: %s: %s\n", program, csv_name(csv), csv_notes(csv));
+}
+
 static void tell_totals(const struct history *history, const struct recommender_totals *totals) {
     const struct history_counts *c = history_counts(history);
     fprintf(stderr, "%s: %lld users, %lld known interactions, %lld with unknown items", program,
@@ -345,10 +359,13 @@ static void tell_totals(const struct history *history, const struct recommender_
 /* marks[n_items]: the items that may be in no list. */
 static int close_items(const struct options *o, const struct comm *comm, const struct catalogue *c,
                        uint8_t *marks) {
-    int64_t unknown = 0, denied = 0, open = 0;
-    int code = o->allow ? catalogue_mark(c, o->allow, marks, &unknown) : 0;
+    int64_t known = 0, unknown = 0, denied = 0, open = 0;
+    int code = o->allow ? catalogue_mark(c, o->allow, marks, &known, &unknown) : 0;
+    if (!code && o->allow && !known) {
+        code = error_set(EX_DATAERR, "%s: has no item of the model's catalogue; want an id a line", o->allow);
+    }
     for (int64_t i = 0; i < c->items.n && o->allow; i++) marks[i] = !marks[i];
-    if (!code && o->deny) code = catalogue_mark(c, o->deny, marks, &denied);
+    if (!code && o->deny) code = catalogue_mark(c, o->deny, marks, &known, &denied);
     if (code) return code;
     for (int64_t i = 0; i < c->items.n; i++) {
         marks[i] |= c->items.count[i] < o->min_count;
@@ -447,6 +464,7 @@ int main(int argc, char **argv) {
     o.history.min_rating = -INFINITY;
     o.history.memory = INT64_C(1) << 30;
     o.history.reading = tell_reading;
+    o.history.opened = tell_file;
     int code = o.inputs ? parse(argc, argv, &o) : error_memory("the options", (unsigned long long)argc);
     if (!code && (o.help || o.version)) {
         if (o.help) fputs(help, stdout);
@@ -456,7 +474,11 @@ int main(int argc, char **argv) {
     }
     struct comm comm = comm_start(&argc, &argv);
     code = comm_agree(&comm, code);
-    if (!code) {
+    if (!code && o.inspect) {
+        for (int i = 0; i < o.history.n_paths && comm.rank == 0 && !code; i++) {
+            code = csv_inspect(o.inputs[i], &o.history.csv);
+        }
+    } else if (!code) {
         comm_share_threads(&comm);
         code = recommend(&o, &comm);
     }

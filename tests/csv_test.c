@@ -238,7 +238,7 @@ static void long_lines(void **state) {
     assert_non_null(text);
     struct csv_options skip = {.skip_bad_rows = true};
     for (int more = -1; more <= 1; more++) { /* with "1,2,3," and the newline */
-        size_t line = (size_t)(CSV_RECORD_MAX + more);
+        size_t line = (size_t)(FIELDS_RECORD_MAX + more);
         memset(text, 'x', line);
         memcpy(text, "1,2,3,", 6);
         text[line - 1] = '\n';
