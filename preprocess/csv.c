@@ -472,54 +472,45 @@ static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
     }
 }
 
-static inline bool is_blank(char c) {
-    return c == ' ' || c == '\t';
+/* Is an id to be looked at: empty, long, with blanks around it, or \N? Other bytes below 0x20 are gone already. */
+static inline bool is_odd_id(const char *text, size_t length) {
+    return length - 1 >= CSV_ID_MAX || (unsigned char)text[0] <= ' ' || (unsigned char)text[length - 1] <= ' ' ||
+           (length == 2 && text[0] == '\\');
 }
 
 /* The row in the record, if there is nothing to say about it. */
 static inline bool read_fast(const struct csv *csv, const struct csv_chunk *chunk, struct csv_row *row) {
     const struct fields *r = chunk->record;
     const int *column = csv->dialect.column;
-    for (int c = NAME_USER; c <= NAME_ITEM; c++) {
-        const char *text = r->field[column[c]];
-        size_t length = r->length[column[c]];
-        if (length - 1 >= CSV_ID_MAX || is_blank(text[0]) || is_blank(text[length - 1]) ||
-            (text[0] == '\\' && length == 2))
-            return false;
-    }
-    if (csv->events.n) return false;
-    row->user = r->field[column[NAME_USER]];
-    row->user_length = r->length[column[NAME_USER]];
-    if (row->user_length == csv->header_length &&
-        memcmp(row->user, csv->dialect.name[NAME_USER], csv->header_length) == 0) {
-        row->user = NULL;
-        return false;
-    }
-    row->item = r->field[column[NAME_ITEM]];
-    row->item_length = r->length[column[NAME_ITEM]];
+    const char *user = r->field[column[NAME_USER]], *item = r->field[column[NAME_ITEM]];
+    const size_t user_length = r->length[column[NAME_USER]], item_length = r->length[column[NAME_ITEM]];
+    if (is_odd_id(user, user_length) || is_odd_id(item, item_length) || csv->events.n) return false;
+    if (user_length == csv->header_length && memcmp(user, csv->dialect.name[NAME_USER], user_length) == 0) return false;
     if (column[NAME_RATING] >= 0) {
         const char *text = r->field[column[NAME_RATING]];
-        if (r->length[column[NAME_RATING]] == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' &&
-            text[2] >= '0' && text[2] <= '9') {
+        size_t length = r->length[column[NAME_RATING]];
+        if (length == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' && text[2] <= '9') {
             row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
+        } else if (length == 1 && text[0] >= '0' && text[0] <= '9') {
+            row->rating = text[0] - '0';
         } else {
-            row->rating = value_number(text, r->length[column[NAME_RATING]], csv->dialect.comma);
-            if (!(row->rating >= 0)) { /* to be counted */
-                row->user = NULL;
-                return false;
-            }
+            row->rating = value_number(text, length, csv->dialect.comma);
+            if (!(row->rating >= 0)) return false; /* is counted */
         }
     }
     if (column[NAME_TIME] >= 0) {
         const char *text = r->field[column[NAME_TIME]];
         size_t length = r->length[column[NAME_TIME]];
-        row->time =
-            csv->dialect.dates ? value_date(text, length) : value_number(text, length, csv->dialect.comma);
-        if (isnan(row->time)) {
-            row->user = NULL;
-            return false;
-        }
+        int64_t whole = csv->dialect.dates ? -1 : value_whole(text, length);
+        row->time = whole >= 0           ? (double)whole
+                    : csv->dialect.dates ? value_date(text, length)
+                                         : value_number(text, length, csv->dialect.comma);
+        if (isnan(row->time)) return false;
     }
+    row->user = user;
+    row->user_length = user_length;
+    row->item = item;
+    row->item_length = item_length;
     return true;
 }
 
@@ -578,6 +569,10 @@ static int read_json(const struct csv *csv, struct csv_chunk *chunk, struct csv_
         v.length[c] = none ? 0 : x->length;
     }
     return take_values(csv, chunk, &v, row);
+}
+
+static bool is_blank(char c) {
+    return c == ' ' || c == '\t';
 }
 
 /* The next field of a list. */

@@ -47,7 +47,7 @@ struct score {
     int64_t wrong;  /* that cannot be read or have another number of fields */
     int64_t quoted; /* with a quoted field */
     int64_t continued,
-        swallowed; /* lines that go on in quotes; of these, such as would be rows by themselves */
+        swallowed; /* lines that go on in quotes; of these, those of records whose lines are all rows by themselves */
 };
 
 /* What the rows below the first have in a column. */
@@ -156,10 +156,12 @@ static struct score score(const struct sample *s, const struct syntax *syntax) {
     raw.quoting = QUOTING_NONE;
     for (const char *at = s->at, *start = at; next_record(s, syntax, &at); start = at) {
         if (s->fields->bad || s->fields->lines == 1) continue;
-        for (const char *line = start, *end = at; line < end;) {
-            if (!next_record(s, &raw, &line)) break;
-            score.swallowed += line < end && !s->fields->bad && s->fields->n == score.n;
+        bool rows_all = true; /* is each of its lines a row by itself? */
+        int64_t lines = s->fields->lines;
+        for (const char *line = start, *end = at; line < end && next_record(s, &raw, &line);) {
+            rows_all &= !s->fields->bad && s->fields->n == score.n;
         }
+        score.swallowed += rows_all ? lines - 1 : 0;
     }
     return score;
 }
@@ -284,9 +286,14 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
         if (!fits[i] || i == best ||
             scores[i].wrong * scores[best].rows != scores[best].wrong * scores[i].rows)
             continue;
-        if (best == 0) continue; /* no id has a tab in it */
-        bool clean = is_clean(s, &way[i], delimiters[best]),
-             best_clean = is_clean(s, &way[best], delimiters[i]);
+        bool raw = way[i].quoting == QUOTING_NONE, best_raw = way[best].quoting == QUOTING_NONE, clean, best_clean;
+        if (raw != best_raw) { /* quotes are there: with which have they a meaning? */
+            clean = best_raw;
+            best_clean = raw;
+        } else {
+            clean = best != 0 && is_clean(s, &way[i], delimiters[best]); /* no id has a tab in it */
+            best_clean = best == 0 || is_clean(s, &way[best], delimiters[i]);
+        }
         if (clean == best_clean) {
             char one[400], two[400];
             show_rows(s, &way[best], s->at, 1, one, sizeof one);
@@ -355,14 +362,14 @@ static int find_lists(const struct sample *s, struct dialect *d, const struct sc
         s->options->time_column || s->options->events)
         return 0;
     bool ragged = 10 * score->wrong > score->rows || score->n < 2;
-    bool ids = !ragged && blanks && score->n > 2 && !s->options->delimiter;
+    bool ids = !ragged && strcmp(delimiter, " ") == 0 && score->n > 2 && !s->options->delimiter;
     if (!ragged && !ids) return 0;
     int code = look_at_lists(s, &d->syntax, &look);
     if (code) return code;
     bool varied = look.lengths > 2 || (look.lengths == 2 && look.longest > 5);
     if (ragged && blanks && look.once && varied && look.rows > 2) {
         d->format = CSV_FORMAT_LISTS;
-    } else if (ragged && look.longest > 2 && look.once && look.lengths > 1) {
+    } else if (ragged && look.longest > 2 && look.once && look.lengths > 1 && (blanks || (varied && look.rows > 2))) {
         return undecided(s, &d->syntax, s->at,
                          "rows differ in their numbers of fields: --input-format lists reads a user and all "
                          "of their items "
@@ -629,8 +636,8 @@ static int columns_by_place(const struct sample *s, struct dialect *d, const cha
     int n = d->n_fields < LOOK_FIELDS ? d->n_fields : LOOK_FIELDS;
     for (int c = NAME_USER; c <= NAME_EVENT; c++) d->column[c] = csv_column_number(given[c]);
     int *column = d->column;
-    if (!given[NAME_USER]) column[NAME_USER] = column[NAME_ITEM] == 0 ? 1 : 0;
-    if (!given[NAME_ITEM]) column[NAME_ITEM] = column[NAME_USER] == 1 && given[NAME_USER] ? 0 : 1;
+    if (!given[NAME_USER]) column[NAME_USER] = n == 2 && column[NAME_ITEM] == 0 ? 1 : 0;
+    if (!given[NAME_ITEM]) column[NAME_ITEM] = n == 2 && column[NAME_USER] == 1 ? 0 : 1;
     bool usual = column[NAME_USER] + column[NAME_ITEM] == 1; /* the first two */
     if (s->options->content != CSV_INTERACTIONS) return 0;
     for (int c = NAME_USER; c <= NAME_ITEM; c++) {

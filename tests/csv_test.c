@@ -13,6 +13,7 @@
 #include <cmocka.h>
 
 #include "csv.h"
+#include "fields.h"
 #include "error.h"
 
 static char path[] = "/tmp/vaecf-csv-XXXXXX"; /* of the one file that the tests write anew each time */
@@ -42,7 +43,7 @@ static int read_path(const char *name, const struct csv_options *options, int64_
                                  row.user, (int)row.item_length, row.item, row.rating, (long long)row.line);
         if (used > sizeof rows) used = sizeof rows; /* the rest is cut off */
     }
-    if (skipped) *skipped = csv_skipped(csv);
+    if (skipped) *skipped = csv_counts(csv)->skipped;
     csv_close(csv);
     return code;
 }
@@ -75,15 +76,20 @@ static void delimiters(void **state) {
     check("1,2,3\n4,5,6\n", NULL, "1|2|3|1;4|5|6|2;");
     check("1\t2\t3\n4\t5\t6\n", NULL, "1|2|3|1;4|5|6|2;");
     check("1::2::3::99\n4::5::6::99\n", NULL, "1|2|3|1;4|5|6|2;");
-    check("a,b\tc,d\n", NULL, "a,b|c,d|1|1;"); /* tab before comma before :: */
+    check("a,b\tc,d\n", NULL, "a,b|c,d|1|1;"); /* no id has a tab */
     check("\"a\",b::c\n", NULL, "a|b::c|1|1;");
-    check("p,Foo::Bar\n", NULL, "p|Foo::Bar|1|1;");
+    check("p,Foo::Bar\n", &(struct csv_options){.delimiter = ","}, "p|Foo::Bar|1|1;");
+    check("p,Foo::Bar\nq,Foo\n", NULL, "p|Foo::Bar|1|1;q|Foo|1|2;");
+    check_error("p,Foo::Bar\n", 11, NULL, EX_DATAERR, "say --delimiter '::' or --delimiter ','");
     check("\"a\tb\",c\n", NULL, "a\tb|c|1|1;"); /* not within quotes */
     check("1 2 3\n4 5 6\n", &(struct csv_options){.delimiter = " "}, "1|2|3|1;4|5|6|2;");
     check("1;2;3\n", &(struct csv_options){.delimiter = ";"}, "1|2|3|1;");
     check("1<>2<>3\n", &(struct csv_options){.delimiter = "<>"}, "1|2|3|1;");
     check("1\t2,5\n", &(struct csv_options){.delimiter = "\\t"}, "1|2,5|1|1;");
-    check_error("1 2 3\n", 6, NULL, EX_DATAERR, ":1: no tab, ',' or '::'");
+    check("1 2\n3  4\n", NULL, "1|2|1|1;3|4|1|2;");
+    check("1|2|3\n4|5|6\n", NULL, "1|2|3|1;4|5|6|2;");
+    check_error("1 2 3\n", 6, NULL, EX_DATAERR, "--input-format text or --input-format lists");
+    check_error("1.2.3\n", 6, NULL, EX_DATAERR, "want at least a user and an item");
 }
 
 static void line_ends(void **state) {
@@ -109,11 +115,18 @@ static void quotes(void **state) {
     check("5\" disc,b\nc,d\"\"\n", NULL, "5\" disc|b|1|1;c|d\"\"|1|2;"); /* not at the start: a character */
     check("a,b,3,\"long\ntext\"\nc,d,4,x\n", NULL, "a|b|3|1;c|d|4|3;");  /* beyond the columns that matter */
     check("\"a\"::\"b::c\"::1\n", NULL, "a|b::c|1|1;");
-    check_error("a,b\n\"c,d\n", 9, NULL, EX_DATAERR, ":2: a quoted field is not closed");
-    check_error("a,b\n\"c\"d,e\n", 11, NULL, EX_DATAERR, ":2: text follows a closing quote");
-    check_error("a,b\n\"c\0\",e\n", 11, NULL, EX_DATAERR, ":2: a NUL byte");
+    struct csv_options quoted = {.quote = "\""};
+    check_error("a,b\n\"c,d\n", 9, &quoted, EX_DATAERR, ":2: a quoted field is not closed");
+    check_error("a,b\n\"c\"d,e\n", 11, &quoted, EX_DATAERR, ":2: text follows a closing quote");
+    check_error("a,b\n\"c\0\",e\n", 11, &quoted, EX_DATAERR, ":2: a NUL byte");
+    check("a,b\n\"c,d\n", NULL, "a|b|1|1;\"c|d|1|2;"); /* no quote closes: they are characters */
+    check("a\t\"b\t1\nc\td\t2\ne\tf\"\t3\n", NULL, "a|\"b|1|1;c|d|2|2;e|f\"|3|3;");
+    check("a;\"b\\\"c\"\nd;\"e\\f\"\n", NULL, "a|b\"c|1|1;d|e\\f|1|2;"); /* a backslash before quotes inside */
+    check_error("\"a\",b\n\"c,d\n", 11, NULL, EX_DATAERR, "--quote none or --quote '\"'");
     struct csv_options skip = {.skip_bad_rows =
-                                   true}; /* a bad row takes up one line, so the next is found again */
+                                   true,
+                               .max_bad = 1,
+                               .quote = "\""}; /* a bad row takes up one line, so the next is found again */
     check("a,b\n\"c,d\ne,f\ng,h\n", &skip, "a|b|1|1;e|f|1|3;g|h|1|4;");
 }
 
@@ -144,15 +157,20 @@ static void columns(void **state) {
     struct csv_options numbers = {.user_column = "3", .item_column = "2", .rating_column = "1"};
     check("5,b,a\n", &numbers, "a|b|5|1;");
     struct csv_options swapped = {.user_column = "2", .item_column = "1"};
-    check("b,a,7\n", &swapped, "a|b|1|1;"); /* not the usual layout: no rating by default, */
-    check("item,user,rating\nb,a,7\n", &swapped, "a|b|7|2;"); /* but one that is called so */
+    check("b,a,7\n", &swapped, "a|b|7|1;");
+    check("item,user,rating\nb,a,7\n", &swapped, "a|b|7|2;");
+    struct csv_options apart = {.user_column = "1", .item_column = "3"};
+    check("a,5,b\n", &apart, "a|b|1|1;"); /* not the usual layout: no rating by its place */
     struct csv_options unrated = {.rating_column = "none"};
     check("a,b,c\n", &unrated, "a|b|1|1;");
     check("user,item,rating\na,b,c\n", &unrated, "a|b|1|2;");
     struct csv_options fourth = {.rating_column = "4"};
+    check_error("x,y,z,w\na,b,c,2.5\n", 18, &fourth, EX_DATAERR, "no usual name for the user and the item");
+    fourth = (struct csv_options){.user_column = "1", .item_column = "2", .rating_column = "4"};
     check("x,y,z,w\na,b,c,2.5\n", &fourth, "a|b|2.5|2;");
-    check_error("a,b\nc,d\n", 8, &names, EX_DATAERR, "no such column; there are: a, b");
-    check_error("a,b\nc,d\n", 8, &(struct csv_options){.user_column = "2"}, EX_USAGE, "both user and item");
+    check_error("a,b\nc,d\n", 8, &names, EX_DATAERR, "no such column; there are: 'a', 'b'");
+    check("a,b\nc,d\n", &(struct csv_options){.user_column = "2"}, "b|a|1|1;d|c|1|2;");
+    check_error("a,b,1\nc,d,2\n", 12, &(struct csv_options){.user_column = "2"}, EX_USAGE, "both user and item");
     check_error("a,b\n", 4, &(struct csv_options){.user_column = "0"}, EX_USAGE, "--user-column 0");
     check_error("a,b\n", 4, &(struct csv_options){.item_column = "none"}, EX_USAGE, "--item-column none");
     check_error("a,b\n", 4, &(struct csv_options){.item_column = "9999"}, EX_USAGE, "--item-column 9999");
@@ -167,15 +185,17 @@ static void ratings(void **state) {
     (void)state;
     check("1,2,3\n1,2, 4.5 \n1,2,-1e-3\n1,2,.5\n1,2,5.\n1,2,+2\n", NULL,
           "1|2|3|1;1|2|4.5|2;1|2|-0.001|3;1|2|0.5|4;1|2|5|5;1|2|2|6;");
-    static const char *const bad[] = {"nan",  "inf", "-Inf", "",      ".",   "1e999",
-                                      "0x10", "3,",  "five", "1.2.3", "--1", "e"};
+    check("1,2,\n1,3,NA\n1,4,nan\n1,5,NULL\n1,6,\\N\n1,7,3\n", NULL,
+          "1|2|nan|1;1|3|nan|2;1|4|nan|3;1|5|nan|4;1|6|nan|5;1|7|3|6;"); /* missing */
+    check("1;2;3,5\n1;3;4\n", NULL, "1|2|3.5|1;1|3|4|2;");
+    check_error("1;2;1,234\n1;3;4\n", 17, NULL, EX_DATAERR, "may be read in two ways");
+    static const char *const bad[] = {"inf", "-Inf", ".", "1e999", "0x10", "3,", "five", "1.2.3", "--1", "e"};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         char text[64];
         int size = snprintf(text, sizeof text, "1,2,3\n4,5,\"%s\"\n", bad[i]);
         check_error(text, (size_t)size, NULL, EX_DATAERR, ":2: the rating '");
     }
-    check_error("a,b,c\nd,e,f\n", 12, NULL, EX_DATAERR,
-                ":1: the rating 'c' in column 3 is not a finite number");
+    check_error("a,b,c\nd,e,f\n", 12, NULL, EX_DATAERR, "column 3 is not the rating, for it holds text");
     assert_non_null(strstr(error_message(), "--rating-column none"));
 
     /* as exact as strtod, also where the short way is taken */
@@ -195,16 +215,17 @@ static void ratings(void **state) {
 
 static void bad_rows(void **state) {
     (void)state;
-    check_error("1,2,3\n4,5\n", 10, NULL, EX_DATAERR, ":2: fields: 2, needed: at least 3");
-    check_error("1,2\n\n3\n", 7, NULL, EX_DATAERR, ":3: fields: 1, needed: at least 2");
+    check_error("1,2,3\n4,5\n", 10, NULL, EX_DATAERR, ":2: fields: 2, the others have 3");
+    check_error("1,2\n\n3\n", 7, NULL, EX_DATAERR, ":3: fields: 1, the others have 2");
     check_error("1,2\n,3\n", 7, NULL, EX_DATAERR, ":2: the user is empty");
     check_error("1,2\n3,\n", 7, NULL, EX_DATAERR, ":2: the item is empty");
     check_error("1,2\n3,\"\"\n", 9, NULL, EX_DATAERR, ":2: the item is empty");
-    check_error("1,2\n3,\0\n", 8, NULL, EX_DATAERR, ":2: a NUL byte");
-    check_error("1\0,\0002\0\n", 7, NULL, EX_DATAERR, ":1: a NUL byte");
+    check_error("1,2\n3,4\n55,\0\n", 13, NULL, EX_DATAERR, ":3: a NUL byte");
+    check_error("1,2\0\n3,4\n", 9, NULL, EX_DATAERR, ":1: a NUL byte");
+    check_error("1,2\n3,4\x1b\n", 9, NULL, EX_DATAERR, ":2: a control byte");
 
     const char *mixed = "1,2,3\nx\n,2,3\n4,,3\n5,6,z\n\"7,8,9\n10,11,12,13\n";
-    struct csv_options skip = {.skip_bad_rows = true};
+    struct csv_options skip = {.skip_bad_rows = true, .max_bad = 1};
     int64_t skipped;
     write_bytes(mixed, strlen(mixed));
     assert_int_equal(read_path(path, &skip, &skipped), 0);
@@ -236,15 +257,15 @@ static void long_lines(void **state) {
     size_t size = 9u << 20;
     char *text = malloc(size);
     assert_non_null(text);
-    struct csv_options skip = {.skip_bad_rows = true};
+    struct csv_options skip = {.skip_bad_rows = true, .max_bad = 1};
     for (int more = -1; more <= 1; more++) { /* with "1,2,3," and the newline */
         size_t line = (size_t)(FIELDS_RECORD_MAX + more);
         memset(text, 'x', line);
         memcpy(text, "1,2,3,", 6);
         text[line - 1] = '\n';
-        memcpy(text + line, "4,5,6\n", 6);
-        assert_int_equal(read_bytes(text, line + 6, &skip), 0);
-        assert_string_equal(rows, more <= 0 ? "1|2|3|1;4|5|6|2;" : "4|5|6|2;");
+        memcpy(text + line, "4,5,6,\n", 7);
+        assert_int_equal(read_bytes(text, line + 7, &skip), more <= 0 ? 0 : EX_DATAERR);
+        if (more <= 0) assert_string_equal(rows, "1|2|3|1;4|5|6|2;");
     }
     memset(text, 'x', size); /* a line longer than the buffer */
     memcpy(text, "1,2,3\n", 6);
@@ -376,16 +397,16 @@ static void bad_row_of_a_chunk(void **state) {
     const char *text = "user,item\na,1\n\nb,\nc,3\n,4\n";
     for (int skip = 0; skip < 2; skip++) {
         write_bytes(text, strlen(text));
-        assert_int_equal(csv_open(path, &(struct csv_options){.skip_bad_rows = skip}, &csv), 0);
+        assert_int_equal(csv_open(path, &(struct csv_options){.skip_bad_rows = skip, .max_bad = 1}, &csv), 0);
         assert_int_equal(csv_first_line(csv), 2);
         assert_int_equal(csv_first_offset(csv), 10);
         assert_int_equal(csv_read(csv, &chunk), 0);
         assert_int_equal(csv_parse(csv, &chunk, &row), 0);
         assert_int_equal(csv_parse(csv, &chunk, &row), skip ? 0 : EX_DATAERR);
-        assert_int_equal(chunk.bad_line, 2);
-        assert_string_equal(chunk.bad, "the item is empty");
+        assert_int_equal(chunk.counts.bad_line[0], 2);
+        assert_string_equal(chunk.counts.bad[0], "the item is empty");
         if (skip) assert_int_equal(csv_parse(csv, &chunk, &row), 0);
-        assert_int_equal(chunk.skipped, skip ? 2 : 0);
+        assert_int_equal(chunk.counts.skipped, skip ? 2 : 0);
         csv_close(csv);
     }
     csv_chunk_free(&chunk);
@@ -424,7 +445,7 @@ static void compression(void **state) {
     packed[packed_size - 8] ^= 0xff; /* the check sum */
     assert_int_equal(read_bytes(packed, packed_size, &none), EX_DATAERR);
     assert_non_null(strstr(error_message(), "damaged gzip data (incorrect data check)"));
-    struct csv_options skip = {.skip_bad_rows = true}; /* is about rows, not about files */
+    struct csv_options skip = {.skip_bad_rows = true, .max_bad = 1}; /* is about rows, not about files */
     assert_int_equal(read_bytes(packed, packed_size, &skip), EX_DATAERR);
 
     packed_size =
@@ -471,11 +492,11 @@ static void description(void **state) {
     struct csv *csv;
     write_bytes("u,i,r\n1,2,3\n", 12);
     assert_int_equal(csv_open(path, &(struct csv_options){0}, &csv), 0);
-    assert_string_equal(csv_columns(csv), "user 'u', item 'i', rating 'r'");
+    assert_string_equal(csv_description(csv), "text, delimiter ',', header; user 'u', item 'i', rating 'r'; first row: user '1', item '2', rating 3");
     csv_close(csv);
     write_bytes("1,2\n", 4);
     assert_int_equal(csv_open(path, &(struct csv_options){0}, &csv), 0);
-    assert_string_equal(csv_columns(csv), "user column 1, item column 2, no ratings");
+    assert_string_equal(csv_description(csv), "text, delimiter ',', no header; user column 1, item column 2, no ratings; first row: user '1', item '2'");
     assert_false(csv_has_ratings(csv));
     csv_close(csv);
 }
