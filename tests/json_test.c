@@ -42,7 +42,7 @@ static void check_place(const struct line *l, const char *text, size_t length) {
 }
 
 static const char *find(const struct line *l, const char *const *names, int n, struct json_value *values) {
-    struct json_key keys[KEYS];
+    struct json_key keys[KEYS] = {0};
     for (int i = 0; i < n; i++) keys[i] = (struct json_key){names[i], strlen(names[i])};
     const char *what = json_find(l->text, l->size, keys, n, values, l->room);
     for (int i = 0; !what && i < n; i++) {
