@@ -43,7 +43,8 @@ export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 .PHONY: all help found setup demo install clean lint format tests test test-bare test-suite test-asan test-valgrind test-crash test-starts test-faults test-openpbs \
-    fuzz cuda-check gpu gpu-check gpu-pack gpu-rehearse bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale
+    fuzz cuda-check gpu gpu-check gpu-pack gpu-rehearse bench bench-gpu bench-parity bench-input bench-accuracy bench-recommend bench-preprocess bench-preprocess-scale \
+    bench-json
 all: $(COMMANDS)
 
 help:
@@ -67,6 +68,7 @@ help:
 	@echo "make bench-recommend speed of recommendations beside PyTorch's (PYTHON=python3), into results/bench/"
 	@echo "make cuda-check      compiles the CUDA code for all GPUs that are supported; needs nvcc, but no GPU"
 	@echo "make bench-preprocess  against pandas, Polars and DuckDB (PYTHON=venv/bin/python); bench-preprocess-scale"
+	@echo "make bench-json      reading JSON lines beside Python's json and orjson (PYTHON=python3), into results/bench/"
 	@echo "make gpu             what takes a GPU, in STAGES (first, later, all, names; tests/gpu/run.sh), into results/gpu/"
 	@echo "make gpu-check       those of them that check;  make bench-gpu  those that measure, beside PyTorch (PYTHON=)"
 	@echo "make gpu-pack        packs all that a machine with a GPU, but without MPI and HDF5, needs for them (DATA=ratings.csv)"
@@ -373,6 +375,12 @@ bench-preprocess: $(BIN)/vaecf-preprocess build/bench/ratings.csv
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py compare build/bench/ratings.csv results/bench/preprocess.csv
 bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv $(ROWS)
+
+# 300 MB of made-up reviews of each of two data sets' kinds, made once
+build/bench/%.jsonl: tests/bench/json_lines.py
+	@mkdir -p $(@D) && $(PYTHON) $< make $* $@ 300
+bench-json: $(BIN)/vaecf-preprocess $(BUILD)/tests/bench/json_lines build/bench/amazon.jsonl build/bench/yelp.jsonl
+	@BIN=$(BIN) BUILD=$(BUILD) $(PYTHON) tests/bench/json_lines.py compare build/bench results/bench/json.csv
 
 bench-accuracy: all
 	@BIN=$(BIN) DATA='$(DATA)' tests/bench/accuracy.sh results

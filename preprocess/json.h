@@ -1,17 +1,19 @@
 /* Lines of JSON: the values of some keys of an object. Python's dictionaries, as some data sets have them,
- * are read too: strings in single quotes or with u or b before them, Python's escapes in them, True, False,
- * None, NaN, nan, Infinity, inf, and a comma before a closing bracket. All else has to be as RFC 8259 wants
- * it.
+ * are read too: strings in single quotes or with u or b before them, with Python's escapes; True, False,
+ * None, NaN, nan, Infinity, inf; a comma before a closing bracket. All else has to be as RFC 8259 wants it.
  *
  * A key is a name, or a path through objects: "user.id". Where a line has both the key "user.id" and an
  * object "user" with "id", the former counts. Of a key that is there twice the last value counts. Names are
  * compared with the line's keys without their escapes.
  *
  * \uDC80 .. \uDCFF without a first half are the bytes 0x80 .. 0xFF, as vaecf-recommend and Python's
- * surrogateescape write text that is not UTF-8; such bytes themselves pass as they are. No string has other
+ * surrogateescape write text that is not UTF-8; such bytes themselves pass as they are. No text has other
  * halves of characters or a NUL: they are an error in a value that is asked for, and are passed over
- * elsewhere. In a string without u or b, \xNN are bytes where they make up UTF-8 (Python 2), else characters
- * (Python 3). */
+ * elsewhere.
+ *
+ * Python's escapes in double quotes count in a line that had a string in single quotes or with a prefix, as
+ * its first key. In strings without a prefix \xNN are bytes where they make up UTF-8 (Python 2), else
+ * characters (Python 3). */
 #ifndef VAECF_JSON_H
 #define VAECF_JSON_H
 

@@ -103,6 +103,8 @@ static const struct {
     {"{\"a\":{\"b\":{\"c\":2}},\"a.b\":{\"c\":1}}", "a.b.c", JSON_NUMBER, "1"},
     {"{\"a\":{\"b.c\":3},\"a\":{\"b\":{\"c\":2}}}", "a.b.c", JSON_NUMBER, "3"},
     {"{\"user\":{\"id\":2,\"id\":3}}", "user.id", JSON_NUMBER, "3"},
+    {"{\"a1\":1,\"a2\":2,\"a3\":3}", "a2", JSON_NUMBER, "2"},
+    {"{\"use\":{\".id\":5,\"id\":6,\"r.id\":7}}", "user.id", JSON_MISSING, NULL},
     {"{\"user\":5}", "user.id", JSON_MISSING, NULL},
     {"{\"user\":{\"idx\":5}}", "user.id", JSON_MISSING, NULL},
     {"{\"us\\u0065r\":{\"\\u0069d\":5}}", "user.id", JSON_NUMBER, "5"},
