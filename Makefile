@@ -5,6 +5,7 @@
 #   make ARCH=x86-64-v3          instruction set (native: this machine's)
 #   make GEMM=cblas CBLAS_LIBS="-L/opt/x/lib -lx"      matrix products by that CBLAS instead of oneDNN
 #   make MPICC=/opt/mpi/bin/mpicc HDF5_ROOT=/opt/hdf5  other places
+#   make LZMA=no, BZ2=no         without reading .xz, .bz2
 #   make CUDA=no, NCCL=no, CUSPARSE=no        without them;  CUDA_HOME=/opt/cuda  another nvcc;  CUDA_ARCH="sm_80 sm_90"  other GPUs
 #   make SANITIZE=address,undefined BUILD=build/asan   a checked build of its own
 #   make V=1                     shows the commands
@@ -82,7 +83,7 @@ help:
 
 ifneq ($(filter-out help clean setup lint format demo test test-bare,$(or $(MAKECMDGOALS),all)),)
 # handed over by hand: before GNU make 4.4 $(shell) does not see variables of the command line
-FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL CUSPARSE $(foreach n,NCCL HDF5 YAML ZLIB ZSTD ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
+FIND_VARIABLES := MPICC GEMM CUDA CUDA_HOME NCCL CUSPARSE LZMA BZ2 $(foreach n,NCCL HDF5 YAML ZLIB ZSTD LZMA BZ2 ONEDNN CBLAS MKL LAPACK CMOCKA,$n_CFLAGS $n_LIBS $n_ROOT)
 found := $(shell mkdir -p $(BUILD) && \
     $(foreach v,$(FIND_VARIABLES),$(if $($v),$v='$($v)')) jobs/find.sh $(BUILD)/found.mk)
 include $(BUILD)/found.mk
@@ -111,8 +112,9 @@ endif
 # += leaves what the user gives in CFLAGS last
 BASE_CFLAGS := -std=gnu11 -g $(OPTIMISE) $(FOUND_OPENMP) $(WARNINGS) -Isrc -Ipreprocess -I$(BUILD) -MMD -MP -pthread \
     $(FOUND_MPI_CFLAGS) $(FOUND_HDF5_CFLAGS) $(FOUND_YAML_CFLAGS) $(FOUND_ZLIB_CFLAGS) $(FOUND_ZSTD_CFLAGS) \
-    $(FOUND_GEMM_CFLAGS) $(FOUND_LAPACK_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
-LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) $(FOUND_GEMM_LIBS) $(FOUND_LAPACK_LIBS) -lm
+    $(FOUND_LZMA_CFLAGS) $(FOUND_BZ2_CFLAGS) $(FOUND_GEMM_CFLAGS) $(FOUND_LAPACK_CFLAGS) $(FOUND_CUDA_CFLAGS) $(FOUND_NCCL_CFLAGS)
+LIBS := $(FOUND_NCCL_LIBS) $(FOUND_CUDA_LIBS) $(FOUND_HDF5_LIBS) $(FOUND_YAML_LIBS) $(FOUND_ZLIB_LIBS) $(FOUND_ZSTD_LIBS) \
+    $(FOUND_LZMA_LIBS) $(FOUND_BZ2_LIBS) $(FOUND_GEMM_LIBS) $(FOUND_LAPACK_LIBS) -lm
 say = $(if $(V),,@echo "  $1";)
 COMPILE = $(MPICC) $(BASE_CFLAGS) $(CPPFLAGS) $(CFLAGS)
 LINK = $(MPICC) -pthread $(FOUND_OPENMP) $(if $(SANITIZE),-fsanitize=$(SANITIZE)) $(CFLAGS) $(LDFLAGS)

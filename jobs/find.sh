@@ -6,8 +6,8 @@
 #
 # A library is taken from, in this order: NAME_CFLAGS and NAME_LIBS (HDF5_LIBS="-L/x/lib -lhdf5"), pkg-config,
 # NAME_ROOT, NAME_HOME, NAME_DIR or EBROOTNAME as modules set them, CONDA_PREFIX, the compiler's own places.
-# NAME is HDF5, YAML, ZLIB, ZSTD, ONEDNN, CBLAS, MKL, LAPACK, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of the two;
-# CUDA=no, NCCL=no and CUSPARSE=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
+# NAME is HDF5, YAML, ZLIB, ZSTD, LZMA, BZ2, ONEDNN, CBLAS, MKL, LAPACK, CMOCKA, NCCL. GEMM=onednn or GEMM=cblas asks for one of
+# the two; LZMA=no, BZ2=no, CUDA=no, NCCL=no and CUSPARSE=no leave these out. nvcc is looked for in CUDA_HOME, /usr/local/cuda and PATH.
 set -u
 out=$1
 
@@ -16,7 +16,7 @@ work=$(mktemp -d) || exit 71
 trap 'rm -rf "$work"' EXIT
 
 # The same environment as last time, and nothing was lacking: the answer stands.
-signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CUSPARSE|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
+signature=$(env | grep -E '^(PATH|CPATH|LIBRARY_PATH|PKG_CONFIG_PATH|CONDA_PREFIX|GEMM|MPICC|CFLAGS|LDFLAGS|CUDA|CUDA_HOME|NCCL|CUSPARSE|CXX|EBROOT|(NCCL|HDF5|YAML|ZLIB|ZSTD|LZMA|BZ2|ONEDNN|DNNL|CBLAS|OPENBLAS|MKL|LAPACK|CMOCKA)_?[A-Z]*)=' |
     LC_ALL=C sort | cksum | tr -d ' ')
 if [ "$out" -nt "$0" ] && grep -qx "# signature $signature" "$out" && grep -qx 'FOUND_LACKING :=' "$out"; then
     exit 0
@@ -120,6 +120,24 @@ take YAML libyaml \
     yaml.h yaml_parser_load -lyaml yaml-0.1
 take ZLIB zlib zlib.h gzread -lz zlib
 take ZSTD zstd zstd.h ZSTD_decompressStream -lzstd libzstd
+
+# may_take NAME TITLE PURPOSE, then find's arguments: a library that the programs are built without too
+may_take() {
+    local name=$1 title=$2 purpose=$3
+    shift 3
+    if [ "${!name:-}" = no ]; then
+        report+=("  → $title: left out ($name=no); $purpose is refused")
+    elif find "$name" "$@"; then
+        report+=("  ✓ $title ${version:+$version }found ($purpose; $(sed 's/^ *//; s/ *$//' <<<"$libs"))")
+        result+=("FOUND_${name}_CFLAGS := -DVAECF_$name ${cflags//-I/-isystem }" "FOUND_${name}_LIBS := $(with_rpath "$libs")")
+    else
+        report+=("  → $title: none; $purpose is refused  ($(whence "$name"))")
+        lacking+=("$name")
+    fi
+}
+: "${LZMA_ROOT:=${EBROOTXZ:-}}" "${BZ2_ROOT:=${EBROOTBZIP2:-}}" # EasyBuild's names
+may_take LZMA liblzma "ratings.csv.xz" lzma.h lzma_auto_decoder -llzma liblzma
+may_take BZ2 libbz2 "ratings.csv.bz2" bzlib.h BZ2_bzDecompress -lbz2 bzip2
 
 # Matrix products: oneDNN, else a CBLAS.
 gemm=

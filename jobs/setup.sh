@@ -24,7 +24,7 @@ is_there() {
     python3:*) # the system's, where another one comes first on the PATH
         "${PYTHON:-python3}" -c "import ${1#*:}" 2>/dev/null || /usr/bin/python3 -c "import ${1#*:}" 2>/dev/null
         ;;
-    [A-Z]*) grep -qE "^FOUND_$1(_LIBS|_CFLAGS)? :=" build/found.mk ;;
+    [A-Z]*) [ "${!1:-}" = no ] || grep -qE "^FOUND_$1(_LIBS|_CFLAGS)? :=" build/found.mk ;;
     *) PATH=$PATH:/usr/sbin:/sbin command -v "$1" >/dev/null ;;
     esac
 }
@@ -60,7 +60,7 @@ cat build/find.log
 if [ ${#missing[@]} = 0 ]; then exit 0; fi
 things=$(column 1 | sed 's/ /, /g')
 
-# cannot STATUS REASON: ends with one line. For the programs, what only a model or a GPU needs may be missing: a note.
+# cannot STATUS REASON: ends with one line. For the programs, what only a model, a compression or a GPU needs may be missing: a note.
 cannot() {
     if [[ " models cuda " == *" $(column 2) "* ]] && [[ $parts != *tests* ]]; then
         echo "note: missing: $things; $2"

@@ -11,6 +11,12 @@
 #include <yaml.h>
 #include <zlib.h>
 #include <zstd.h>
+#ifdef VAECF_LZMA
+#include <lzma.h>
+#endif
+#ifdef VAECF_BZ2
+#include <bzlib.h>
+#endif
 #ifdef VAECF_ONEDNN
 #include <dnnl.h>
 #endif
@@ -52,8 +58,18 @@ void program_version(const char *program) {
     unsigned major, minor, release;
     H5get_libversion(&major, &minor, &release);
     printf("%s %s (%s)\n", program, VAECF_VERSION, VAECF_COMMIT);
-    printf("%s, HDF5 %u.%u.%u, libyaml %s, zlib %s, zstd %s\n", mpi, major, minor, release,
+    printf("%s, HDF5 %u.%u.%u, libyaml %s, zlib %s, zstd %s", mpi, major, minor, release,
            yaml_get_version_string(), zlibVersion(), ZSTD_versionString());
+#ifdef VAECF_LZMA
+    printf(", liblzma %s", lzma_version_string());
+#else
+    printf(", liblzma: no");
+#endif
+#ifdef VAECF_BZ2
+    printf(", libbz2 %s\n", BZ2_bzlibVersion());
+#else
+    printf(", libbz2: no\n");
+#endif
 #ifdef VAECF_ONEDNN
     const dnnl_version_t *dnnl = dnnl_version();
     printf("oneDNN %d.%d.%d", dnnl->major, dnnl->minor, dnnl->patch);

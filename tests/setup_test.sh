@@ -20,11 +20,11 @@ for command in make pkg-config mpirun zstd; do script $command :; done
 script dpkg 'echo amd64'
 root() { script id 'echo 0'; }
 user() { script id 'echo 1000'; }
-libraries="CC MPI HDF5 YAML ZLIB ZSTD GEMM LAPACK"
+libraries="CC MPI HDF5 YAML ZLIB ZSTD LZMA BZ2 GEMM LAPACK"
 
 # setup FOUND PART: its exit status
 setup() {
-    env -i PATH="$tmp/path" FOUND="$1" CUDA_HOME="$tmp/cuda" "$project/jobs/setup.sh" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null
+    env -i PATH="$tmp/path" LZMA="${LZMA:-}" FOUND="$1" CUDA_HOME="$tmp/cuda" "$project/jobs/setup.sh" "${@:2}" >"$tmp/out" 2>"$tmp/err" </dev/null
 }
 # fails STATUS TEXT: with that status and one line, which has the text
 fails() { [ "$status $(wc -l <"$tmp/err")" = "$1 1" ] && grep -qF -- "$2" "$tmp/err"; }
@@ -33,12 +33,16 @@ check() { if "${@:2}"; then ok "$1"; else not_ok "$1: $(cat "$tmp/err")"; fi; }
 root
 setup "$libraries"
 check "nothing missing: nothing is said" [ "$?$(cat "$tmp/out" "$tmp/err")" = 0 ]
-setup "CC MPI ZLIB ZSTD GEMM LAPACK" programs
+setup "CC MPI ZLIB ZSTD LZMA BZ2 GEMM LAPACK" programs
 status=$?
 check "no apt: 69, with modules" fails 69 "error: missing: HDF5, YAML; there is no apt: load the modules (hdf5 libyaml)"
 check "Spack's and conda-forge's names" fails 69 "\`spack install hdf5 libyaml\`, or \`conda install -c conda-forge hdf5 yaml\`"
-setup "CC MPI HDF5 YAML ZLIB ZSTD GEMM"
+setup "CC MPI HDF5 YAML ZLIB ZSTD LZMA BZ2 GEMM"
 check "without LAPACK the demo goes on, with a note" [ "$? $(grep -c '^note: missing: LAPACK; ' "$tmp/out")" = "0 1" ]
+setup "CC MPI HDF5 YAML ZLIB ZSTD BZ2 GEMM LAPACK"
+check "without liblzma too" [ "$? $(grep -c '^note: missing: LZMA; .*(xz)' "$tmp/out")" = "0 1" ]
+LZMA=no setup "CC MPI HDF5 YAML ZLIB ZSTD BZ2 GEMM LAPACK"
+check "which LZMA=no does not ask for" [ "$?$(cat "$tmp/out" "$tmp/err")" = 0 ]
 
 mkdir -p "$tmp/cuda/bin"
 cp "$tmp/path/make" "$tmp/cuda/bin/nvcc"
@@ -49,7 +53,7 @@ rm "$tmp/cuda/bin/nvcc"
 # shellcheck disable=SC2016
 script apt-get 'echo "apt-get $*" >>"$0.log"; echo "E: Failed to fetch http://x/Packages" >&2; exit 100'
 user
-setup "CC ZLIB ZSTD GEMM LAPACK" programs
+setup "CC ZLIB ZSTD LZMA BZ2 GEMM LAPACK" programs
 status=$?
 check "an ordinary user without sudo: 77, with what to ask for" fails 77 \
     "ask for: apt-get install --no-install-recommends libopenmpi-dev openmpi-bin libhdf5-dev libyaml-dev"
@@ -59,12 +63,12 @@ check "make test asks for the tests' packages too" fails 77 "procps"
 check "but not for those that only root can use" bash -c "! grep -q slurm '$tmp/err'"
 check "apt is not called" [ ! -e "$tmp/path/apt-get.log" ]
 root
-setup "CC MPI ZLIB ZSTD GEMM LAPACK" programs
+setup "CC MPI ZLIB ZSTD LZMA BZ2 GEMM LAPACK" programs
 status=$?
 check "no network: 69, with the reason of apt and what to ask for" fails 69 \
     "apt failed: E: Failed to fetch http://x/Packages (more in build/apt.log); ask for: apt-get install --no-install-recommends libhdf5-dev libyaml-dev"
 script apt-get :
-setup "CC MPI ZLIB ZSTD GEMM LAPACK" programs
+setup "CC MPI ZLIB ZSTD LZMA BZ2 GEMM LAPACK" programs
 status=$?
 check "installed and not found: 69" fails 69 "not found although installed (libhdf5-dev libyaml-dev): HDF5 YAML"
 setup "$libraries" --missing tests

@@ -1,9 +1,9 @@
 /* A library to preload that lets one call of a program fail: the N-th of its kind. For x86-64 Linux; loop.sh
  * uses it. By environment variables:
  *
- * FAULT_KIND: malloc (calls of the program itself and of libyaml, libz and libzstd); or a system call about
- *     a file below FAULT_PREFIX: open, read, write, fsync, rename, close, mkdir, unlink, list (a directory),
- *     truncate; or record, which fails nothing: it copies each file that is renamed to
+ * FAULT_KIND: malloc (calls of the program itself and of libyaml, libz, libzstd, liblzma, libbz2); or a
+ * system call about a file below FAULT_PREFIX: open, read, write, fsync, rename, close, mkdir, unlink, list
+ * (a directory), truncate; or record, which fails nothing: it copies each file that is renamed to
  *     FAULT_RECORD/RANK-1, RANK-2, ... and writes how many calls of each kind there were to
  *     FAULT_RECORD/counts-RANK
  * FAULT_N: which call, from 1
@@ -348,7 +348,8 @@ static int look(struct dl_phdr_info *info, size_t size, void *first) {
         add_text(info);
         *(int *)first = 0;
     } else if (strncmp(name, "libyaml", 7) == 0 || strncmp(name, "libz.", 5) == 0 ||
-               strncmp(name, "libzstd", 7) == 0) {
+               strncmp(name, "libzstd", 7) == 0 || strncmp(name, "liblzma", 7) == 0 ||
+               strncmp(name, "libbz2", 6) == 0) {
         add_text(info);
     } else if (strncmp(name, "libc.so", 7) == 0) {
         for (int i = 0; i < info->dlpi_phnum; i++) {
