@@ -70,7 +70,7 @@ awk -F, '
 
 say "4. what it recommends"
 reader=(cat) header=auto
-case $input in *.gz) reader=(gzip -dc) ;; *.zst) reader=(zstd -dcq) ;; esac
+case $input in *.gz) reader=(gzip -dc) ;; *.zst) reader=(zstd -dcq) ;; *.xz) reader=(xz -dc) ;; *.bz2) reader=(bzip2 -dc) ;; esac
 if [ "$input" = "$embedded" ]; then
     header=yes
     # source packages as they are, and two that do not exist

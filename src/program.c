@@ -66,7 +66,8 @@ void program_version(const char *program) {
     printf(", liblzma: no");
 #endif
 #ifdef VAECF_BZ2
-    printf(", libbz2 %s\n", BZ2_bzlibVersion());
+    const char *bz2 = BZ2_bzlibVersion(); /* "1.0.8, 13-Jul-2019" */
+    printf(", libbz2 %.*s\n", (int)strcspn(bz2, ","), bz2);
 #else
     printf(", libbz2: no\n");
 #endif
