@@ -15,11 +15,12 @@
     "python3 -c \"import scipy.io, scipy.sparse as s; m = s.coo_matrix(" LOAD "); "                          \
     "[print(*t, sep=',') for t in zip(m.row, m.col, m.data)]\"" PIPE
 #define PSQL "psql -c '\\copy TABLE to stdout csv header'" PIPE
-#define TWICE "is compressed twice; unpack it once, if by gzip: gzip -dc FILE" PIPE
+#define TWICE "is compressed twice; pipe it, if it is by gzip: gzip -dc FILE" PIPE
 #define RDATA                                                                                                \
     "is an R workspace; pipe a table: Rscript -e 'load(\"FILE\"); write.csv(TABLE, row.names=FALSE)'" PIPE
 #define RDS "is an R object; pipe it: Rscript -e 'write.csv(readRDS(\"FILE\"), row.names=FALSE)'" PIPE
 #define PICKLE "is a Python pickle; if it holds a table of pandas: " PANDAS("read_pickle")
+#define STATA "is a Stata file; pipe it: " PANDAS("read_stata")
 #define IMAGE "is an image, not a table"
 #define HDF5 "is an HDF5 file; if pandas has written it: " PANDAS("read_hdf")
 #define NETCDF                                                                                               \
@@ -68,7 +69,10 @@ static const struct magic magics[] = {
     {BYTES(0, "PGCOPY\n\377\r\n\0"), "is a binary copy from PostgreSQL; copy it as text: " PSQL},
     {BYTES(0, "\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
      "is an old Excel or Word file; convert it: libreoffice --headless --convert-to csv FILE"},
-    {BYTES(0, "<stata_dta><header><release>"), "is a Stata file; pipe it: " PANDAS("read_stata")},
+    {BYTES(0, "<stata_dta><header><release>"), STATA},
+    {BYTES(0, "q\2\1\0"), STATA},
+    {BYTES(0, "r\2\1\0"), STATA},
+    {BYTES(0, "s\2\1\0"), STATA},
     {LETTERS("$FL2@(#)"), "is an SPSS file; pipe it: " PANDAS("read_spss")},
     {BYTES(12, "\xc2\xea\x81\x60\xb3\x14\x11\xcf\xbd\x92"), "is a SAS file; pipe it: " PANDAS("read_sas")},
     {BYTES(0, "HEADER RECORD*******LIBRARY HEADER RECORD!!!!!!!"),
@@ -98,6 +102,10 @@ static const struct magic magics[] = {
     {BYTES(0, "\x80\5\x95"), PICKLE},
     {BYTES(0, "ccopy_reg\n_reconstructor\n"), PICKLE},
     {BYTES(0, "cnumpy.core.multiarray\n"), PICKLE},
+    {BYTES(0, "(lp0\n"), PICKLE},
+    {BYTES(0, "(dp0\n"), PICKLE},
+    {BYTES(0, "]q\0"), PICKLE},
+    {BYTES(0, "}q\0"), PICKLE},
     /* others */
     {BYTES(0, "\x89PNG\r\n\x1a\n"), IMAGE},
     {LETTERS("\xff\xd8\xff"), IMAGE},
@@ -270,15 +278,18 @@ static const char *json_object(struct text t) {
     while (is_one_of(" \t\r\n", *last)) last--;
     skip_blanks(&next);
     if (*last == '}' || next.at == next.end || *next.at == '{') return NULL;
-    return "is JSON over several lines; pipe an object a line: jq -c . FILE, or jq -c '.NAME[]' FILE if they "
-           "are in a "
-           "list" PIPE;
+    return "is JSON over several lines; pipe the elements of its list: jq -c '.NAME[]' FILE" PIPE
+           " (an object a line: jq -c . FILE)";
 }
 
 static const char *markup(struct text t) {
     static const char *const html[] = {"<!doctype html", "<html>", "<html ", "<head>", NULL};
     if (starts_with_one(t, html) || (starts(t, "<!--") && has_line(t, "<html"))) {
         return "is a web page (HTML), often that of a login or an error; download the file itself";
+    }
+    if (starts(t, "<table>") || starts(t, "<table ")) {
+        return "is an HTML table; pipe it: python3 -c \"import pandas; "
+               "pandas.read_html('FILE')[0].to_csv('/dev/stdout', index=False)\"" PIPE;
     }
     if (!starts(t, "<?xml ")) return NULL;
     while (t.at < t.end && *t.at != '>') t.at++;
@@ -390,7 +401,7 @@ static const char *noise(const unsigned char *data, size_t size) {
     }
     if (size && count[0] == size)
         return "holds nothing but zero bytes; it was not written, or not copied whole";
-    if (digits * 4 > size && ascii * 100 <= size && !count['\n']) {
+    if (size >= 16 && digits * 4 > size && ascii * 100 <= size && !count['\n']) {
         return "looks like EBCDIC; convert it: iconv -f IBM037 -t UTF-8 FILE | sed 's/\\xc2\\x85/\\n/g'" PIPE;
     }
     /* Of compressed or random bytes these are 8 in 100, of text some in a file. */

@@ -1,5 +1,5 @@
-/* Streams of bytes from files, pipes and standard input, with signals and failures meanwhile; the file that
- * temporary data goes to. */
+/* Streams of bytes from files, pipes and standard input, with signals and failures meanwhile; each
+ * compression, whole, cut, damaged and in several parts; the file that temporary data goes to. */
 #include <errno.h>
 #include <fcntl.h>
 #include <setjmp.h>
@@ -10,11 +10,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <zlib.h>
+#include <zstd.h>
+#ifdef VAECF_LZMA
+#include <lzma.h>
+#endif
+#ifdef VAECF_BZ2
+#include <bzlib.h>
+#endif
 #include <cmocka.h>
 
 #include "error.h"
@@ -35,6 +44,16 @@ ssize_t read(int file, void *to, size_t bytes) {
     return -1;
 }
 
+static char rows[20000]; /* a text, as files have it */
+
+static void make_rows(void) {
+    uint32_t x = 1;
+    for (size_t n = 0; n + 40 < sizeof rows;) {
+        x = x * 1664525 + 1013904223;
+        n += (size_t)snprintf(rows + n, sizeof rows - n, "%u,%u,%u\n", x >> 24, x >> 15 & 4095, x >> 12 & 7);
+    }
+}
+
 static int set_up(void **state) {
     (void)state;
     if (!mkdtemp(dir)) return -1;
@@ -42,6 +61,7 @@ static int set_up(void **state) {
     snprintf(fifo, sizeof fifo, "%s/fifo", dir);
     for (size_t i = 0; i < N; i++) want[i] = (unsigned char)(i * i >> 7);
     FILE *file = fopen(path, "w");
+    make_rows();
     return !file || fwrite(want, 1, N, file) != N || fclose(file) || mkfifo(fifo, 0600);
 }
 
@@ -161,6 +181,313 @@ static void test_pipe(void **state) {
     }
 }
 
+/* ---- compressed files ---- */
+
+/* Each compresses n bytes into `to` and returns their number there. */
+
+static size_t pack_gzip(const void *from, size_t n, unsigned char *to, size_t room) {
+    z_stream z = {
+        .next_in = (Bytef *)(uintptr_t)from, .avail_in = (uInt)n, .next_out = to, .avail_out = (uInt)room};
+    assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END);
+    deflateEnd(&z);
+    return room - z.avail_out;
+}
+
+/* Without the size of the content, as zstd writes from a pipe, so that there is a window. */
+static size_t pack_zstd(const void *from, size_t n, unsigned char *to, size_t room) {
+    ZSTD_CCtx *zstd = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_contentSizeFlag, 0);
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_checksumFlag, 1);
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_windowLog, 17);
+    size_t size = ZSTD_compress2(zstd, to, room, from, n);
+    assert_false(ZSTD_isError(size));
+    ZSTD_freeCCtx(zstd);
+    return size;
+}
+
+#ifdef VAECF_LZMA
+static size_t pack_xz(const void *from, size_t n, unsigned char *to, size_t room) {
+    size_t size = 0;
+    assert_int_equal(lzma_easy_buffer_encode(0, LZMA_CHECK_CRC64, NULL, from, n, to, &size, room), LZMA_OK);
+    return size;
+}
+
+static size_t pack_lzma(const void *from, size_t n, unsigned char *to, size_t room) {
+    lzma_stream xz = LZMA_STREAM_INIT;
+    lzma_options_lzma options;
+    assert_false(lzma_lzma_preset(&options, 0));
+    assert_int_equal(lzma_alone_encoder(&xz, &options), LZMA_OK);
+    xz.next_in = from;
+    xz.avail_in = n;
+    xz.next_out = to;
+    xz.avail_out = room;
+    assert_int_equal(lzma_code(&xz, LZMA_FINISH), LZMA_STREAM_END);
+    lzma_end(&xz);
+    return room - xz.avail_out;
+}
+#endif
+
+#ifdef VAECF_BZ2
+static size_t pack_bzip2(const void *from, size_t n, unsigned char *to, size_t room) {
+    unsigned int size = (unsigned int)room;
+    assert_int_equal(
+        BZ2_bzBuffToBuffCompress((char *)to, &size, (char *)(uintptr_t)from, (unsigned int)n, 1, 0, 0),
+        BZ_OK);
+    return size;
+}
+#endif
+
+static const struct packer {
+    const char *name;
+    size_t (*pack)(const void *from, size_t n, unsigned char *to, size_t room);
+    size_t magic;   /* bytes without which it is another file */
+    size_t padding; /* of zeros, 0: none */
+    bool is_single; /* one stream, without a checksum */
+} packers[] = {
+    {"gzip", pack_gzip, 2, 3, false},    {"zstd", pack_zstd, 4, 0, false},
+#ifdef VAECF_LZMA
+    {"xz", pack_xz, 6, 4, false},        {"xz", pack_lzma, 14, 0, true},
+#endif
+#ifdef VAECF_BZ2
+    {"bzip2", pack_bzip2, 15, 3, false},
+#endif
+};
+enum { N_PACKERS = sizeof packers / sizeof packers[0], ROOM = 2 * N };
+
+static unsigned char packed[ROOM];
+/* Reads these bytes as a file, in pieces. */
+static int read_packed(const void *data, size_t size, size_t piece, size_t *n) {
+    char name[300];
+    struct stream *s;
+    *n = 0;
+    snprintf(name, sizeof name, "%s/packed", dir);
+    FILE *file = fopen(name, "w");
+    assert_true(file && fwrite(data, 1, size, file) == size && fclose(file) == 0);
+    int code = stream_open(name, &s);
+    if (!code) code = read_all(s, piece, n);
+    stream_close(s);
+    if (code && !strstr(error_message(), name)) fail_msg("%s: no name in it", error_message());
+    return code;
+}
+
+static void assert_packed(size_t size, size_t piece, const void *data, size_t n) {
+    size_t got;
+    int code = read_packed(packed, size, piece, &got);
+    if (code) fail_msg("%d, %s", code, error_message());
+    assert_int_equal(got, n);
+    assert_memory_equal(have, data, n);
+}
+
+static void test_packed(void **state) {
+    (void)state;
+    for (int i = 0; i < N_PACKERS; i++) {
+        const struct packer *p = &packers[i];
+        size_t size = p->pack(want, N, packed, ROOM);
+        assert_packed(size, N + 1, want, N);
+        assert_packed(size, 65536, want, N);
+        assert_packed(size, 4099, want, N);
+        size = p->pack(rows, 1, packed, ROOM);
+        assert_packed(size, N + 1, rows, 1);
+        size = p->pack("", 0, packed, ROOM);
+        assert_packed(size, N + 1, "", 0);
+    }
+}
+
+/* Several streams one after the other, the second empty, with zeros between and after them. */
+static void test_streams(void **state) {
+    (void)state;
+    for (int i = 0; i < N_PACKERS; i++) {
+        const struct packer *p = &packers[i];
+        if (p->is_single) continue;
+        for (size_t padding = 0; padding <= p->padding; padding += p->padding + !p->padding) {
+            size_t size = p->pack(want, N / 2, packed, ROOM), half = size;
+            memset(packed + size, 0, padding);
+            size += padding;
+            size += p->pack("", 0, packed + size, ROOM - size);
+            size += p->pack(want + N / 2, N - N / 2, packed + size, ROOM - size);
+            memset(packed + size, 0, padding);
+            size += padding;
+            assert_packed(size, N + 1, want, N);
+            assert_packed(size, 1001, want, N);
+            assert_packed(half, N + 1, want, N / 2);
+        }
+        size_t got, size = p->pack(rows, sizeof rows, packed, ROOM);
+        memcpy(packed + size, "this is not a part of it", 24);
+        assert_told(read_packed(packed, size + 24, N + 1, &got), EX_DATAERR, "damaged");
+    }
+}
+
+static void test_cut(void **state) {
+    (void)state;
+    for (int i = 0; i < N_PACKERS; i++) {
+        const struct packer *p = &packers[i];
+        size_t got, size = p->pack(rows, sizeof rows, packed, ROOM);
+        const size_t ends[] = {p->magic, 15, 19, size / 3, size / 2, size - 9, size - 5, size - 1};
+        for (size_t k = 0; k < sizeof ends / sizeof ends[0]; k++) {
+            int code = read_packed(packed, ends[k], 4096, &got);
+            assert_told(code, EX_DATAERR, "data ends too early; the file was cut off");
+            assert_non_null(strstr(error_message(), p->name));
+            assert_memory_equal(have, rows, got);
+        }
+    }
+}
+
+/* Other bytes than the file's never come out. */
+static void test_changed(void **state) {
+    (void)state;
+    for (int i = 0; i < N_PACKERS; i++) {
+        const struct packer *p = &packers[i];
+        if (p->is_single) continue;
+        size_t got, size = p->pack(rows, sizeof rows, packed, ROOM);
+        int refused = 0, n = 0;
+        for (size_t at = 18; at < size; at += at < 100 || at + 50 > size ? 1 : size / 100, n++) {
+            packed[at] ^= (unsigned char)(1 << at % 8);
+            int code = read_packed(packed, size, N + 1, &got);
+            if (code) {
+                assert_int_equal(code, EX_DATAERR);
+                refused++;
+            } else {
+                assert_int_equal(got, sizeof rows);
+                assert_memory_equal(have, rows, sizeof rows);
+            }
+            packed[at] ^= (unsigned char)(1 << at % 8);
+        }
+        assert_true(n > 100 && refused > n * 9 / 10);
+        assert_packed(size, N + 1, rows, sizeof rows);
+    }
+}
+
+/* Frames that are to be skipped: pzstd's come first, the table of a seekable file last. */
+static void test_skipped(void **state) {
+    static const unsigned char skipped[] = {0x50, 0x2a, 0x4d, 0x18, 4, 0, 0, 0, 'B', 'Z', 'h', '9'};
+    (void)state;
+    size_t size = 0, got;
+    for (int i = 0; i < 3; i++) {
+        memcpy(packed + size, skipped, sizeof skipped);
+        size += sizeof skipped;
+        if (i == 1) packed[size - sizeof skipped] = 0x5e; /* the other magic numbers of 16 */
+        if (i < 2) size += pack_zstd(rows + (i ? 5 : 0), i ? sizeof rows - 5 : 5, packed + size, ROOM - size);
+    }
+    assert_packed(size, 1000, rows, sizeof rows);
+    assert_told(read_packed(packed, size - 1, 1000, &got), EX_DATAERR, "ends too early");
+    memcpy(packed, skipped, sizeof skipped);
+    assert_packed(sizeof skipped, 1000, "", 0);
+    memset(packed, 0, 1000000); /* longer than what is looked at to tell the kind */
+    memcpy(packed, "\x50\x2a\x4d\x18\x38\x42\x0f\0", 8);
+    size = 1000000 + pack_zstd(rows, sizeof rows, packed + 1000000, ROOM - 1000000);
+    assert_packed(size, 1000, rows, sizeof rows);
+}
+
+/* A frame that names a larger window than it has. */
+static void test_windows(void **state) {
+    (void)state;
+    for (int log = 18; log <= ZSTD_dParam_getBounds(ZSTD_d_windowLogMax).upperBound; log++) {
+        void *window = malloc((size_t)1 << log);
+        free(window);
+        if (!window) continue; /* a machine that gives away what it has alone */
+        size_t size = pack_zstd(rows, sizeof rows, packed, ROOM);
+        assert_int_equal(packed[4] & 0x20, 0); /* then the next byte is the window */
+        packed[5] = (unsigned char)((log - 10) << 3);
+        assert_packed(size, N + 1, rows, sizeof rows);
+    }
+}
+
+/* The same bytes again 130 MB further on, which zstd --long=28 finds. */
+static void test_far_match(void **state) {
+    (void)state;
+    enum { ZEROS = 135 };
+    static const unsigned char zeros[1 << 20];
+    ZSTD_CCtx *zstd = ZSTD_createCCtx();
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_compressionLevel, 1);
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_windowLog, 28);
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_enableLongDistanceMatching, 1);
+    ZSTD_CCtx_setParameter(zstd, ZSTD_c_ldmHashLog, 14);
+    uint32_t x = 1;
+    for (size_t i = 0; i < sizeof have; i++) have[i] = (unsigned char)((x = x * 1664525 + 1013904223) >> 24);
+    ZSTD_outBuffer out = {packed, ROOM, 0};
+    for (int i = 0; i < ZEROS + 2; i++) {
+        bool is_edge = i == 0 || i == ZEROS + 1;
+        ZSTD_inBuffer in = {is_edge ? have : zeros, is_edge ? N : sizeof zeros, 0};
+        size_t left;
+        do {
+            left = ZSTD_compressStream2(zstd, &out, &in, i == ZEROS + 1 ? ZSTD_e_end : ZSTD_e_continue);
+        } while (!ZSTD_isError(left) && (in.pos < in.size || (i == ZEROS + 1 && left)));
+        assert_false(ZSTD_isError(left));
+    }
+    ZSTD_freeCCtx(zstd);
+    assert_true(out.pos < N + N / 4); /* else it has not been found */
+
+    char name[300];
+    struct stream *s;
+    static unsigned char piece[1 << 20];
+    snprintf(name, sizeof name, "%s/packed", dir);
+    FILE *file = fopen(name, "w");
+    assert_true(file && fwrite(packed, 1, out.pos, file) == out.pos && fclose(file) == 0);
+    assert_int_equal(stream_open(name, &s), 0);
+    for (int i = 0; i < ZEROS + 2; i++) {
+        bool is_edge = i == 0 || i == ZEROS + 1;
+        size_t got, n = is_edge ? N : sizeof zeros;
+        assert_int_equal(stream_read(s, piece, n, &got), 0);
+        assert_int_equal(got, n);
+        assert_memory_equal(piece, is_edge ? have : zeros, n);
+    }
+    stream_close(s);
+}
+
+/* No memory for a window. (ASan's malloc would end the program.) */
+static void test_no_memory(void **state) {
+    (void)state;
+#ifndef __SANITIZE_ADDRESS__
+    struct rlimit before, low;
+    size_t got;
+    long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file || fscanf(file, "%ld", &pages) != 1) skip();
+    fclose(file);
+    size_t size = pack_zstd(rows, sizeof rows, packed, ROOM);
+    packed[5] = (30 - 10) << 3;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    low = before;
+    low.rlim_cur = (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE) + (1 << 28);
+    assert_int_equal(setrlimit(RLIMIT_AS, &low), 0);
+    int code = read_packed(packed, size, 1000, &got);
+    setrlimit(RLIMIT_AS, &before);
+    assert_told(code, EX_OSERR, "no memory");
+#endif
+}
+
+/* What begins like a compressed file and is none. */
+static void test_not_packed(void **state) {
+    static const char *const texts[] = {
+        "BZh", "BZh9,1\n", "BZh91AY&SYitem,1\n2,3\n", "LZIP,1\n", "(,1\n", "]\n", "P*M\n", "7zXZ,1\n"};
+    (void)state;
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        size_t size = strlen(texts[i]);
+        memcpy(packed, texts[i], size);
+        assert_packed(size, 1000, texts[i], size);
+    }
+    memcpy(packed, "P*M\x18\0\0\0\0\4\"M\x18", 12); /* lz4 has frames to skip too: foreign.h names it */
+    assert_packed(12, 1000, packed, 12);
+}
+
+/* What this build does not read. */
+static void test_libraries(void **state) {
+    (void)state;
+#ifndef VAECF_LZMA
+    size_t got_xz;
+    assert_told(read_packed("\xfd"
+                            "7zXZ\0\0\4",
+                            8, 1000, &got_xz),
+                EX_DATAERR, "xz -dc FILE | ... --input -");
+#endif
+#ifndef VAECF_BZ2
+    size_t got_bzip2;
+    assert_told(read_packed("BZh9\x17rE8P\x90\0\0\0\0", 14, 1000, &got_bzip2), EX_DATAERR,
+                "bzip2 -dc FILE | ... --input -");
+#endif
+}
+
 static void test_scratch(void **state) {
     (void)state;
     struct scratch s = {.dir = ""};
@@ -196,8 +523,11 @@ static void test_stopped(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),    cmocka_unit_test(test_refused), cmocka_unit_test(test_pipe),
-        cmocka_unit_test(test_scratch), cmocka_unit_test(test_stopped),
+        cmocka_unit_test(test_file),      cmocka_unit_test(test_refused),   cmocka_unit_test(test_pipe),
+        cmocka_unit_test(test_packed),    cmocka_unit_test(test_streams),   cmocka_unit_test(test_cut),
+        cmocka_unit_test(test_changed),   cmocka_unit_test(test_skipped),   cmocka_unit_test(test_windows),
+        cmocka_unit_test(test_far_match), cmocka_unit_test(test_no_memory), cmocka_unit_test(test_not_packed),
+        cmocka_unit_test(test_libraries), cmocka_unit_test(test_scratch),   cmocka_unit_test(test_stopped),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
