@@ -336,11 +336,12 @@ test-valgrind:
 	@BIN=build/valgrind/bin tests/valgrind.sh
 
 # Each tests/fuzz/NAME_fuzz.c is a libFuzzer target; tests/fuzz/corpus/NAME its seeds. Without clang they replay files.
+# The limit is above the windows that compressed files may ask for.
 fuzz: $(BIN)/vaecf-preprocess
 	@$(MAKE) --no-print-directory BUILD=build/fuzz SANITIZE=address,undefined,fuzzer-no-link \
 	    OMPI_CC=clang MPICH_CC=clang $(FUZZERS:%=build/fuzz/%)
 	@for f in $(FUZZERS:_fuzz=); do echo "  fuzzing $$f for $(SECONDS) s"; mkdir -p build/fuzz/corpus/$$f; \
-	    BIN=$(BIN) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -print_final_stats=1 \
+	    BIN=$(BIN) OMP_NUM_THREADS=1 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 build/fuzz/$${f}_fuzz -max_total_time=$(SECONDS) -timeout=100 -malloc_limit_mb=5000 -print_final_stats=1 \
 	        -artifact_prefix=build/fuzz/ build/fuzz/corpus/$$f tests/fuzz/corpus/$$f \
 	        > build/fuzz/$$f.log 2>&1 || { tail -n 40 build/fuzz/$$f.log; exit 1; }; \
 	    sed -n 's/^stat::number_of_executed_units: */    no finding; inputs: /p' build/fuzz/$$f.log; done
