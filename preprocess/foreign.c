@@ -360,7 +360,7 @@ static bool is_wide(const unsigned char *data, size_t size, size_t width, bool b
         if (unit > 0x10ffff || unit == 0 || (unit < 0x80 && is_control((unsigned char)unit))) return false;
         letters += unit < 0x80;
     }
-    return n >= 4 && letters * 4 >= n;
+    return n >= 4 && letters * (n < 64 ? 2 : 4) >= n;
 }
 
 static const char *wide(const unsigned char *data, size_t size) {
