@@ -10,9 +10,11 @@
 
 #include "errno_code.h"
 #include "error.h"
+#include "path.h"
+#include "scalar.h"
 #include "utf8.h"
 
-enum kind { SECTION, INTEGER, INTEGER64, REAL, WORD, PATH, WIDTHS, METRIC, LOSS_SCALE };
+enum kind { SECTION, BOOLEAN, INTEGER, INTEGER64, REAL, WORD, PATH, WIDTHS, METRIC, LOSS_SCALE };
 
 struct key {
     const char *name; /* in full; a section comes right before its keys */
@@ -32,7 +34,7 @@ static const struct key keys[] = {
     {"model.hidden", WIDTHS, 0, "[1, 1000000]", 0},
     {"model.latent", INTEGER, FIELD(model.latent), "[1, 1000000]", 0},
     {"model.activation", WORD, FIELD(model.activation), "tanh, relu, sigmoid", ACTIVATION_TANH},
-    {"model.layer_norm", WORD, FIELD(model.layer_norm), "no, yes", 0},
+    {"model.layer_norm", BOOLEAN, FIELD(model.layer_norm), NULL, 0},
     {"model.decoder", WORD, FIELD(model.decoder), "mirror, linear", DECODER_MIRROR},
     {"model.dropout", REAL, FIELD(model.dropout), "[0, 1)", 0},
     {"model.l2", REAL, FIELD(model.l2), "(0, inf)", 0},
@@ -88,8 +90,10 @@ struct reader {
     yaml_parser_t parser;
     yaml_event_t event; /* the current one */
     const char *text;
+    size_t length;
     const char *name; /* of the text in messages */
     int is_set;       /* of a --set: one value, and no lines for messages to tell */
+    int is_resolved;  /* config_text wrote it: ~ and $ in paths are parts of names */
     size_t line;      /* of the current event */
     struct config *config;
     uint64_t seen; /* keys that this text has set */
@@ -149,12 +153,31 @@ static int fail(const struct reader *reader, const char *key, const char *format
 /* libyaml marks all its errors but those of the encoding, for which it counts bytes. */
 static size_t error_line(const struct reader *reader) {
     const yaml_parser_t *parser = &reader->parser;
+    const char *text = reader->text;
     size_t line = parser->problem_mark.line + 1;
     if (parser->error == YAML_READER_ERROR) {
         line = 1;
-        for (size_t i = 0; i < parser->problem_offset; i++) line += reader->text[i] == '\n';
+        for (size_t i = 0; i < parser->problem_offset; i++) {
+            line += text[i] == '\n' || (text[i] == '\r' && text[i + 1] != '\n');
+        }
     }
     return line;
+}
+
+/* What libyaml says, and what to do where it does not say that. */
+static int fail_parsing(struct reader *reader) {
+    const yaml_parser_t *parser = &reader->parser;
+    const char *more = "";
+    reader->line = error_line(reader);
+    if (parser->error == YAML_READER_ERROR) {
+        more = " (want UTF-8)";
+    } else if (strcmp(parser->problem, "found character that cannot start any token") == 0) {
+        const char *line = reader->text, *end = line + reader->length;
+        for (size_t i = 1; i < reader->line && line < end; line++) i += *line == '\n';
+        while (line < end && *line != '\n' && *line != '\t') line++;
+        if (line < end && *line == '\t') more = " (a tab: want blanks)";
+    }
+    return fail(reader, NULL, "not valid YAML: %s%s", parser->problem, more);
 }
 
 /* Steps to the next event and refuses what configurations have no use for. */
@@ -163,8 +186,7 @@ static int next(struct reader *reader) {
     yaml_event_delete(event);
     if (!yaml_parser_parse(&reader->parser, event)) {
         if (reader->parser.error == YAML_MEMORY_ERROR) return error_memory(reader->name, 0);
-        reader->line = error_line(reader);
-        return fail(reader, NULL, "not valid YAML: %s", reader->parser.problem);
+        return fail_parsing(reader);
     }
     reader->line = event->start_mark.line + 1;
     const yaml_char_t *anchor = NULL, *tag = NULL;
@@ -212,12 +234,8 @@ static int in_interval(double x, const char *interval) {
 }
 
 static int read_real(struct reader *reader, const struct key *key, double *value) {
-    const char *text = scalar(reader);
-    char *end;
-    if (!is_plain(reader) || text[strspn(text, "+-.0123456789eE")] != '\0' ||
-        (*value = strtod(text, &end), end == text || *end != '\0')) {
-        return fail(reader, key->name, "%.40s is not a number", text ? text : "a list or section");
-    }
+    const char *text = scalar(reader), *wrong = scalar_real(text, value);
+    if (wrong) return fail(reader, key->name, "%.40s %s", text, wrong);
     if (!in_interval(*value, key->allowed)) {
         return fail(reader, key->name, "%.40s is not in %s", text, key->allowed);
     }
@@ -225,17 +243,17 @@ static int read_real(struct reader *reader, const struct key *key, double *value
 }
 
 static int read_integer(struct reader *reader, const struct key *key, int64_t *value) {
-    const char *text = scalar(reader);
-    char *end;
-    errno = 0;
-    if (!is_plain(reader) || text[strspn(text, "+-0123456789")] != '\0' ||
-        (*value = strtoll(text, &end, 10), end == text || *end != '\0')) {
-        return fail(reader, key->name, "%.40s is not a whole number", text ? text : "a list or section");
-    }
-    if (errno == ERANGE || !in_interval((double)*value, key->allowed)) {
+    const char *text = scalar(reader), *wrong = text ? scalar_whole(text, value) : "is not a whole number";
+    if (wrong) return fail(reader, key->name, "%.40s %s", text ? text : "a list or section", wrong);
+    if (!in_interval((double)*value, key->allowed)) {
         return fail(reader, key->name, "%.40s is not in %s", text, key->allowed);
     }
     return 0;
+}
+
+static int read_boolean(struct reader *reader, const struct key *key, int *value) {
+    const char *text = scalar(reader), *wrong = scalar_boolean(text, value);
+    return wrong ? fail(reader, key->name, "%.40s %s", *text ? text : "''", wrong) : 0;
 }
 
 /* The list [600, 200] of the encoder's widths; may be empty. */
@@ -286,20 +304,42 @@ static int is_printable(const char *text) {
     return 1;
 }
 
+static int is_utf8(const char *text) {
+    size_t length = strlen(text), n;
+    for (size_t i = 0; i < length; i += n) {
+        n = utf8_length(text + i, length - i);
+        if (n == 0) return 0;
+    }
+    return 1;
+}
+
 /* A --set is read as YAML, which takes the end of "run #1" for a comment and blanks around a value for none
  * of it: such a path would be another one than what was written. */
 static int read_path(struct reader *reader, const struct key *key, char path[CONFIG_PATH_MAX]) {
     const char *text = scalar(reader);
+    char expanded[2 * CONFIG_PATH_MAX];
     size_t length = strlen(text);
     if (reader->is_set && is_plain(reader) && strcmp(text, reader->text) != 0) {
         return fail(reader, key->name, "would be \"%.100s\": YAML wants it in quotes, KEY='VALUE'", text);
     }
+    if (length >= sizeof expanded)
+        return fail(reader, key->name, "longer than %d bytes", CONFIG_PATH_MAX - 1);
+    if (!is_printable(text)) return fail(reader, key->name, "a control character is not allowed");
+    if (reader->is_resolved) {
+        memcpy(expanded, text, length + 1);
+        path_unescape(expanded);
+    } else if (path_expand(text, expanded, CONFIG_PATH_MAX)) {
+        return fail(reader, key->name, "%.100s: %s", text, error_message());
+    }
+    length = strlen(expanded);
     if (length >= CONFIG_PATH_MAX) {
         return fail(reader, key->name, "longer than %d bytes", CONFIG_PATH_MAX - 1);
     }
-    if (!is_printable(text)) return fail(reader, key->name, "a control character is not allowed");
+    if (!is_printable(expanded) || !is_utf8(expanded)) { /* out of the environment */
+        return fail(reader, key->name, "%.100s: want a path in UTF-8 without control characters", text);
+    }
     memset(path, 0, CONFIG_PATH_MAX);
-    memcpy(path, text, length);
+    memcpy(path, expanded, length);
     return 0;
 }
 
@@ -354,7 +394,10 @@ static int read_section(struct reader *reader, const struct key *section);
 
 /* Reads the value that starts with the current event. */
 static int read_value(struct reader *reader, const struct key *key) {
-    if (is_null(reader)) return fail(reader, key->name, "has no value");
+    if (is_null(reader) && (key->kind != SECTION || reader->is_set)) {
+        return fail(reader, key->name, "has no value: leave the key out for its default");
+    }
+    if (is_null(reader)) return 0; /* a section that sets nothing */
     if (key->kind == SECTION) return read_section(reader, key);
     if (key->kind == WIDTHS) return read_widths(reader, key);
     const char *text = scalar(reader);
@@ -363,6 +406,8 @@ static int read_value(struct reader *reader, const struct key *key) {
     int64_t integer;
     int code;
     switch (key->kind) {
+    case BOOLEAN:
+        return read_boolean(reader, key, field);
     case INTEGER:
         code = read_integer(reader, key, &integer);
         if (code == 0) *(int *)field = (int)integer;
@@ -397,6 +442,9 @@ static int read_section(struct reader *reader, const struct key *section) {
         if (!text) return fail(reader, NULL, "a key is wanted, not a list or section");
         char name[NAME_MAX_SIZE];
         const struct key *key;
+        if (strcmp(text, "<<") == 0) {
+            return fail(reader, NULL, "merge keys (<<) are not supported: write the keys out");
+        }
         snprintf(name, sizeof name, "%s%s%.60s", section->name, section->name[0] ? "." : "", text);
         if ((code = find_key(reader, name, &key)) != 0 || (code = next(reader)) != 0 ||
             (code = read_value(reader, key)) != 0) {
@@ -408,19 +456,20 @@ static int read_section(struct reader *reader, const struct key *section) {
 
 /* YAML makes a blank of a line end, and what is not UTF-8 could be taken for UTF-16. */
 static int check_set(struct reader *reader, const struct key *key) {
-    size_t length = strlen(reader->text), n;
-    for (size_t i = 0; i < length; i += n) {
-        n = utf8_length(reader->text + i, length - i);
-        if (n == 0) return fail(reader, key->name, "is not UTF-8");
-    }
+    if (!is_utf8(reader->text)) return fail(reader, key->name, "is not UTF-8");
     return is_printable(reader->text) ? 0 : fail(reader, key->name, "a control character is not allowed");
 }
 
 /* Reads one YAML text: the whole configuration, or with key_name the value of that key alone. */
-static int read_text(const char *text, size_t length, const char *name, const char *key_name,
+static int read_text(const char *text, size_t length, const char *name, const char *key_name, int is_resolved,
                      struct config *config) {
-    struct reader reader = {
-        .text = text, .name = name, .is_set = key_name != NULL, .line = 1, .config = config};
+    struct reader reader = {.text = text,
+                            .length = length,
+                            .name = name,
+                            .is_set = key_name != NULL,
+                            .is_resolved = is_resolved,
+                            .line = 1,
+                            .config = config};
     const struct key *key = &whole;
     if (!yaml_parser_initialize(&reader.parser)) return error_memory(name, 0);
     yaml_parser_set_input_string(&reader.parser, (const unsigned char *)text, length);
@@ -446,7 +495,10 @@ cleanup:
 static int read_file(const char *path, struct config *config) {
     char text[FILE_MAX_SIZE];
     FILE *file = fopen(path, "r");
-    if (!file) return error_set(errno_code(errno, EX_NOINPUT), "%s: %s", path, strerror(errno));
+    if (!file) {
+        int reason = errno;
+        return error_set(errno_code(reason, EX_NOINPUT), "%s: %s%s", path, strerror(reason), path_hint(path));
+    }
     size_t length = fread(text, 1, sizeof text, file);
     int problem = ferror(file) ? errno : 0;
     fclose(file);
@@ -454,7 +506,7 @@ static int read_file(const char *path, struct config *config) {
     if (length == sizeof text) {
         return error_set(EX_CONFIG, "%s: %d bytes or more are no configuration", path, FILE_MAX_SIZE);
     }
-    return read_text(text, length, path, NULL, config);
+    return read_text(text, length, path, NULL, 0, config);
 }
 
 static int read_set(const char *set, struct config *config) {
@@ -463,7 +515,7 @@ static int read_set(const char *set, struct config *config) {
     if (!equals) return error_set(EX_USAGE, "--set %s: KEY=VALUE is wanted, such as train.epochs=50", set);
     snprintf(key, sizeof key, "%.*s", (int)(equals - set < 90 ? equals - set : 90), set);
     snprintf(name, sizeof name, "--set %s", set);
-    return read_text(equals + 1, strlen(equals + 1), name, key, config);
+    return read_text(equals + 1, strlen(equals + 1), name, key, 0, config);
 }
 
 static int check_together(const struct config *config, const char *name) {
@@ -483,21 +535,24 @@ static int check_together(const struct config *config, const char *name) {
     }
     if (config->model.layer_norm && is_network && config->model.n_hidden == 0) {
         return error_set(EX_CONFIG,
-                         "%s: model.layer_norm: there is no hidden layer; want no, or a width in "
+                         "%s: model.layer_norm: there is no hidden layer; want false, or a width in "
                          "model.hidden",
                          name);
     }
     return 0;
 }
 
+static int read_all(const char *path, const char *const *sets, int n_sets, struct config *config) {
+    config_defaults(config);
+    int code = path ? read_file(path, config) : 0;
+    for (int i = 0; i < n_sets && !code; i++) code = read_set(sets[i], config);
+    return code;
+}
+
 int config_load(const char *path, const char *const *sets, int n_sets, struct config *config) {
     const char *name = path ? path : "configuration";
-    int code;
-    config_defaults(config);
-    if (path && (code = read_file(path, config)) != 0) return code;
-    for (int i = 0; i < n_sets; i++) {
-        if ((code = read_set(sets[i], config)) != 0) return code;
-    }
+    int code = read_all(path, sets, n_sets, config);
+    if (code) return code;
     if (!config->data_path[0]) return error_set(EX_CONFIG, "%s: data.path (the dataset) is not set", name);
     if (!config->output_path[0]) {
         return error_set(EX_CONFIG, "%s: output.path (the run directory) is not set", name);
@@ -507,7 +562,7 @@ int config_load(const char *path, const char *const *sets, int n_sets, struct co
 
 int config_parse(const char *text, const char *name, struct config *config) {
     config_defaults(config);
-    int code = read_text(text, strlen(text), name, NULL, config);
+    int code = read_text(text, strlen(text), name, NULL, 1, config);
     return code ? code : check_together(config, name);
 }
 
@@ -547,7 +602,7 @@ static void put_word(struct writer *writer, const struct key *key, int value) {
 
 static void put_path(struct writer *writer, const char *path) {
     put(writer, "'");
-    for (; *path; path++) put(writer, "%s%c", *path == '\'' ? "'" : "", *path);
+    for (; *path; path++) put(writer, "%s%c", *path == '\'' ? "'" : *path == '$' ? "$" : "", *path);
     put(writer, "'");
 }
 
@@ -562,6 +617,9 @@ static void put_value(struct writer *writer, const struct key *key, const struct
     char name[METRIC_NAME_MAX];
     switch (key->kind) {
     case SECTION:
+        break;
+    case BOOLEAN:
+        put(writer, *(const int *)field ? "true" : "false");
         break;
     case INTEGER:
         put(writer, "%d", *(const int *)field);
@@ -602,4 +660,22 @@ void config_text(const struct config *config, char text[CONFIG_TEXT_MAX]) {
         put_value(&writer, &keys[i], config);
         put(&writer, "\n");
     }
+}
+
+int config_value(const char *path, const char *const *sets, int n_sets, const char *key_name,
+                 char text[CONFIG_TEXT_MAX]) {
+    struct config config;
+    struct reader reader = {.name = "configuration", .is_set = 1};
+    const struct key *key;
+    int code = find_key(&reader, key_name, &key);
+    if (!code) code = read_all(path, sets, n_sets, &config);
+    if (code) return code;
+    if (key->kind == SECTION) return error_set(EX_CONFIG, "%s: is a section: want one of its keys", key_name);
+    if (key->kind == PATH) {
+        snprintf(text, CONFIG_TEXT_MAX, "%s", (const char *)&config + key->offset);
+        return *text ? 0 : error_set(EX_CONFIG, "%s: %s is not set", path, key_name);
+    }
+    struct writer writer = {text, 0};
+    put_value(&writer, key, &config);
+    return 0;
 }

@@ -91,10 +91,17 @@ void config_defaults(struct config *config);
 /* Defaults, then the file (NULL: none), then each of the n_sets texts "train.epochs=50" in turn, then the
  * checks of what must fit together. EX_NOINPUT, EX_CONFIG; a bad --set is EX_USAGE if it has no '=' and
  * EX_CONFIG otherwise. A path in a --set is what stands there, or is refused: what YAML would leave out of it
- * (blanks around it, a # behind a blank) has to be in quotes. */
+ * (blanks around it, a # behind a blank) has to be in quotes. Booleans and numbers: see scalar.h; ~ and $ in
+ * paths: see path_expand. */
 int config_load(const char *path, const char *const *sets, int n_sets, struct config *config);
 
-/* The same from YAML text in memory; `name` stands for the file in messages. Used for a checkpoint's text. */
+/* One value as text: "0.5", or a path as it is. config_load without its checks; EX_CONFIG also for no such
+ * key, and a path that is not set. */
+int config_value(const char *path, const char *const *sets, int n_sets, const char *key,
+                 char text[CONFIG_TEXT_MAX]);
+
+/* The same as config_load, from a checkpoint's text; `name` stands for the file in messages. Nothing in a
+ * path is replaced but $$, which config_text writes for a $. */
 int config_parse(const char *text, const char *name, struct config *config);
 
 /* The resolved configuration as YAML that config_parse reads back to the very same struct. */

@@ -10,9 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "errno_code.h"
 #include "error.h"
 #include "output.h"
+#include "path.h"
 
 /* Makes one directory. Above the last one a directory may be closed to us and yet lead on. */
 static int make_one(const char *name, int *made) {
@@ -32,6 +34,7 @@ int file_make_directory(const char *path, int *made) {
     size_t length = strlen(path);
     struct stat status;
     int is_new = 0, code = 0;
+    if ((code = path_check(path)) != 0) return code;
     if (!length || length >= sizeof name)
         return error_set(EX_CANTCREAT, "\"%s\": want the path of a directory", path);
     for (size_t i = 1; i <= length && !code; i++) {
@@ -85,8 +88,8 @@ int file_write(const char *path, const char *text) {
 }
 
 const char *file_scratch_directory(void) {
-    const char *directory = getenv("TMPDIR");
-    return directory && *directory ? directory : "/tmp";
+    const char *directory = environment("TMPDIR");
+    return directory ? directory : "/tmp";
 }
 
 int file_scratch(FILE **file) {

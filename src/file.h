@@ -7,7 +7,7 @@
 enum { FILE_NAME_SIZE = 4096 };
 
 /* Makes a directory and those above it; it may be there already. *made, unless NULL: it was not. EX_CANTCREAT
- * if it cannot be made or written. */
+ * if it cannot be made or written; EX_USAGE by path_check. */
 int file_make_directory(const char *path, int *made);
 
 /* Creates a file that is not there yet, for reading and writing, without following a link: its descriptor, or

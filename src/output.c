@@ -19,6 +19,7 @@
 #include "errno_code.h"
 #include "error.h"
 #include "file.h"
+#include "path.h"
 
 enum {
     BUFFER = 1 << 18,
@@ -266,7 +267,8 @@ int output_open(const char *path, struct output **output) {
     if (!o) return error_memory("an output", sizeof *o);
     o->shown = descriptor_of(path) == STDOUT_FILENO ? "standard output" : path;
     o->descriptor = o->left = o->left_scratch = -1;
-    int code = open_descriptor(o, path);
+    int code = path_check(path);
+    if (!code) code = open_descriptor(o, path);
     if (!code) code = open_stream(o, path);
     if (code) return output_close(o, code);
     *output = o;

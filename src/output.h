@@ -14,7 +14,8 @@
 
 struct output;
 
-/* Begins a file; NULL is standard output. EX_CANTCREAT, EX_IOERR if the disk is full or broken, EX_OSERR. */
+/* Begins a file; NULL is standard output. EX_CANTCREAT, EX_IOERR if the disk is full or broken, EX_OSERR;
+ * EX_USAGE by path_check. */
 int output_open(const char *path, struct output **output);
 
 /* Where its bytes go: buffered, and the output's own. */

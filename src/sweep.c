@@ -15,13 +15,16 @@
 #include "errno_code.h"
 #include "error.h"
 #include "file.h"
+#include "path.h"
 #include "philox.h"
 #include "program.h"
+#include "scalar.h"
 
 static const char program[] = "vaecf-sweep";
 
 static const char help[] =
     "usage: vaecf-sweep SWEEP.yaml [--set KEY=VALUE]... [--count | --run K | --prepare]\n"
+    "       vaecf-sweep --get KEY CONFIG.yaml [--set KEY=VALUE]...\n"
     "\n"
     "Without an option of the three: the table of all runs as CSV.\n"
     "\n"
@@ -30,6 +33,7 @@ static const char help[] =
     "  -p, --prepare         makes each run's directory with its config.yaml and prints the directories; a "
     "run\n"
     "                        that is there already stays as it is\n"
+    "      --get KEY         the value of that key, such as data.path, in a configuration for vaecf-train\n"
     "  -s, --set KEY=VALUE   for all runs, for example train.epochs=50; may be given again and again\n"
     "  -h, --help            this text\n"
     "      --version         version, and what was compiled in\n"
@@ -49,7 +53,7 @@ static const char help[] =
     "Exit: 0 done, 64 usage, 66 not found, 71 no memory, 73 cannot create, 74 I/O error, 78 bad sweep "
     "file.\n";
 
-enum { RUNS_MAX = 100000, PARAMETERS_MAX = 64, VALUES_MAX = 1000, TEXT_SIZE = 256, SET_SIZE = 1400 };
+enum { RUNS_MAX = 100000, PARAMETERS_MAX = 64, VALUES_MAX = 1000, TEXT_SIZE = 256, SET_SIZE = 2200 };
 
 enum kind { LIST, UNIFORM, LOG_UNIFORM };
 
@@ -81,8 +85,11 @@ static int fail(const struct sweep *s, const yaml_node_t *node, const char *text
                      what[0] ? ": " : "", what);
 }
 
+/* NULL also for a text with a NUL character. */
 static const char *scalar(const yaml_node_t *node) {
-    return node->type == YAML_SCALAR_NODE ? (const char *)node->data.scalar.value : NULL;
+    if (node->type != YAML_SCALAR_NODE) return NULL;
+    const char *text = (const char *)node->data.scalar.value;
+    return strlen(text) == node->data.scalar.length ? text : NULL;
 }
 
 /* A value as --set takes it: a scalar, or a list of scalars. */
@@ -113,17 +120,14 @@ static int read_text(const struct sweep *s, const yaml_node_t *node, const char 
     if (!scalar(node) || !scalar(node)[0] || strlen(scalar(node)) >= CONFIG_PATH_MAX) {
         return fail(s, node, key, "want a path");
     }
-    snprintf(text, CONFIG_PATH_MAX, "%s", scalar(node));
-    return 0;
+    return path_expand(scalar(node), text, CONFIG_PATH_MAX) ? fail(s, node, key, error_message()) : 0;
 }
 
 static int read_integer(const struct sweep *s, const yaml_node_t *node, const char *key, int64_t low,
                         int64_t high, int64_t *value) {
     const char *text = scalar(node);
-    char *end, want[96];
-    errno = 0;
-    if (text) *value = strtoll(text, &end, 10);
-    if (text && end != text && !*end && !errno && *value >= low && *value <= high) return 0;
+    char want[96];
+    if (text && !scalar_whole(text, value) && *value >= low && *value <= high) return 0;
     snprintf(want, sizeof want, "want a whole number from %lld to %lld", (long long)low, (long long)high);
     return fail(s, node, key, want);
 }
@@ -165,12 +169,10 @@ static int read_range(const struct sweep *s, yaml_document_t *document, const ya
     p->whole = 1;
     for (int i = 0; i < 2; i++) {
         const char *text = scalar(yaml_document_get_node(document, ends->data.sequence.items.start[i]));
-        char *end;
-        double *value = i ? &p->high : &p->low;
-        if (!text || (*value = strtod(text, &end), end == text || *end) || !isfinite(*value)) {
+        if (!text || scalar_real(text, i ? &p->high : &p->low)) {
             return fail(s, ends, p->key, "want two numbers");
         }
-        if (strspn(text, "+-0123456789") != strlen(text)) p->whole = 0;
+        if (strspn(text, "+-_0123456789") != strlen(text)) p->whole = 0;
     }
     if (p->low >= p->high) return fail(s, ends, p->key, "the first end has to be below the second");
     if (p->kind == LOG_UNIFORM && p->low <= 0) return fail(s, ends, p->key, "log_uniform is above 0");
@@ -202,6 +204,11 @@ static int each_pair(struct sweep *s, yaml_document_t *document, const yaml_node
     for (yaml_node_pair_t *p = mapping->data.mapping.pairs.start; p < mapping->data.mapping.pairs.top; p++) {
         const yaml_node_t *key = yaml_document_get_node(document, p->key);
         if (!scalar(key)) return fail(s, key, name, "want keys with values");
+        if (strcmp(scalar(key), "<<") == 0) return fail(s, key, "<<", "merge keys are not supported");
+        for (yaml_node_pair_t *q = mapping->data.mapping.pairs.start; q < p; q++) {
+            const char *before = scalar(yaml_document_get_node(document, q->key));
+            if (before && strcmp(before, scalar(key)) == 0) return fail(s, key, before, "given twice");
+        }
         int code = use(s, document, key, scalar(key), yaml_document_get_node(document, p->value));
         if (code) return code;
     }
@@ -273,11 +280,30 @@ static int count_runs(struct sweep *s) {
     return 0;
 }
 
+static int fail_parsing(const struct sweep *s, const yaml_parser_t *parser) {
+    if (parser->error == YAML_MEMORY_ERROR || !parser->problem) return error_memory(s->path, 0);
+    return error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser->problem_mark.line + 1, parser->problem);
+}
+
+/* Nothing but comments behind the first document. */
+static int check_end(const struct sweep *s, yaml_parser_t *parser) {
+    yaml_document_t document;
+    if (!yaml_parser_load(parser, &document)) return fail_parsing(s, parser);
+    const yaml_node_t *root = yaml_document_get_root_node(&document);
+    int code = root ? fail(s, root, "a second YAML document: one is wanted", "") : 0;
+    yaml_document_delete(&document);
+    return code;
+}
+
 static int read_sweep(struct sweep *s) {
     yaml_parser_t parser;
     yaml_document_t document;
     FILE *file = fopen(s->path, "r");
-    if (!file) return error_set(errno_code(errno, EX_NOINPUT), "%s: %s", s->path, strerror(errno));
+    if (!file) {
+        int reason = errno;
+        return error_set(errno_code(reason, EX_NOINPUT), "%s: %s%s", s->path, strerror(reason),
+                         path_hint(s->path));
+    }
     int code = 0;
     if (!yaml_parser_initialize(&parser)) {
         fclose(file);
@@ -287,13 +313,8 @@ static int read_sweep(struct sweep *s) {
     errno = 0;
     if (!yaml_parser_load(&parser, &document)) {
         int reason = errno;
-        if (ferror(file)) {
-            code = error_set(errno_code(reason, EX_NOINPUT), "%s: %s", s->path, strerror(reason));
-        } else if (parser.error == YAML_MEMORY_ERROR || !parser.problem) {
-            code = error_memory(s->path, 0);
-        } else {
-            code = error_set(EX_CONFIG, "%s:%zu: %s", s->path, parser.problem_mark.line + 1, parser.problem);
-        }
+        code = ferror(file) ? error_set(errno_code(reason, EX_NOINPUT), "%s: %s", s->path, strerror(reason))
+                            : fail_parsing(s, &parser);
         goto cleanup;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&document);
@@ -304,6 +325,7 @@ static int read_sweep(struct sweep *s) {
     if (!code) code = each_pair(s, &document, root, "the file", read_key);
     if (!code) code = each_pair(s, &document, root, "the file", read_seeds);
     yaml_document_delete(&document);
+    if (!code) code = check_end(s, &parser);
     if (!code && !s->config[0]) code = error_set(EX_CONFIG, "%s: config (a YAML file) is not set", s->path);
     if (!code && !s->output[0]) code = error_set(EX_CONFIG, "%s: output (a directory) is not set", s->path);
     if (!code && s->is_random && s->draws == 0) {
@@ -376,7 +398,8 @@ static int settings_make(const struct sweep *s, int64_t k, struct settings *out)
     run_directory(s, k, path);
     int n = s->n_parameters;
     for (int i = 0; i < n; i++) snprintf(out->text[i], SET_SIZE, "%s=%s", s->parameter[i].key, value[i]);
-    snprintf(out->text[n], SET_SIZE, "output.path=%s", path);
+    size_t used = (size_t)snprintf(out->text[n], SET_SIZE, "output.path=");
+    path_escape(path, out->text[n] + used, SET_SIZE - used); /* it is expanded already */
     if (!out->all) out->all = calloc((size_t)(s->n_fixed + n + 1), sizeof *out->all);
     if (!out->all) return error_memory("the settings", 0);
     for (int i = 0; i < s->n_fixed; i++) out->all[i] = s->fixed[i];
@@ -486,20 +509,21 @@ static int prepare(const struct sweep *s, struct settings *settings) {
 
 /* ---- the program ---- */
 
-enum { OPTION_VERSION = 256 };
+enum { OPTION_GET = 256, OPTION_VERSION };
 
 static const struct option long_options[] = {
     {"count", no_argument, NULL, 'n'},
     {"run", required_argument, NULL, 'r'},
     {"prepare", no_argument, NULL, 'p'},
     {"set", required_argument, NULL, 's'},
+    {"get", required_argument, NULL, OPTION_GET},
     {"help", no_argument, NULL, 'h'},
     {"version", no_argument, NULL, OPTION_VERSION},
     {0},
 };
 
 struct options {
-    const char *path, *run;
+    const char *path, *run, *get;
     int count, prepare, help, version, n_sets;
     const char **sets;
 };
@@ -520,6 +544,9 @@ static int parse(int argc, char **argv, struct options *o) {
         case 's':
             o->sets[o->n_sets++] = optarg;
             break;
+        case OPTION_GET:
+            o->get = optarg;
+            break;
         case 'h':
             o->help = 1;
             return 0;
@@ -532,14 +559,22 @@ static int parse(int argc, char **argv, struct options *o) {
     }
     if (optind + 1 != argc) return error_set(EX_USAGE, "want one sweep file (--help tells more)");
     o->path = argv[optind];
-    if (o->count + o->prepare + (o->run != NULL) > 1) {
-        return error_set(EX_USAGE, "--count, --run and --prepare exclude each other");
+    if (o->count + o->prepare + (o->run != NULL) + (o->get != NULL) > 1) {
+        return error_set(EX_USAGE, "--count, --run, --prepare and --get exclude each other");
     }
     return 0;
 }
 
+static int print_value(const struct options *o) {
+    static char text[CONFIG_TEXT_MAX];
+    int code = config_value(o->path, o->sets, o->n_sets, o->get, text);
+    if (!code) printf("%s\n", text);
+    return code;
+}
+
 static int sweep(const struct options *o, struct sweep *s, struct settings *settings) {
     struct config config;
+    if (o->get) return print_value(o);
     s->path = o->path;
     s->seed = 1;
     int code = read_sweep(s);
