@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "environment.h"
 #include "error.h"
 #include "trace.h"
 
@@ -71,7 +72,7 @@ static int settle(struct nccl *nccl, const char *what, ncclResult_t result) {
 int nccl_start(const struct comm *comm, struct nccl **nccl) {
     ncclUniqueId id = {{0}};
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    const char *patience = getenv("VAECF_NCCL_PATIENCE"); /* for tests */
+    const char *patience = environment("VAECF_NCCL_PATIENCE"); /* for tests */
     *nccl = calloc(1, sizeof **nccl);
     int code = *nccl ? 0 : error_memory("NCCL", sizeof **nccl);
     if (!code) (*nccl)->patience = patience ? atof(patience) : PATIENCE;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cuda.h"
+#include "environment.h"
 #include "error.h"
 
 void cuda_tell(struct cuda *cuda) {
@@ -63,7 +64,7 @@ static struct recording *recording_of(struct cuda *cuda, const struct step *step
 }
 
 int cuda_is_allowed(const char *variable) {
-    const char *text = getenv(variable);
+    const char *text = environment(variable);
     return !text || strcmp(text, "no") != 0;
 }
 

@@ -9,6 +9,7 @@
 
 #include "choices.h"
 #include "cuda.h"
+#include "environment.h"
 #include "error.h"
 
 enum {
@@ -20,9 +21,9 @@ enum {
 int cuda_read_sparse(enum sparse *sparse) {
     static const char *const words[] = {
         [SPARSE_GATHER] = "gather", [SPARSE_CUSPARSE] = "cusparse", [SPARSE_AUTO] = "auto"};
-    const char *text = getenv("VAECF_SPARSE");
+    const char *text = environment("VAECF_SPARSE");
     *sparse = SPARSE_GATHER;
-    if (!text || !*text) return 0;
+    if (!text) return 0;
     for (int i = 0; i < 3; i++) {
         if (strcmp(text, words[i]) != 0) continue;
         *sparse = (enum sparse)i;
@@ -210,7 +211,7 @@ static enum sparse faster(struct cuda *cuda, struct trial *t) {
  */
 static int choose(struct cuda *cuda, const char *gpu, struct trial *t) {
     enum { NONE, GATHER, CUSPARSE }; /* in the file */
-    const char *path = getenv("VAECF_GEMM_CACHE");
+    const char *path = environment("VAECF_GEMM_CACHE");
     struct choices *choices = NULL;
     struct choice choice = {.word = {NONE}};
     int code = path ? choices_open(path, &choices) : 0;

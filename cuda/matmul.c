@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "choices.h"
+#include "environment.h"
 #include "error.h"
 #include "trace.h"
 
@@ -54,7 +55,7 @@ static int fault(const char *what, cublasStatus_t status) {
 }
 
 static int open_choices(struct matmul *matmul) {
-    const char *path = getenv("VAECF_GEMM_CACHE");
+    const char *path = environment("VAECF_GEMM_CACHE");
     if (!path) return 0;
     int code = choices_open(path, &matmul->choices);
     if (code) return code;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "cuda.h"
+#include "environment.h"
 #include "error.h"
 
 enum {
@@ -23,7 +24,7 @@ enum {
 };
 
 size_t cuda_sum_min(void) {
-    const char *text = getenv("VAECF_SUM_MIN");
+    const char *text = environment("VAECF_SUM_MIN");
     long long n = text ? atoll(text) : 0;
     return n > 0 ? (size_t)n : SUM_MIN;
 }

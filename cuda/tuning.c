@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "environment.h"
 #include "error.h"
 
 static const struct {
@@ -54,7 +55,7 @@ int tuning_parse(const char *text, struct tuning *tuning) {
 }
 
 int tuning_read(struct tuning *tuning) {
-    return tuning_parse(getenv("VAECF_CUDA_TUNING"), tuning);
+    return tuning_parse(environment("VAECF_CUDA_TUNING"), tuning);
 }
 
 void tuning_describe(const struct tuning *tuning, char *text, int size) {

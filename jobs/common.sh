@@ -245,7 +245,7 @@ evaluate() {
     local run=${1:-} data table=test
     [ -r "$run/config.yaml" ] || fail 66 "'$run': want the run directory of a training, with its config.yaml"
     shift
-    data=$(sed -nE "/^data:/,/^[^ d]/s/^  path: '(.*)'\$/\1/p" "$run/config.yaml" | sed "s/''/'/g")
+    data=$(vaecf-sweep --get data.path "$run/config.yaml") || return
     case " $* " in *" --split validation "* | *" --split=validation "*) table=validation ;; esac
     case " $* " in *" --blend "* | *" --blend="*) table=$table-blend ;; esac
     ranks vaecf-evaluate --checkpoint "$run/best.h5" --data "$data" --output "$run/$table.csv" "$@"

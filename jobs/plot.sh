@@ -93,8 +93,12 @@ E
     echo "$name.png $name.svg"
 }
 
-# The metric that chose a run's best.h5.
-metric_of() { sed -n 's/^    metric: //p' "$1/config.yaml" | head -n 1; }
+# The metric that chose a run's best.h5. No other key is named so, nor ends so: whichever way YAML is written.
+metric_of() {
+    local metric
+    metric=$(sed -nE "s/^([^#]*[ {,\"'])?metric[\"']? *: *[\"']?([a-z_]+(@[0-9]+)?).*/\2/p" "$1/config.yaml" | head -n 1)
+    echo "${metric:-ndcg@100}"
+}
 
 curves() {
     local metric run i=0 label best=0 value best_value='' loss='' validation='' style

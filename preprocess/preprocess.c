@@ -16,6 +16,7 @@
 
 #include "comm.h"
 #include "csv.h"
+#include "environment.h"
 #include "error.h"
 #include "options.h"
 #include "output.h"
@@ -342,8 +343,8 @@ static int prepare(struct job *job) {
     int64_t fixed = (INT64_C(48) << 20) + threads * (INT64_C(56) << 20); /* buffers, tables */
     if (bytes > INT64_C(1) << 32) fixed += threads * bytes / n_bins * 3; /* a bin's work */
     job->scratch = (struct scratch){.dir = o->tmp, .budget = memory > fixed ? memory - fixed : 0};
-    const char *tmp = getenv("TMPDIR");
-    if (!o->tmp) job->scratch.dir = tmp && *tmp ? tmp : o->output;
+    const char *tmp = environment("TMPDIR");
+    if (!o->tmp) job->scratch.dir = tmp ? tmp : o->output;
     if (access(job->scratch.dir, W_OK)) {
         return error_set(EX_CANTCREAT, "%s: cannot write temporary data: %s; --tmp names another directory",
                          job->scratch.dir, strerror(errno));
@@ -586,7 +587,7 @@ static int finish(const struct job *job) {
  * PMIx tells no number of ranks in the environment. */
 static bool is_parallel(void) {
     int rank;
-    return comm_launched(&rank) > 1 || getenv("PMIX_RANK");
+    return comm_launched(&rank) > 1 || environment("PMIX_RANK");
 }
 
 static void note(const char *line) {

@@ -5,13 +5,14 @@
 #include <string.h>
 
 #include "comm.h"
+#include "environment.h"
 #include "error.h"
 
 /* What was asked for, the environment's word included. */
 static int wanted(enum device asked, enum device *device) {
-    const char *text = getenv("VAECF_DEVICE");
+    const char *text = environment("VAECF_DEVICE");
     *device = asked;
-    if (asked != DEVICE_AUTO || !text || !*text || strcmp(text, "auto") == 0) return 0;
+    if (asked != DEVICE_AUTO || !text || strcmp(text, "auto") == 0) return 0;
     *device = strcmp(text, "cuda") == 0 ? DEVICE_CUDA : DEVICE_CPU;
     if (*device == DEVICE_CUDA || strcmp(text, "cpu") == 0) return 0;
     return error_set(EX_CONFIG, "VAECF_DEVICE=%s: want auto, cpu or cuda", text);
@@ -27,9 +28,9 @@ static int create_cpu(const struct backend_options *options, struct backend *bac
 
 /* The same for what sums over the ranks. */
 static int wanted_comm(enum comm_kind asked, enum comm_kind *kind) {
-    const char *text = getenv("VAECF_COMM");
+    const char *text = environment("VAECF_COMM");
     *kind = asked;
-    if (asked != COMM_AUTO || !text || !*text || strcmp(text, "auto") == 0) return 0;
+    if (asked != COMM_AUTO || !text || strcmp(text, "auto") == 0) return 0;
     *kind = strcmp(text, "nccl") == 0 ? COMM_NCCL : COMM_MPI;
     if (*kind == COMM_NCCL || strcmp(text, "mpi") == 0) return 0;
     return error_set(EX_CONFIG, "VAECF_COMM=%s: want auto, nccl or mpi", text);

@@ -8,6 +8,7 @@
 #include <sys/file.h>
 
 #include "error.h"
+#include "path.h"
 
 enum { LINE_SIZE = CHOICE_KEY_MAX + CHOICE_WORDS * 16 + 8 };
 
@@ -56,9 +57,11 @@ int choices_open(const char *path, struct choices **choices) {
     struct choices *c = calloc(1, sizeof *c);
     *choices = c;
     if (!c || !(c->path = strdup(path))) return error_memory("choices", sizeof *c);
+    int code = path_check(path);
+    if (code) return code;
     FILE *file = fopen(path, "a+");
     if (!file) return error_set(EX_CANTCREAT, "%s: cannot be written: want a file for choices", path);
-    int code = read_on(c, file);
+    code = read_on(c, file);
     fclose(file);
     return code;
 }

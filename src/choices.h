@@ -14,7 +14,8 @@ struct choice {
 
 struct choices;
 
-/* Reads the file, which is made if it is not there. EX_CANTCREAT, EX_OSERR. */
+/* Reads the file, which is made if it is not there. EX_CANTCREAT, EX_OSERR; EX_USAGE by
+ * path_check. */
 int choices_open(const char *path, struct choices **choices);
 /* NULL is harmless. */
 void choices_close(struct choices *choices);

@@ -13,6 +13,7 @@
 #include "error.h"
 #include "file.h"
 #include "metrics.h"
+#include "path.h"
 #include "program.h"
 #include "utf8.h"
 
@@ -81,7 +82,7 @@ struct collection {
 
 /* ---- reading a run ---- */
 
-/* 'it''s' in YAML is it's */
+/* 'it''s' in YAML is it's, and $$ in a path is $ */
 static void unquote(char *text) {
     char *to = text;
     if (*text != '\'') return;
@@ -90,6 +91,7 @@ static void unquote(char *text) {
         *to++ = *from;
     }
     *to = '\0';
+    path_unescape(text);
 }
 
 /* Cuts the YAML that config_text writes into keys and values. */

@@ -17,6 +17,7 @@
 #define LEAKS_OF_OURS() ((void)0)
 #endif
 
+#include "environment.h"
 #include "error.h"
 #include "watchdog.h"
 
@@ -43,7 +44,7 @@ static const struct {
 
 int comm_launched(int *rank) {
     for (size_t i = 0; i < sizeof launcher / sizeof *launcher; i++) {
-        const char *ranks = getenv(launcher[i].ranks), *own = getenv(launcher[i].rank);
+        const char *ranks = environment(launcher[i].ranks), *own = environment(launcher[i].rank);
         if (!ranks || !own) continue;
         *rank = atoi(own);
         return atoi(ranks);
@@ -91,7 +92,7 @@ void comm_machine(const struct comm *comm, int *rank, int *ranks) {
 void comm_share_threads(const struct comm *comm) {
     int rank, ranks, bound = omp_get_num_procs();
     comm_machine(comm, &rank, &ranks);
-    if (getenv("OMP_NUM_THREADS")) return;
+    if (environment_has_threads()) return;
     int share = (int)sysconf(_SC_NPROCESSORS_ONLN) / ranks;
     if (share > bound) share = bound;
     omp_set_num_threads(share > 1 ? share : 1);

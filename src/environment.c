@@ -56,7 +56,9 @@ EARLY static void drop_empty(int argc, char **argv, char **entries) {
     *to = NULL;
 }
 
-/* The dynamic linker calls what is in this section of a program before the constructors of its libraries.
+/* This file is linked into every program: program_start leads to it over output.c and file.c.
+ *
+ * The dynamic linker calls what is in this section of a program before the constructors of its libraries.
  * Other systems than Linux with the GNU C library may not: then `environment` is what is left. */
 __attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(int, char **,
                                                                                        char **) = drop_empty;

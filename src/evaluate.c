@@ -10,6 +10,7 @@
 #include "dataset.h"
 #include "error.h"
 #include "options.h"
+#include "path.h"
 #include "program.h"
 #include "ranking.h"
 
@@ -104,7 +105,7 @@ static int parse(int argc, char **argv, struct options *o) {
         return error_set(EX_USAGE, "\"%s\": want only options (--help lists them)", argv[optind]);
     if (!o->blend.path[0]) return error_set(EX_USAGE, "--checkpoint is missing (--help tells more)");
     if (!o->data) return error_set(EX_USAGE, "--data is missing (--help tells more)");
-    return 0;
+    return path_check(o->output);
 }
 
 /* The metrics that are asked for. */

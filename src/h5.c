@@ -12,6 +12,7 @@
 
 #include "errno_code.h"
 #include "error.h"
+#include "path.h"
 
 enum {
     CHUNK_BYTES = 1 << 20,
@@ -256,7 +257,8 @@ static int open_bytes(const char *path, int *descriptor, int64_t *length) {
     struct stat status;
     *descriptor = open_retrying(path, O_RDONLY | O_NONBLOCK);
     if (*descriptor < 0 || fstat(*descriptor, &status)) {
-        int code = error_set(errno_code(errno, EX_NOINPUT), "%s: %s", path, strerror(errno));
+        int code =
+            error_set(errno_code(errno, EX_NOINPUT), "%s: %s%s", path, strerror(errno), path_hint(path));
         if (*descriptor >= 0) close(*descriptor);
         return code;
     }

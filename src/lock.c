@@ -16,6 +16,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "errno_code.h"
 #include "error.h"
 #include "file.h"
@@ -89,20 +90,20 @@ static void set_word(char word[WORD], const char *text) {
 }
 
 static void own_job(char word[WORD]) {
-    const char *job = getenv("VAECF_JOB"), *array = getenv("SLURM_ARRAY_JOB_ID"),
-               *task = getenv("SLURM_ARRAY_TASK_ID");
+    const char *job = environment("VAECF_JOB"), *array = environment("SLURM_ARRAY_JOB_ID"),
+               *task = environment("SLURM_ARRAY_TASK_ID");
     if (!job && array && task) {
         snprintf(word, WORD, "%.100s_%.100s", array, task);
         return;
     }
-    if (!job) job = getenv("SLURM_JOB_ID");
-    if (!job) job = getenv("PBS_JOBID");
+    if (!job) job = environment("SLURM_JOB_ID");
+    if (!job) job = environment("PBS_JOBID");
     set_word(word, job);
 }
 
 /* The job scripts tell each of their starts by a name; else Slurm counts them. */
 static void own_start(char word[WORD]) {
-    const char *script = getenv("VAECF_START"), *count = getenv("SLURM_RESTART_COUNT");
+    const char *script = environment("VAECF_START"), *count = environment("SLURM_RESTART_COUNT");
     snprintf(word, WORD, "%s:%.200s", script ? "script" : "restart", script ? script : count ? count : "0");
     word[strcspn(word, " \t\r\n")] = '\0';
 }

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "errno_code.h"
 #include "error.h"
 #include "file.h"
@@ -102,7 +103,8 @@ static int begin_table(struct report *report, const struct config *config, int64
 static int is_terminal(void) {
     char path[64], target[64] = "";
     if (!isatty(STDOUT_FILENO)) return 0;
-    if (!getenv("OMPI_COMM_WORLD_RANK") && !getenv("PMIX_RANK") && !getenv("PMI_RANK")) return 1;
+    if (!environment("OMPI_COMM_WORLD_RANK") && !environment("PMIX_RANK") && !environment("PMI_RANK"))
+        return 1;
     snprintf(path, sizeof path, "/proc/%ld/fd/1", (long)getppid());
     if (readlink(path, target, sizeof target - 1) < 0) return 0;
     return strncmp(target, "/dev/pts/", 9) == 0 || strncmp(target, "/dev/tty", 8) == 0;
@@ -210,7 +212,7 @@ int report_sync(struct report *report) {
 }
 
 void report_saved(double seconds) {
-    const char *path = getenv("VAECF_SAVED");
+    const char *path = environment("VAECF_SAVED");
     FILE *file = path ? fopen(path, "w") : NULL;
     if (!file) return;
     fprintf(file, "%.1f\n", seconds);

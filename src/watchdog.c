@@ -15,6 +15,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "environment.h"
 #include "error.h"
 #include "star.h"
 
@@ -140,9 +141,9 @@ static void *watch(void *unused) {
 /* ---- starting ---- */
 
 static int64_t hang_seconds(void) {
-    const char *text = getenv("VAECF_HANG_SECONDS");
+    const char *text = environment("VAECF_HANG_SECONDS");
     char *end;
-    if (!text || !*text) return HANG_SECONDS;
+    if (!text) return HANG_SECONDS;
     long seconds = strtol(text, &end, 10);
     if (!*end && seconds >= 0 && seconds <= 1000000) return seconds;
     fprintf(

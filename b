@@ -1,0 +1,3 @@
+sep=;
+user;item;rating
+1;2;3,5
