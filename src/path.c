@@ -97,9 +97,8 @@ void path_escape(const char *path, char *out, size_t size) {
 int path_check(const char *path) {
     if (!path || (path[0] != '~' && path[0] != '$')) return 0;
     return error_set(EX_USAGE,
-                     "%s: the shell has left the %c as it is: write $HOME/x for ~/x, without single "
-                     "quotes, or ./ before it if that is its name",
-                     path, path[0]);
+                     "%s: the shell has left the %c as it is: write %s, or ./ before it if that is its name",
+                     path, path[0], path[0] == '~' ? "$HOME/x for ~/x" : "it without single quotes");
 }
 
 const char *path_hint(const char *path) {
