@@ -167,4 +167,67 @@ if [ -w /dev/full ]; then
         not_ok "recommend: a full disk: $status, $(head -n 3 "$tmp/stderr")"
     fi
 fi
+
+# ---- ~ and $ that no shell has replaced; $tmp/home is where they lead ----
+mkdir -p "$tmp/home" "$tmp/here"
+project=$PWD
+full=$(cd "$bin" && pwd)
+cd "$tmp/here" || exit 71
+model=(--checkpoint "$tmp/run/best.h5")
+# shellcheck disable=SC2088,SC2016  # this is what bash makes of --output=~/x, and of single quotes
+for output in '~/x' '~' '~someone/x' '$HOME/x' '${HOME}/x'; do
+    for program in preprocess synthesize evaluate recommend export collect; do
+        case $program in
+        preprocess) rest=(--input "$tmp/ratings.csv") ;;
+        synthesize) rest=() ;;
+        evaluate) rest=("${model[@]}" --data "$tmp/data") ;;
+        recommend) rest=("${model[@]}" --input "$tmp/ratings.csv") ;;
+        export) rest=("${model[@]}") ;;
+        collect) rest=("$tmp/run") ;;
+        esac
+        HOME=$tmp/home expect 64 "the shell has left the . as it is" "$program --output=$output" \
+            "$full/vaecf-$program" "${rest[@]}" --output="$output"
+    done
+done
+# shellcheck disable=SC2088
+expect 66 "~/none.h5: .*the shell has left" "evaluate: an input of ~" "$full/vaecf-evaluate" --checkpoint='~/none.h5' --data="$tmp/data"
+cat >"$tmp/paths.yaml" <<'E'
+data: {path: $VAECF_TEST_DATA/data}
+model: {hidden: [16], latent: 8, layer_norm: Off}
+train: {epochs: 1.0, batch_size: 64, learning_rate: 1e-3}
+output: {path: ~/a $$ run}
+E
+train=("$full/vaecf-train" --config)
+expect 78 'paths.yaml:1: data.path: .VAECF_TEST_DATA/data: .VAECF_TEST_DATA is not set' "train: a variable that is not set" \
+    "${train[@]}" "$tmp/paths.yaml"
+HOME=$tmp/home VAECF_TEST_DATA=$tmp works "train: ~ and \$ in a configuration" "${train[@]}" "$tmp/paths.yaml"
+written="$tmp/home/a \$ run/config.yaml"
+if grep -qxF "  path: '$tmp/data'" "$written" && grep -qxF "  path: '$tmp/home/a \$\$ run'" "$written"; then
+    ok "config.yaml has them replaced"
+else not_ok "config.yaml has them replaced: $(grep path "$tmp"/home/*/config.yaml)"; fi
+works "train: its config.yaml is one" "${train[@]}" "$written" --overwrite
+# shellcheck disable=SC2088
+HOME=$tmp/home works "train --set output.path=~/x" "${train[@]}" "$tmp/run.yaml" --set output.path='~/set'
+# shellcheck disable=SC2016
+check "all of it is where it belongs" [ "$(ls -A . && ls "$tmp/home")" = "$(printf 'a $ run\nset')" ]
+cd "$project" || exit 71
+
+# ---- variables that are set but empty count as not set ----
+two=(timeout 120 mpirun -n 2 "$bin/vaecf-train" --config "$tmp/run.yaml" --overwrite --set output.path="$tmp/empty")
+without=$(env -u OMP_NUM_THREADS "${two[@]}" 2>&1 | head -n 1)
+for blank in '' '  '; do
+    # not an empty TMPDIR: mpirun would make its files in /
+    env OMP_NUM_THREADS="$blank" OMP_PROC_BIND="$blank" OMP_PLACES="$blank" OMP_SCHEDULE="$blank" OPENBLAS_NUM_THREADS="$blank" \
+        VAECF_DEVICE="$blank" VAECF_HANG_SECONDS="$blank" VAECF_JOB="$blank" VAECF_SAVED="$blank" \
+        "${two[@]}" >"$tmp/stdout" 2>"$tmp/stderr"
+    status=$?
+    if [ $status = 0 ] && [ "$(head -n 1 "$tmp/stdout")" = "$without" ] && ! grep -qE 'libgomp|OMP|warning' "$tmp/stderr"; then
+        ok "train with variables of '$blank'"
+    else not_ok "train with variables of '$blank': $status, $(head -n 1 "$tmp/stdout"), $(head -n 5 "$tmp/stderr")"; fi
+done
+# of a word that is no number the OpenMP library speaks; the ranks share the cores as without it
+OMP_NUM_THREADS=four "${two[@]}" >"$tmp/stdout" 2>"$tmp/stderr"
+if [ "$(head -n 1 "$tmp/stdout")" = "$without" ] && grep -q OMP_NUM_THREADS "$tmp/stderr"; then
+    ok "train with OMP_NUM_THREADS=four"
+else not_ok "train with OMP_NUM_THREADS=four: $(head -n 1 "$tmp/stdout"), $(head -n 5 "$tmp/stderr")"; fi
 exit "$failed"

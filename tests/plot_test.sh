@@ -29,6 +29,14 @@ check "curves of three runs" drawn curves "training loss per user (nats)" "epoch
 check "names its files" grep -qx 'curves.png curves.svg' out
 "$plot" -o "all of.png" curves "a sweep/"* >out 2>err
 check "curves of many runs: the best one" drawn "all of" "best: it's 9" "the other 8 runs"
+# as PyYAML and JSON write it, with other line ends, and not at all
+printf '{train: {early_stopping: {metric: ndcg@100, patience: 20}, epochs: 2}}\r\n' >"a sweep/it's 1/config.yaml"
+printf '{"train": {"early_stopping": {"patience": 5, "metric": "ndcg@100"}}}\n' >"a sweep/it's 2/config.yaml"
+printf 'train:\n  # metric: recall@20\n  early_stopping: {patience: 3}\n' >"a sweep/it's 3/config.yaml"
+for i in 1 2 3; do
+    "$plot" -o spelt curves "a sweep/it's $i" >out 2>err
+    check "curves by a configuration of form $i" drawn spelt "ndcg@100, validation users"
+done
 mkdir -p "a sweep/later" && cp "a sweep/it's 1/config.yaml" "a sweep/later"
 "$plot" curves "a sweep/it's 1" "a sweep/later" >out 2>note
 : >err

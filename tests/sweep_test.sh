@@ -141,6 +141,44 @@ mistake 78 'more than 100000 runs' "too many" "s/\[5, 6\]/[$(seq -s, 1 1000)]/; 
 check "no file: 66" bash -c "'$sweep' none.yaml 2>/dev/null; [ \$? = 66 ]"
 check "a run that is not there: 64" bash -c "'$sweep' grid.yaml --run 12 2>/dev/null; [ \$? = 64 ]"
 
+# ---- what other people and programs write ----
+cat >json <<'E'
+{"config": "base.yaml", "output": "~/all $$ runs", "set": {"model.layer_norm": "yes", "data.path": "$DATA/x"},
+"seeds": [1e0, 2.0], "parameters": {"train.learning_rate": [1e-3, 0.01], "model.layer_norm": [on, FALSE]}}
+E
+{ printf '\xef\xbb\xbf' && sed 's/$/\r/' json; } >json.yaml
+DATA=/data HOME=$tmp "$sweep" json.yaml --prepare >directories
+check "JSON with ~, \$ and all spellings" [ "$(sed -n 8p directories)" = "$tmp/all \$ runs/run-0007" ]
+check "its paths are replaced" grep -qx "  path: '/data/x'" "$tmp/all \$ runs/run-0007/config.yaml"
+check "and its booleans read" [ "$(cat "$tmp/all \$ runs/"*/config.yaml | grep -cx '  layer_norm: true')" = 4 ]
+mapfile -t arguments < <(DATA=/data HOME=$tmp "$sweep" json.yaml --run 7)
+check "a run's arguments have its path as a --set takes it" [ "${arguments[-1]}" = "output.path=$tmp/all \$\$ runs/run-0007" ]
+mistake 78 'bad.yaml:4: output: given twice' "a key twice" 's/^seeds/output: x\nseeds/'
+mistake 78 'bad.yaml:5: <<: merge keys' "a merge key" 's/^parameters/<<: {seeds: [1]}\nparameters/'
+# shellcheck disable=SC2016
+mistake 78 'a second YAML document' "a second document" '$s/$/\n---\nseeds: [1]/'
+# shellcheck disable=SC2016
+mistake 78 'output: .UNSET_X is not set' "a variable that is not set" 's/^output.*/output: $UNSET_X\/x/'
+mistake 78 'model.layer_norm: maybe is not true or false' "a boolean that is none" 's/train.kl.cap.*/model.layer_norm: [maybe]/'
+
+# ---- one value of a configuration ----
+get() { "$sweep" --get "$@" 2>err; }
+# gives CODE PATTERN TEXT COMMAND...: the exit code, and one line that matches
+gives() {
+    "${@:4}" >out 2>err
+    check "$3: $1" test "$?:$(grep -cE -- "$2" err):$(wc -l <err)" = "$1:1:1"
+}
+printf 'data: {path: "it'"'"'s #1"}\r\nmodel:\r\n  hidden:\r\n  - 6e2\r\n' >crlf.yaml
+check "--get: a path as it is" [ "$(get data.path crlf.yaml)" = "it's #1" ]
+check "--get: a list" [ "$(get model.hidden crlf.yaml)" = "[600]" ]
+check "--get: a default, and --set" [ "$(get train.epochs crlf.yaml) $(get train.epochs crlf.yaml --set train.epochs=1_0)" = "200 10" ]
+gives 78 'output.path is not set' "--get: a path that is not there" "$sweep" --get output.path crlf.yaml
+gives 78 'did you mean train.epochs' "--get: no such key" "$sweep" --get train.epoch crlf.yaml
+gives 66 'none.yaml: No such file' "--get: no such file" "$sweep" --get train.epochs none.yaml
+# shellcheck disable=SC2088
+gives 66 'the shell has left the ~' "--get: a file of ~" "$sweep" --get train.epochs '~/none.yaml'
+gives 64 'exclude each other' "--get and --count" "$sweep" --get train.epochs crlf.yaml --count
+
 cd "$configs/../.." || exit 71
 for file in jobs/configs/sweep-*.yaml; do check "$file" test "$("$sweep" "$file" --count)" -gt 1; done
 exit $failed
