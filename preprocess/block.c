@@ -30,21 +30,28 @@ static int compare(const void *pa, const void *pb) {
     return ids_compare_bytes(a->text, a->length, b->text, b->length);
 }
 
-static int collect(const struct spool *spool, int bin, struct ids *users, struct interactions *interactions) {
+/* stored: the interactions have values; with_values: they are wanted. */
+static int collect(const struct spool *spool, int bin, bool stored, bool with_values, struct ids *users,
+                   struct interactions *interactions) {
     struct spool_out buffer = {0};
     int code = 0;
+    for (int p = 0; p < DATASET_PARTS; p++) interactions[p].with_values = with_values;
     for (int64_t b = 0; b < spool->n && !code; b++) {
         const char *at, *id = NULL;
         size_t size, length = 0;
         uint32_t word;
         int32_t user = 0;
+        double value = 0;
         enum dataset_part part = DATASET_TRAIN;
         code = spool_get(spool, b, bin, &buffer, &at, &size);
         for (const char *end = at + size; !code && at < end;) {
             record_get(&at, &word, &part, &id, &length);
+            if (!(word & 1)) value = 0;
+            if (stored) record_get_value(&at, &value);
             if (!(word & 1)) code = ids_add(users, id, length, &user);
             if (!code)
-                code = interactions_add(&interactions[part], user, (int32_t)(word >> 2), word >> 1 & 1);
+                code =
+                    interactions_add(&interactions[part], user, (int32_t)(word >> 2), word >> 1 & 1, value);
         }
     }
     free(buffer.data);
@@ -96,22 +103,42 @@ cleanup:
     return code;
 }
 
-int block_build(const struct spool *spool, int bin, uint64_t seed, int32_t n_items, int n_parts,
-                struct block *block, int64_t *duplicates, int64_t *unwanted) {
-    struct ids users = {0};
+/* Users and their rows; stored: the interactions have values, whether this rule needs them or not. */
+static int gather(const struct spool *spool, const struct duplicates *duplicates, bool stored, int bin,
+                  int32_t n_items, int n_parts, struct ids *users, struct csr *rows,
+                  struct duplicates_counts *counts) {
     struct interactions interactions[DATASET_PARTS] = {0};
-    struct csr rows[DATASET_PARTS] = {0};
-    *block = (struct block){.n_parts = n_parts};
-    int code = collect(spool, bin, &users, interactions);
+    int code = collect(spool, bin, stored, duplicates_need_values(duplicates), users, interactions);
     for (int p = 0; p < n_parts && !code; p++) {
-        code = interactions_matrix(&interactions[p], users.n, n_items, &rows[p], duplicates, unwanted);
+        code = interactions_matrix(&interactions[p], duplicates, users->n, n_items, &rows[p], counts);
+    }
+    for (int p = 0; p < DATASET_PARTS; p++) interactions_free(&interactions[p]);
+    return code;
+}
+
+/* Values take time and memory and rarely matter: only where a pair's rows disagree or, for a sum, where a
+ * pair has several. So they are left aside first. */
+int block_build(const struct spool *spool, const struct duplicates *duplicates, int bin, uint64_t seed,
+                int32_t n_items, int n_parts, struct block *block, struct duplicates_counts *counts) {
+    const bool stored = duplicates_need_values(duplicates);
+    const struct duplicates last = {DUPLICATES_LAST, duplicates->min_rating};
+    struct ids users = {0};
+    struct csr rows[DATASET_PARTS] = {0};
+    struct duplicates_counts own = {0};
+    *block = (struct block){.n_parts = n_parts};
+    int code = gather(spool, stored ? &last : duplicates, stored, bin, n_items, n_parts, &users, rows, &own);
+    if (!code && stored && (duplicates->rule == DUPLICATES_SUM ? own.duplicates : own.disputed)) {
+        for (int p = 0; p < n_parts; p++) csr_free(&rows[p]);
+        ids_free(&users);
+        own = (struct duplicates_counts){0};
+        code = gather(spool, duplicates, stored, bin, n_items, n_parts, &users, rows, &own);
     }
     if (!code) code = arrange(&users, seed, rows, block);
-    for (int p = 0; p < n_parts; p++) {
-        interactions_free(&interactions[p]);
-        csr_free(&rows[p]);
-    }
+    for (int p = 0; p < n_parts; p++) csr_free(&rows[p]);
     ids_free(&users);
+    counts->duplicates += own.duplicates;
+    counts->unwanted += own.unwanted;
+    counts->disputed += own.disputed;
     return code;
 }
 

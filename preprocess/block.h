@@ -8,6 +8,7 @@
 
 #include "csr.h"
 #include "dataset.h"
+#include "duplicates.h"
 #include "scratch.h"
 #include "spool.h"
 
@@ -30,10 +31,10 @@ static inline int block_bin(uint64_t hash, int n_bins) {
     return (int)(hash >> (64 - __builtin_ctz((unsigned)n_bins)));
 }
 
-/* Makes the block of a bin from its interactions: each (user, item) counts once, and the last row stands.
- * *duplicates and *unwanted grow by the rows that do not count. EX_OSERR, EX_IOERR. */
-int block_build(const struct spool *interactions, int bin, uint64_t seed, int32_t n_items, int n_parts,
-                struct block *block, int64_t *duplicates, int64_t *unwanted);
+/* Makes the block of a bin from its interactions, which have values if the rule needs them: each
+ * (user, item) counts once, if at all. *counts grows. EX_OSERR, EX_IOERR. */
+int block_build(const struct spool *interactions, const struct duplicates *duplicates, int bin, uint64_t seed,
+                int32_t n_items, int n_parts, struct block *block, struct duplicates_counts *counts);
 
 /* Lets a block rest, and fetches it. changed: since it was fetched (it can only have become smaller).
  * EX_IOERR, EX_OSERR. */

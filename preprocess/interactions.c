@@ -1,4 +1,4 @@
-/* Interactions: pairs in blocks, so that growing copies nothing, then a counting sort by user. */
+/* Interactions: rows in blocks, so that growing copies nothing, then a counting sort by user. */
 #include "interactions.h"
 
 #include <string.h>
@@ -11,26 +11,34 @@ struct interactions_block {
     struct interactions_block *next;
     int32_t user[BLOCK_SIZE];
     int32_t item[BLOCK_SIZE]; /* ~item if unwanted */
+    double value[];           /* [BLOCK_SIZE] if there are values */
 };
 
-int interactions_add(struct interactions *a, int32_t user, int32_t item, bool wanted) {
+static int add_block(struct interactions *a) {
+    size_t size = sizeof *a->last + (a->with_values ? BLOCK_SIZE * sizeof *a->last->value : 0);
+    struct interactions_block *block = malloc(size);
+    if (!block) return error_memory("interactions", size);
+    block->next = NULL;
+    if (a->last) a->last->next = block;
+    if (!a->first) a->first = block;
+    a->last = block;
+    return 0;
+}
+
+int interactions_add(struct interactions *a, int32_t user, int32_t item, bool wanted, double value) {
     int64_t i = a->n % BLOCK_SIZE;
-    if (i == 0) {
-        struct interactions_block *block = malloc(sizeof *block);
-        if (!block) return error_memory("interactions", sizeof *block);
-        block->next = NULL;
-        if (a->last) a->last->next = block;
-        if (!a->first) a->first = block;
-        a->last = block;
-    }
+    int code = i ? 0 : add_block(a);
+    if (code) return code;
     a->last->user[i] = user;
     a->last->item[i] = wanted ? item : ~item;
+    if (a->with_values) a->last->value[i] = value;
     a->n++;
     return 0;
 }
 
-/* All pairs by user, each user's in the order they were read; frees the blocks. indptr is zeroed. */
-static void sort_by_user(struct interactions *a, int64_t n_users, int64_t *indptr, int32_t *indices) {
+/* All rows by user, each user's in the order they were read; frees the blocks. indptr is zeroed. */
+static void sort_by_user(struct interactions *a, int64_t n_users, int64_t *indptr, int32_t *indices,
+                         double *values) {
     int64_t left = a->n;
     for (struct interactions_block *b = a->first; b; b = b->next, left -= BLOCK_SIZE) {
         for (int64_t i = 0; i < left && i < BLOCK_SIZE; i++) indptr[b->user[i] + 1]++;
@@ -38,54 +46,57 @@ static void sort_by_user(struct interactions *a, int64_t n_users, int64_t *indpt
     for (int64_t u = 0; u < n_users; u++) indptr[u + 1] += indptr[u];
     left = a->n;
     for (struct interactions_block *b = a->first, *next; b; b = next, left -= BLOCK_SIZE) {
-        for (int64_t i = 0; i < left && i < BLOCK_SIZE; i++) indices[indptr[b->user[i]]++] = b->item[i];
+        for (int64_t i = 0; i < left && i < BLOCK_SIZE; i++) {
+            int64_t at = indptr[b->user[i]]++;
+            indices[at] = b->item[i];
+            if (values) values[at] = b->value[i];
+        }
         next = b->next;
         free(b);
     }
-    *a = (struct interactions){0};
+    *a = (struct interactions){.with_values = a->with_values};
     memmove(indptr + 1, indptr, (size_t)n_users * sizeof *indptr); /* each now is the end of its row */
     indptr[0] = 0;
 }
 
-int interactions_matrix(struct interactions *a, int32_t n_users, int32_t n_items, struct csr *matrix,
-                        int64_t *duplicates, int64_t *unwanted) {
+int interactions_matrix(struct interactions *a, const struct duplicates *duplicates, int32_t n_users,
+                        int32_t n_items, struct csr *matrix, struct duplicates_counts *counts) {
     int64_t n = a->n, kept = 0;
     int64_t *indptr = calloc((size_t)n_users + 1, sizeof *indptr);
     int32_t *indices = malloc(((size_t)n + 1) * sizeof *indices);
-    int32_t *seen = malloc(((size_t)n_items + 1) * sizeof *seen); /* the last user with each item */
-    if (!indptr || !indices || !seen) {
-        free(indptr);
-        free(indices);
-        free(seen);
-        return error_memory("the interactions' matrix",
-                            4ull * ((unsigned long long)n + 3ull * (unsigned)n_users));
+    double *values = a->with_values ? malloc(((size_t)n + 1) * sizeof *values) : NULL;
+    struct settler settler;
+    int code = settler_open(&settler, duplicates, n_items);
+    if (!code && (!indptr || !indices || (a->with_values && !values))) {
+        code = error_memory("the interactions' matrix",
+                            12ull * (unsigned long long)n + 8ull * (unsigned)n_users);
     }
-    sort_by_user(a, n_users, indptr, indices);
-    memset(seen, -1, (size_t)n_items * sizeof *seen);
-    for (int32_t u = 0; u < n_users; u++) {
-        int64_t begin = indptr[u], end = indptr[u + 1], at = end;
-        for (int64_t i = end - 1; i >= begin; i--) { /* from the last row on: it stands */
-            int32_t item = indices[i] < 0 ? ~indices[i] : indices[i];
-            bool again = seen[item] == u;
-            seen[item] = u;
-            if (again) {
-                ++*duplicates;
-            } else if (indices[i] < 0) {
-                ++*unwanted;
-            } else {
-                indices[--at] = item;
-            }
-        }
-        memmove(indices + kept, indices + at, (size_t)(end - at) * sizeof *indices);
+    if (code) goto cleanup;
+    sort_by_user(a, n_users, indptr, indices, values);
+    for (int32_t u = 0; u < n_users && !code; u++) {
+        int64_t begin = indptr[u], size;
+        code = settler_run(&settler, indices + begin, values ? values + begin : NULL, indptr[u + 1] - begin,
+                           &size);
+        if (code) goto cleanup;
+        memmove(indices + kept, indices + begin, (size_t)size * sizeof *indices);
         indptr[u] = kept;
-        kept += end - at;
+        kept += size;
     }
     indptr[n_users] = kept;
-    free(seen);
+    counts->duplicates += settler.counts.duplicates;
+    counts->unwanted += settler.counts.unwanted;
+    counts->disputed += settler.counts.disputed;
     int32_t *shrunk = realloc(indices, ((size_t)kept + 1) * sizeof *indices);
     *matrix = (struct csr){
         .rows = n_users, .cols = n_items, .indptr = indptr, .indices = shrunk ? shrunk : indices};
-    return 0;
+    indptr = NULL;
+    indices = NULL;
+cleanup:
+    settler_close(&settler);
+    free(indptr);
+    free(indices);
+    free(values);
+    return code;
 }
 
 void interactions_free(struct interactions *a) {

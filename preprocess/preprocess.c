@@ -16,6 +16,7 @@
 
 #include "comm.h"
 #include "csv.h"
+#include "duplicates.h"
 #include "environment.h"
 #include "error.h"
 #include "options.h"
@@ -63,6 +64,11 @@ static const char help[] =
     "\n"
     "Filters and split:\n"
     "  --min-rating X            only interactions with at least this rating (default: all)\n"
+    "  --duplicates RULE         what decides where rows have the same user and item: newest, last, max, "
+    "min,\n"
+    "                            first or sum (default: newest if there is a time column, max if ratings "
+    "are\n"
+    "                            weights of events, else last)\n"
     "  --min-item-users N        drop items with fewer users (default 0)\n"
     "  --min-user-items N        then drop users with fewer items (default 5)\n"
     "  --heldout-users N|auto    so many users each for validation and test (default auto: a tenth of the "
@@ -102,6 +108,7 @@ struct options {
     const char *split_option;    /* a filter's or split's option that was given, without the dashes */
     struct csv_options csv;
     double min_rating;
+    enum duplicates_rule duplicates;
     struct split_options split;
     const char *output;
     bool force, inspect;
@@ -171,6 +178,7 @@ enum {
     OPTION_FORCE,
     OPTION_INSPECT,
     OPTION_CSV,
+    OPTION_DUPLICATES,
     OPTION_MIN_RATING,
     OPTION_MIN_ITEM_USERS,
     OPTION_MIN_USER_ITEMS,
@@ -195,6 +203,7 @@ static const struct option long_options[] = {
     {"force", no_argument, NULL, OPTION_FORCE},
     {"inspect", no_argument, NULL, OPTION_INSPECT},
     CSV_LONG_OPTIONS(OPTION_CSV),
+    {"duplicates", required_argument, NULL, OPTION_DUPLICATES},
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     {"min-item-users", required_argument, NULL, OPTION_MIN_ITEM_USERS},
     {"min-user-items", required_argument, NULL, OPTION_MIN_USER_ITEMS},
@@ -236,6 +245,8 @@ static int set_option(struct options *o, int option, const char *name, const cha
         break;
     case OPTION_CSV:
         return csv_set_option(&o->csv, name, text);
+    case OPTION_DUPLICATES:
+        return duplicates_parse(text, &o->duplicates);
     case OPTION_MIN_RATING:
         return option_number(name, text, -INFINITY, INFINITY, &o->min_rating);
     case OPTION_SEED:
@@ -354,6 +365,7 @@ static int prepare(struct job *job) {
     job->reader = (struct reader){.comm = comm,
                                   .csv = o->csv,
                                   .min_rating = o->min_rating,
+                                  .asked = o->duplicates,
                                   .seed = o->split.seed,
                                   .spool = &job->interactions,
                                   .total_bytes = bytes};
@@ -378,8 +390,9 @@ static int read_parts(struct job *job) {
 }
 
 static int split_parts(struct job *job) {
-    const struct options *o = &job->options;
+    struct options *o = &job->options;
     struct split *split = &job->split;
+    o->split.duplicates = duplicates_stored(job->reader.rule, o->min_rating);
     int code = split_run(&job->comm, &job->interactions, &job->reader.items, &o->split, split, &job->rows);
     if (code == EX_DATAERR && !split->counts[SPLIT_READ].interactions) {
         code =
@@ -425,6 +438,7 @@ static int write_output(struct job *job) {
         {.name = "event_column", .text = csv->event_column ? csv->event_column : "auto"},
         {.name = "events", .text = csv->events ? csv->events : "all"},
         {.name = "bad_rows", .text = csv->skip_bad_rows ? "skip" : "error"},
+        {.name = "duplicates", .text = duplicates_name(job->reader.rule)},
         {.name = "min_rating", .is_double = true, .number = o->min_rating},
         {.name = "split", .text = o->own_split ? "users" : "given"},
         {.name = "min_item_users", .integer = s->min_item_users}, /* from here on only of a split made here */
@@ -479,6 +493,10 @@ static void print_summary(const struct job *job) {
     if (r->counts.other_events)
         printf("rows of other events, left out: %" PRId64 "\n", r->counts.other_events);
     print_odd_ratings(job);
+    if (split->disputed) {
+        printf("%" PRId64 " pairs have ratings above and below --min-rating: --duplicates %s decides\n",
+               split->disputed, duplicates_name(r->rule));
+    }
     for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
         const struct split_counts *c = &split->counts[i];
         printf("%s: %" PRId64 " users, %" PRId64 " items, %" PRId64 " interactions, density %.3g%%\n",
@@ -533,6 +551,8 @@ static int write_report(const struct job *job, int64_t memory) {
             r->counts.missing, r->counts.negative, r->counts.other_events);
     fprintf(file, "rows,duplicates,%" PRId64 "\nrows,below the rating,%" PRId64 "\n", split->duplicates,
             split->unwanted);
+    fprintf(file, "rows,rule for duplicates,%s\nrows,pairs above and below the rating,%" PRId64 "\n",
+            duplicates_name(r->rule), split->disputed);
     for (int i = 0; i < (job->options.own_split ? SPLIT_STAGES : 1); i++) {
         const struct split_counts *c = &split->counts[i];
         fprintf(file, "%s,users,%" PRId64 "\n%s,items,%" PRId64 "\n%s,interactions,%" PRId64 "\n", stage[i],

@@ -135,15 +135,18 @@ static int take_chunk(struct pass *pass, struct worker *w, int64_t *rows, bool *
     struct csv_row row;
     struct spool_out *out = NULL;
     const bool rated = csv_has_ratings(pass->csv);
-    const double min_rating = rated ? r->min_rating : -(double)INFINITY;
+    const struct duplicates duplicates = duplicates_stored(r->rule, r->min_rating);
+    const bool with_values = duplicates_need_values(&duplicates);
     size_t user_length = 0;
+    double value_before = 0;
     int32_t item;
     *bad = false;
     for (;;) {
         int code = csv_parse(pass->csv, &w->chunk, &row);
         *bad = code != 0;
         if (code || !row.user) return 0;
-        code = find_item(r, w, row.item, row.item_length, &item);
+        if (!*rows) code = duplicates_check(r->asked, &duplicates, pass->csv);
+        if (!code) code = find_item(r, w, row.item, row.item_length, &item);
         bool same = row.user_length == user_length && memcmp(row.user, w->user, user_length) == 0;
         if (!same) {
             user_length = row.user_length;
@@ -152,7 +155,13 @@ static int take_chunk(struct pass *pass, struct worker *w, int64_t *rows, bool *
         }
         if (!code) code = spool_out_reserve(out, RECORD_MAX);
         if (code) return code;
-        record_put(out, item, row.rating >= min_rating, same, pass->part, row.user, user_length);
+        record_put(out, item, duplicates_wanted(&duplicates, rated, &row), same, pass->part, row.user,
+                   user_length);
+        if (with_values) {
+            double value = duplicates_value(&duplicates, &row);
+            record_put_value(out, same ? value_before : 0, value);
+            value_before = value;
+        }
         ++*rows;
     }
 }
@@ -262,6 +271,13 @@ static void read_part(struct reader *r, struct csv *csv, enum dataset_part part,
 
 /* ---- files ---- */
 
+/* The rule for equal rows, as rank 0 sees it, who has opened every file. */
+static void choose_rule(struct reader *r, const struct csv *csv) {
+    r->rule = r->asked;
+    if (!r->rule && csv) r->rule = duplicates_default(csv);
+    if (r->comm->size > 1) MPI_Bcast(&r->rule, sizeof r->rule, MPI_BYTE, 0, r->comm->mpi);
+}
+
 /* Adds up what the ranks say about their parts of a file, in order. csv: NULL where another rank reads it. */
 static int conclude(struct reader *r, const struct csv *csv, const char *name, int64_t line,
                     const struct outcome *o, int size) {
@@ -349,6 +365,7 @@ int read_file(struct reader *r, const char *path, enum dataset_part part) {
     if (!code && !o) code = error_memory("ranks", (unsigned long long)comm->size * sizeof *o);
     if (comm->size > 1) code = comm_agree(comm, code);
     if (code) goto cleanup;
+    if (!r->rows) choose_rule(r, csv); /* by the first file with rows */
     bool plain = csv && csv_is_plain(csv, &size) && regular;
     int reader = regular ? r->n_files % comm->size : 0;
     if (plain) {
@@ -365,7 +382,7 @@ int read_file(struct reader *r, const char *path, enum dataset_part part) {
     if (comm->rank == 0) {
         printf("%s: %s\n", csv_name(csv), csv_description(csv));
         if (*csv_notes(csv)) printf("note: %s: %s\n", csv_name(csv), csv_notes(csv));
-        if (!csv_has_ratings(csv) && isfinite(r->min_rating)) {
+        if (!csv_has_ratings(csv) && isfinite(r->min_rating) && r->rule != DUPLICATES_SUM) {
             printf("%s: has no ratings: --min-rating does not count for it\n", csv_name(csv));
         }
     }
@@ -383,16 +400,23 @@ cleanup:
 
 /* ---- the same numbers on all ranks ---- */
 
+struct translation {
+    const int32_t *map; /* [items]: from the old numbers to the new ones */
+    bool with_values;
+};
+
 static void renumber(char *data, size_t size, const void *context) {
-    const int32_t *map = context;
+    const struct translation *translation = context;
     const char *at = data, *id;
     for (const char *end = data + size; at < end;) {
         uint32_t word;
         size_t length = 0;
+        double value = 0;
         enum dataset_part part;
         char *here = data + (at - data);
         record_get(&at, &word, &part, &id, &length);
-        word = (uint32_t)map[word >> 2] << 2 | (word & 3);
+        if (translation->with_values) record_get_value(&at, &value);
+        word = (uint32_t)translation->map[word >> 2] << 2 | (word & 3);
         memcpy(here, &word, sizeof word);
     }
 }
@@ -453,7 +477,9 @@ int read_finish(struct reader *r) {
     if (!code) code = unify(r, map);
     if (!code) {
         split_bins_of_ranks(comm, n_bins, 1, first);
-        code = spool_exchange(r->spool, comm, first, renumber, map);
+        const struct duplicates duplicates = duplicates_stored(r->rule, r->min_rating);
+        const struct translation translation = {map, duplicates_need_values(&duplicates)};
+        code = spool_exchange(r->spool, comm, first, renumber, &translation);
     }
     free(map);
     free(first);

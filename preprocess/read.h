@@ -7,6 +7,7 @@
 #include "comm.h"
 #include "csv.h"
 #include "dataset.h"
+#include "duplicates.h"
 #include "ids.h"
 #include "spool.h"
 
@@ -14,6 +15,7 @@ struct reader {
     const struct comm *comm;
     struct csv_options csv;
     double min_rating;
+    enum duplicates_rule asked, rule; /* asked: by the user; rule: from the first file on */
     uint64_t seed;
     struct spool *spool;
     struct ids items;              /* of this rank; after read_finish of all */

@@ -11,10 +11,10 @@
 #include "dataset.h"
 #include "spool.h"
 
-enum { RECORD_ITEMS_MAX = (1 << 30) - 1, RECORD_MAX = 8 + CSV_ID_MAX };
+enum { RECORD_ITEMS_MAX = (1 << 30) - 1, RECORD_MAX = 8 + CSV_ID_MAX + 12 };
 
-/* An interaction: a word (item, wanted, same user as before), then the user if it is another one. The caller
- * has made room for RECORD_MAX bytes. */
+/* An interaction: a word (item, wanted, same user as before), then the user if it is another one; then, if
+ * the rule for equal rows needs it (duplicates.h), a value. The caller has made room for RECORD_MAX bytes. */
 static inline void record_put(struct spool_out *out, int32_t item, bool wanted, bool same,
                               enum dataset_part part, const char *user, size_t length) {
     uint32_t word = (uint32_t)item << 2 | (uint32_t)wanted << 1 | same;
@@ -39,6 +39,31 @@ static inline void record_get(const char **at, uint32_t *word, enum dataset_part
     *length = head & CSV_ID_MAX;
     *user = *at + sizeof head;
     *at += sizeof head + *length;
+}
+
+/* The value behind an interaction, `before`: that of the same user's interaction before it, or 0. Four bytes
+ * if a whole number leads from one to the other, as it does between most times. */
+static inline void record_put_value(struct spool_out *out, double before, double value) {
+    double step = value - before;
+    int32_t whole = step > INT32_MIN && step <= INT32_MAX ? (int32_t)step : INT32_MIN;
+    bool is_whole = whole > INT32_MIN && before + whole == value;
+    if (!is_whole) whole = INT32_MIN;
+    memcpy(out->data + out->used, &whole, sizeof whole);
+    out->used += sizeof whole;
+    if (is_whole) return;
+    memcpy(out->data + out->used, &value, sizeof value);
+    out->used += sizeof value;
+}
+
+/* The value at *at, which moves behind it; *value: the one before, or 0. */
+static inline void record_get_value(const char **at, double *value) {
+    int32_t whole;
+    memcpy(&whole, *at, sizeof whole);
+    *at += sizeof whole;
+    *value += whole;
+    if (whole > INT32_MIN) return;
+    memcpy(value, *at, sizeof *value);
+    *at += sizeof *value;
 }
 
 /* A user's row in a split: this, then id, input and target items. */

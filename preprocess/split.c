@@ -199,17 +199,18 @@ static int count_items(const struct work *w, struct split_counts *counts) {
 
 static int build_block(struct work *w, const struct spool *interactions, int b, struct histogram *users) {
     struct block *block = &w->block[b];
-    int64_t duplicates = 0, unwanted = 0;
+    struct duplicates_counts counts = {0};
     int32_t *count = w->count[omp_get_thread_num()];
-    int code = block_build(interactions, b, w->options->seed, w->items->n,
-                           w->options->given ? DATASET_PARTS : 1, block, &duplicates, &unwanted);
+    int code = block_build(interactions, &w->options->duplicates, b, w->options->seed, w->items->n,
+                           w->options->given ? DATASET_PARTS : 1, block, &counts);
     if (code) return code;
     const struct csr *train = &block->part[DATASET_TRAIN];
     for (int64_t i = 0; i < csr_nonzeros(train); i++) count[train->indices[i]]++;
 #pragma omp critical(split)
     {
-        w->split->duplicates += duplicates;
-        w->split->unwanted += unwanted;
+        w->split->duplicates += counts.duplicates;
+        w->split->unwanted += counts.unwanted;
+        w->split->disputed += counts.disputed;
         for (int64_t u = 0; u < block->n && !code; u++) {
             code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
         }
@@ -233,6 +234,7 @@ static int build(struct work *w, const struct spool *interactions) {
     if (code) return code;
     comm_sum_int(w->comm, &w->split->duplicates, 1);
     comm_sum_int(w->comm, &w->split->unwanted, 1);
+    comm_sum_int(w->comm, &w->split->disputed, 1);
     sum_counts(w);
     return count_items(w, counts);
 }

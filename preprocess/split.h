@@ -14,6 +14,7 @@
 
 #include "comm.h"
 #include "dataset.h"
+#include "duplicates.h"
 #include "ids.h"
 #include "spool.h"
 
@@ -35,6 +36,7 @@ struct split_options {
     int64_t heldout_users;  /* each for validation and test; -1: a tenth of the users, at most 10000 */
     double target_fraction;
     int64_t n_shards;
+    struct duplicates duplicates; /* as the interactions are stored for it */
 };
 
 /* How many have how much: percentiles of interactions a user or an item. */
@@ -53,13 +55,13 @@ struct split {
     int64_t *item_count; /* [n_items]: training users of each, owned */
     int64_t rows[SPLITS];
     int64_t nonzeros[DATASET_PARTS];
-    int64_t *shard_nonzeros;      /* [n_shards, DATASET_PARTS], owned */
-    size_t id_width[SPLITS];      /* bytes of the longest user id */
-    int64_t duplicates, unwanted; /* rows that did not count */
-    int64_t dropped_items;        /* items with too few users */
-    int64_t dropped_users;        /* users with too few items */
-    int64_t dropped_interactions; /* of held-out users, with items outside the catalogue */
-    int64_t n_overlap;            /* target items that are input too: none but in given splits */
+    int64_t *shard_nonzeros;                /* [n_shards, DATASET_PARTS], owned */
+    size_t id_width[SPLITS];                /* bytes of the longest user id */
+    int64_t duplicates, unwanted, disputed; /* rows and pairs that did not count: see duplicates.h */
+    int64_t dropped_items;                  /* items with too few users */
+    int64_t dropped_users;                  /* users with too few items */
+    int64_t dropped_interactions;           /* of held-out users, with items outside the catalogue */
+    int64_t n_overlap;                      /* target items that are input too: none but in given splits */
     struct split_counts counts[SPLIT_STAGES];
     char fingerprint[DATASET_FINGERPRINT_SIZE]; /* 16 hex digits of all that the split holds */
 };

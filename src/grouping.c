@@ -16,6 +16,7 @@ enum { FILES = 256, BUFFER = 1 << 16, ID_MAX = 1 << 16 };
 struct pile {
     struct ids users;
     int32_t *user, *item; /* [n] as read */
+    double *value;        /* [n], if the rule needs values */
     int64_t n, room;
     int64_t *first; /* [users.n] number of each user's first row (only in files) */
     int64_t first_room;
@@ -30,8 +31,9 @@ struct head {
 };
 
 struct grouping {
-    int64_t n_items, memory, rows, n_users;
-    uint8_t *marks; /* [n_items] */
+    int64_t memory, rows, n_users;
+    struct settler settler;
+    bool with_values;
     struct pile pile;
     int64_t next; /* user of the pile */
     int in_files;
@@ -48,14 +50,15 @@ static void pile_free(struct pile *p) {
     ids_free(&p->users);
     free(p->user);
     free(p->item);
+    free(p->value);
     free(p->first);
     free(p->indptr);
     *p = (struct pile){0};
 }
 
 static int64_t pile_bytes(const struct pile *p) {
-    return p->users.room + p->users.capacity * 8 + p->users.n_slots * 8 + /* grouped: */ p->room * 12 +
-           (int64_t)p->users.n * 16;
+    return p->users.room + p->users.capacity * 8 + p->users.n_slots * 8 +
+           /* grouped: */ p->room * (p->value ? 28 : 12) + (int64_t)p->users.n * 16;
 }
 
 static int grow(void *array, int64_t n, size_t size) {
@@ -65,16 +68,21 @@ static int grow(void *array, int64_t n, size_t size) {
     return 0;
 }
 
-static int pile_add(struct pile *p, const char *id, size_t length, int32_t item, int64_t number) {
+static int pile_add(struct pile *p, const char *id, size_t length, int32_t item, const double *value,
+                    int64_t number) {
     int32_t user, before = p->users.n;
     int code = ids_add(&p->users, id, length, &user);
     if (code) return code;
     if (p->n == p->room) {
         int64_t room = p->room ? 2 * p->room : 4096;
-        if (grow(&p->user, room, sizeof *p->user) || grow(&p->item, room, sizeof *p->item)) return EX_OSERR;
+        code = grow(&p->user, room, sizeof *p->user);
+        if (!code) code = grow(&p->item, room, sizeof *p->item);
+        if (!code && value) code = grow(&p->value, room, sizeof *p->value);
+        if (code) return code;
         p->room = room;
     }
     p->user[p->n] = user;
+    if (value) p->value[p->n] = *value;
     p->item[p->n++] = item;
     if (p->users.n == before) return 0;
     if (user >= p->first_room) {
@@ -90,19 +98,27 @@ static int pile_add(struct pile *p, const char *id, size_t length, int32_t item,
 static int pile_group(struct pile *p) {
     int64_t users = p->users.n;
     int32_t *grouped = malloc(((size_t)p->n + 1) * sizeof *grouped);
+    double *values = p->value ? malloc(((size_t)p->n + 1) * sizeof *values) : NULL;
     p->indptr = calloc((size_t)users + 2, sizeof *p->indptr);
-    if (!grouped || !p->indptr) {
+    if (!grouped || !p->indptr || (p->value && !values)) {
         free(grouped);
+        free(values);
         return error_memory("the users' rows", (unsigned long long)p->n * sizeof *grouped);
     }
     int64_t *at = p->indptr + 1; /* at[u]: where u's next row goes; in the end where the next user's begin */
     for (int64_t i = 0; i < p->n; i++) at[p->user[i] + 1]++;
     for (int64_t u = 1; u <= users; u++) at[u] += at[u - 1];
-    for (int64_t i = 0; i < p->n; i++) grouped[at[p->user[i]]++] = p->item[i];
+    for (int64_t i = 0; i < p->n; i++) {
+        int64_t to = at[p->user[i]]++;
+        grouped[to] = p->item[i];
+        if (values) values[to] = p->value[i];
+    }
     free(p->user);
     free(p->item);
+    free(p->value);
     p->user = NULL;
     p->item = grouped;
+    p->value = values;
     return 0;
 }
 
@@ -111,25 +127,26 @@ static int ascending(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-int64_t grouping_settle(int32_t *rows, int64_t n, uint8_t *marks, int64_t *unknown) {
-    int64_t kept = 0;
-    *unknown = 0;
-    for (int64_t i = 0; i < n; i++) {
-        if (rows[i] == GROUPING_UNKNOWN) {
-            ++*unknown;
-        } else {
-            marks[rows[i] < 0 ? ~rows[i] : rows[i]] = rows[i] < 0 ? 2 : 1;
-        }
-    }
+int grouping_settle(struct settler *settler, int32_t *rows, double *values, int64_t n, int64_t *kept,
+                    int64_t *unknown) {
+    int64_t known = 0;
     for (int64_t i = 0; i < n; i++) {
         if (rows[i] == GROUPING_UNKNOWN) continue;
-        int32_t item = rows[i] < 0 ? ~rows[i] : rows[i];
-        int is_wanted = marks[item] == 1;
-        marks[item] = 0;
-        if (is_wanted) rows[kept++] = item;
+        if (values) values[known] = values[i];
+        rows[known++] = rows[i];
     }
-    qsort(rows, (size_t)kept, sizeof *rows, ascending);
-    return kept;
+    *unknown = n - known;
+    int code = settler_run(settler, rows, values, known, kept);
+    if (!code) qsort(rows, (size_t)*kept, sizeof *rows, ascending);
+    return code;
+}
+
+/* A user of the grouped pile: the wanted items come to the front of his rows. */
+static int settle_user(struct grouping *g, int64_t user, int64_t *n, int64_t *unknown) {
+    struct pile *p = &g->pile;
+    int64_t begin = p->indptr[user], end = p->indptr[user + 1];
+    return grouping_settle(&g->settler, p->item + begin, p->value ? p->value + begin : NULL, end - begin, n,
+                           unknown);
 }
 
 /* ---- files ---- */
@@ -166,10 +183,13 @@ struct row_head {
     int32_t length;
 };
 
-static int write_row(struct grouping *g, const char *id, size_t length, int32_t item, int64_t number) {
+/* A row: row_head, the value if there is one, the id. */
+static int write_row(struct grouping *g, const char *id, size_t length, int32_t item, const double *value,
+                     int64_t number) {
     FILE *file = g->file[ids_hash(IDS_HASH_START, id, length) % FILES];
     struct row_head head = {number, item, (int32_t)length};
     int code = put(file, &head, sizeof head);
+    if (!code && value) code = put(file, value, sizeof *value);
     return code ? code : put(file, id, length);
 }
 
@@ -180,7 +200,7 @@ static int move_to_files(struct grouping *g) {
     for (int64_t i = 0; i < g->pile.n && !code; i++) {
         size_t length;
         const char *id = ids_text(&g->pile.users, g->pile.user[i], &length);
-        code = write_row(g, id, length, g->pile.item[i], i);
+        code = write_row(g, id, length, g->pile.item[i], g->with_values ? &g->pile.value[i] : NULL, i);
     }
     pile_free(&g->pile);
     g->in_files = 1;
@@ -193,12 +213,11 @@ static int write_groups(struct grouping *g, FILE *file) {
     for (int32_t u = 0; u < p->users.n && !code; u++) {
         size_t length;
         const char *id = ids_text(&p->users, u, &length);
-        int32_t *rows = p->item + p->indptr[u];
         struct head head = {.first = p->first[u], .length = (int64_t)length};
-        head.n = grouping_settle(rows, p->indptr[u + 1] - p->indptr[u], g->marks, &head.unknown);
-        code = put(file, &head, sizeof head);
+        code = settle_user(g, u, &head.n, &head.unknown);
+        if (!code) code = put(file, &head, sizeof head);
         if (!code) code = put(file, id, length);
-        if (!code) code = put(file, rows, (size_t)head.n * sizeof *rows);
+        if (!code) code = put(file, p->item + p->indptr[u], (size_t)head.n * sizeof *p->item);
     }
     g->n_users += p->users.n;
     return code;
@@ -207,11 +226,16 @@ static int write_groups(struct grouping *g, FILE *file) {
 /* Reads a file of rows, groups them and replaces it by a file of groups, ready to be read. */
 static int group_file(struct grouping *g, FILE **file) {
     struct row_head head;
+    double value = 0;
     FILE *groups = NULL;
     int code = start_reading(*file);
     while (!code && fread(&head, sizeof head, 1, *file) == 1) {
-        code = get(*file, g->id, (size_t)head.length);
-        if (!code) code = pile_add(&g->pile, g->id, (size_t)head.length, head.item, head.number);
+        if (g->with_values) code = get(*file, &value, sizeof value);
+        if (!code) code = get(*file, g->id, (size_t)head.length);
+        if (!code) {
+            code = pile_add(&g->pile, g->id, (size_t)head.length, head.item, g->with_values ? &value : NULL,
+                            head.number);
+        }
     }
     if (!code && ferror(*file)) code = fail_file("read");
     fclose(*file);
@@ -234,18 +258,19 @@ static int read_head(struct grouping *g, int i) {
 
 /* ---- the whole ---- */
 
-int grouping_create(int64_t n_items, int64_t memory, struct grouping **grouping) {
+int grouping_create(int64_t n_items, const struct duplicates *duplicates, int64_t memory,
+                    struct grouping **grouping) {
     struct grouping *g = calloc(1, sizeof *g);
     *grouping = g;
     if (!g) return error_memory("the users' rows", sizeof *g);
-    g->n_items = n_items;
     g->memory = memory;
-    g->marks = calloc((size_t)n_items, sizeof *g->marks);
+    g->with_values = duplicates_need_values(duplicates);
     g->id = malloc(ID_MAX);
-    if (g->marks && g->id) return 0;
+    int code = g->id ? settler_open(&g->settler, duplicates, n_items) : error_memory("an id", ID_MAX);
+    if (!code) return 0;
     grouping_free(g);
     *grouping = NULL;
-    return error_memory("the users' rows", (unsigned long long)n_items);
+    return code;
 }
 
 void grouping_free(struct grouping *g) {
@@ -254,16 +279,17 @@ void grouping_free(struct grouping *g) {
     for (int i = 0; i < FILES; i++) {
         if (g->file[i]) fclose(g->file[i]);
     }
-    free(g->marks);
+    settler_close(&g->settler);
     free(g->id);
     free(g->items);
     free(g);
 }
 
-int grouping_add(struct grouping *g, const char *id, size_t length, int32_t item) {
+int grouping_add(struct grouping *g, const char *id, size_t length, int32_t item, double value) {
     int64_t number = g->rows++;
-    if (g->in_files) return write_row(g, id, length, item, number);
-    int code = pile_add(&g->pile, id, length, item, number);
+    const double *kept = g->with_values ? &value : NULL;
+    if (g->in_files) return write_row(g, id, length, item, kept, number);
+    int code = pile_add(&g->pile, id, length, item, kept, number);
     return code || pile_bytes(&g->pile) <= g->memory ? code : move_to_files(g);
 }
 
@@ -289,11 +315,9 @@ int grouping_next(struct grouping *g, const char **id, size_t *length, const int
     if (!g->in_files) {
         if (g->next == p->users.n) return 0;
         int64_t u = g->next++;
-        int32_t *rows = p->item + p->indptr[u];
         *id = ids_text(&p->users, (int32_t)u, length);
-        *n = grouping_settle(rows, p->indptr[u + 1] - p->indptr[u], g->marks, unknown);
-        *items = rows;
-        return 0;
+        *items = p->item + p->indptr[u];
+        return settle_user(g, u, n, unknown);
     }
     int first = -1;
     for (int i = 0; i < FILES; i++) {

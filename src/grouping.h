@@ -8,6 +8,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "duplicates.h"
+
 struct grouping;
 
 /* What a row says: an index of the catalogue, GROUPING_UNWANTED(index) if the rating is too low, or that the
@@ -15,11 +17,14 @@ struct grouping;
 #define GROUPING_UNKNOWN INT32_MIN
 #define GROUPING_UNWANTED(item) (~(item))
 
-/* memory: bytes, about, that rows may take before they go to files in $TMPDIR (/tmp). EX_OSERR. */
-int grouping_create(int64_t n_items, int64_t memory, struct grouping **grouping);
+/* duplicates: what makes one of a user's rows with the same item. memory: bytes, about, that rows may take
+ * before they go to files in $TMPDIR (/tmp). EX_OSERR. */
+int grouping_create(int64_t n_items, const struct duplicates *duplicates, int64_t memory,
+                    struct grouping **grouping);
 void grouping_free(struct grouping *grouping); /* NULL is fine */
 
-int grouping_add(struct grouping *grouping, const char *id, size_t length, int32_t item);
+/* value: what the rule needs beside the item (duplicates_value), else any. */
+int grouping_add(struct grouping *grouping, const char *id, size_t length, int32_t item, double value);
 
 /* No more rows come: groups them. EX_OSERR, EX_CANTCREAT, EX_IOERR. */
 int grouping_finish(struct grouping *grouping);
@@ -32,8 +37,9 @@ int64_t grouping_users(const struct grouping *grouping);
 int grouping_next(struct grouping *grouping, const char **id, size_t *length, const int32_t **items,
                   int64_t *n, int64_t *unknown);
 
-/* A user's rows in the order they were read -> the wanted items, ascending, each once, in place; an item is
- * wanted if the last row that names it is. marks[n_items] is zero before and after. Returns how many. */
-int64_t grouping_settle(int32_t *rows, int64_t n, uint8_t *marks, int64_t *unknown);
+/* A user's rows in the order they were read, with values[n] if the rule needs them (else NULL) -> the wanted
+ * items, ascending, each once, in place; *kept: how many. The values are overwritten. EX_OSERR. */
+int grouping_settle(struct settler *settler, int32_t *rows, double *values, int64_t n, int64_t *kept,
+                    int64_t *unknown);
 
 #endif

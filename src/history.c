@@ -27,9 +27,12 @@ struct history {
     struct dialect *first; /* of the first file, owned */
     struct csv_row row;    /* the next one, if has_row */
     int has_row, at_end;
+    struct duplicates duplicates; /* from the first row on */
     struct grouping *grouping;
-    uint8_t *marks;   /* [items] for grouping_settle */
     uint64_t *recent; /* [RECENT] hashes of users that have been passed on */
+    struct settler settler;
+    double *values; /* [values_room] of one user's rows, if the rule needs them */
+    int64_t values_room;
     /* a data set */
     struct dataset dataset;
     enum dataset_part part;
@@ -113,6 +116,16 @@ static int begin_file(struct history *h) {
     return dialect_compare(h->first, h->options.paths[0], csv_dialect(h->csv), csv_name(h->csv));
 }
 
+/* Of the first row: what is to be done about equal ones. Of any: does its file have what that needs? */
+static int check_row(struct history *h) {
+    const struct history_options *o = &h->options;
+    if (!h->duplicates.rule) {
+        h->duplicates =
+            duplicates_stored(o->duplicates ? o->duplicates : duplicates_default(h->csv), o->min_rating);
+    }
+    return duplicates_check(o->duplicates, &h->duplicates, h->csv);
+}
+
 /* Puts the next row of all files into h->row. */
 static int read_row(struct history *h) {
     h->has_row = 0;
@@ -128,7 +141,7 @@ static int read_row(struct history *h) {
         int code = csv_next(h->csv, &h->row);
         if (code) return code;
         h->has_row = h->row.user != NULL;
-        if (h->has_row) return 0;
+        if (h->has_row) return check_row(h);
         h->counts.skipped += csv_counts(h->csv)->skipped;
         csv_close(h->csv);
         h->csv = NULL;
@@ -143,8 +156,8 @@ static int32_t entry_of(struct history *h) {
         return GROUPING_UNKNOWN;
     }
     h->counts.known++;
-    int is_wanted = !csv_has_ratings(h->csv) || h->row.rating >= h->options.min_rating;
-    return is_wanted ? item : GROUPING_UNWANTED(item);
+    return duplicates_wanted(&h->duplicates, csv_has_ratings(h->csv), &h->row) ? item
+                                                                               : GROUPING_UNWANTED(item);
 }
 
 static int no_rows(const struct history *h) {
@@ -161,13 +174,18 @@ static double part_read(const struct history *h) {
 /* ---- rows in any order ---- */
 
 static int group(struct history *h) {
-    int code = grouping_create(h->catalogue->items.n, h->options.memory, &h->grouping);
-    for (int64_t rows = 1; !code && !(code = read_row(h)) && h->has_row; rows++) {
-        code = grouping_add(h->grouping, h->row.user, h->row.user_length, entry_of(h));
+    int code = read_row(h);
+    if (!code && !h->has_row) code = no_rows(h);
+    if (!code) {
+        code = grouping_create(h->catalogue->items.n, &h->duplicates, h->options.memory, &h->grouping);
+    }
+    for (int64_t rows = 1; !code && h->has_row; rows++) {
+        code = grouping_add(h->grouping, h->row.user, h->row.user_length, entry_of(h),
+                            duplicates_value(&h->duplicates, &h->row));
         if (h->options.reading && rows % READING == 0) h->options.reading(rows, part_read(h));
+        if (!code) code = read_row(h);
     }
     if (!code) code = grouping_finish(h->grouping);
-    if (!code && grouping_users(h->grouping) == 0) code = no_rows(h);
     return code;
 }
 
@@ -206,13 +224,18 @@ static int remember(struct history *h) {
 
 /* Reads the rows of the user whose first row is the next. */
 static int read_user(struct history *h, struct users *u) {
-    int64_t row = u->matrix.rows;
+    int64_t row = u->matrix.rows, n = 0, kept;
+    int with_values = duplicates_need_values(&h->duplicates);
     int code = remember(h);
     if (!code) code = add_user(u, h->row.user, h->row.user_length);
     while (!code) {
         int32_t entry = entry_of(h);
         code = add_items(u, &entry, 1);
-        if (!code) code = read_row(h);
+        if (!code && with_values) code = grow(&h->values, &h->values_room, n + 1, sizeof *h->values);
+        if (code) break;
+        if (with_values) h->values[n] = duplicates_value(&h->duplicates, &h->row);
+        n++;
+        code = read_row(h);
         if (code || !h->has_row) break;
         size_t length;
         const char *id = users_id(u, row, &length);
@@ -220,19 +243,20 @@ static int read_user(struct history *h, struct users *u) {
     }
     if (code) return code;
     int64_t *range = u->matrix.indptr + row;
-    range[1] = range[0] +
-               grouping_settle(u->matrix.indices + range[0], range[1] - range[0], h->marks, &u->unknown[row]);
-    return 0;
+    code = grouping_settle(&h->settler, u->matrix.indices + range[0], with_values ? h->values : NULL, n,
+                           &kept, &u->unknown[row]);
+    if (!code) range[1] = range[0] + kept;
+    return code;
 }
 
 static int next_of_grouped(struct history *h, int64_t max_rows, struct users *u) {
     int code = 0;
     if (!h->recent) {
         h->recent = calloc(RECENT, sizeof *h->recent);
-        h->marks = calloc((size_t)h->catalogue->items.n, sizeof *h->marks);
-        if (!h->recent || !h->marks) return error_memory("the users", RECENT * sizeof *h->recent);
+        if (!h->recent) return error_memory("the users", RECENT * sizeof *h->recent);
         code = read_row(h);
         if (!code && !h->has_row) code = no_rows(h);
+        if (!code) code = settler_open(&h->settler, &h->duplicates, h->catalogue->items.n);
     }
     while (!code && h->has_row && !is_full(u, max_rows)) code = read_user(h, u);
     return code;
@@ -382,7 +406,8 @@ void history_close(struct history *h) {
     csv_close(h->csv);
     free(h->first);
     grouping_free(h->grouping);
-    free(h->marks);
+    settler_close(&h->settler);
+    free(h->values);
     free(h->recent);
     dataset_close(&h->dataset);
     free(h);

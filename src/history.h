@@ -12,6 +12,7 @@
 #include "catalogue.h"
 #include "csr.h"
 #include "csv.h"
+#include "duplicates.h"
 
 /* A batch of users. A zeroed struct is empty. */
 struct users {
@@ -33,9 +34,10 @@ struct history_options {
     const char *const *paths; /* files of interactions, "-" is standard input, */
     int n_paths;
     struct csv_options csv;
-    double min_rating; /* rows below it name the user but do not count */
-    int grouped;       /* the rows of a user lie together */
-    int64_t memory;    /* bytes before rows go to temporary files (unless grouped) */
+    double min_rating;               /* rows below it name the user but do not count */
+    enum duplicates_rule duplicates; /* AUTO: as the first file with rows says */
+    int grouped;                     /* the rows of a user lie together */
+    int64_t memory;                  /* bytes before rows go to temporary files (unless grouped) */
     /* called now and then while rows are read to be grouped: how many, what part of the files (-1: unknown)
      */
     void (*reading)(int64_t rows, double part);

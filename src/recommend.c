@@ -43,6 +43,10 @@ static const char help[] =
     "      --memory MB         otherwise rows beyond so much go to temporary files in $TMPDIR (default "
     "1024)\n"
     "      --min-rating X      only interactions with at least this rating count\n"
+    "      --duplicates RULE   which of equal rows counts then: newest, last, max, min, first or sum "
+    "(default:\n"
+    "                          newest if there is a time column, max if ratings are weights of events, else "
+    "last)\n"
     "      --inspect           only shows what the files are taken for, and the options that say the same:\n"
     "      --input-format auto|text|lists|jsonl|blocks, --delimiter TEXT, --quote auto|\"|backslash|none,\n"
     "      --header auto|yes|no, --user-column COLUMN, --item-column COLUMN, --rating-column COLUMN|none,\n"
@@ -83,6 +87,7 @@ enum {
     OPTION_MIN_RATING,
     OPTION_CSV,
     OPTION_INSPECT,
+    OPTION_DUPLICATES,
     OPTION_USERS_FROM,
     OPTION_SPLIT,
     OPTION_GROUPED,
@@ -112,6 +117,7 @@ static const struct option long_options[] = {
     {"min-rating", required_argument, NULL, OPTION_MIN_RATING},
     CSV_LONG_OPTIONS(OPTION_CSV),
     {"inspect", no_argument, NULL, OPTION_INSPECT},
+    {"duplicates", required_argument, NULL, OPTION_DUPLICATES},
     {"users-from", required_argument, NULL, OPTION_USERS_FROM},
     {"split", required_argument, NULL, OPTION_SPLIT},
     {"grouped", no_argument, NULL, OPTION_GROUPED},
@@ -179,6 +185,9 @@ static int set_option(struct options *o, int option, const char *name) {
         break;
     case OPTION_MIN_RATING:
         code = option_number("min-rating", optarg, -1e300, 1e300, &o->history.min_rating);
+        break;
+    case OPTION_DUPLICATES:
+        code = duplicates_parse(optarg, &o->history.duplicates);
         break;
     case OPTION_USERS_FROM:
         o->history.dataset = optarg;

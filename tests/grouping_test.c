@@ -12,22 +12,26 @@
 #include "grouping.h"
 
 enum { ITEMS = 50 };
+static const struct duplicates last = {DUPLICATES_LAST, 0};
 
 static void test_settle(void **state) {
     (void)state;
-    uint8_t marks[10] = {0}, zero[10] = {0};
-    int64_t unknown;
+    struct settler settler;
+    int64_t unknown, kept;
+    assert_int_equal(settler_open(&settler, &last, 10), 0);
     /* 3 twice; 5 liked, then not; 7 not liked, then liked; 9 not liked */
     int32_t rows[] = {
         7, 3, GROUPING_UNKNOWN, 5, GROUPING_UNWANTED(7), 3, GROUPING_UNWANTED(5), GROUPING_UNWANTED(9),
         7, 0, GROUPING_UNKNOWN};
-    assert_int_equal(grouping_settle(rows, 11, marks, &unknown), 3);
+    assert_int_equal(grouping_settle(&settler, rows, NULL, 11, &kept, &unknown), 0);
+    assert_int_equal(kept, 3);
     assert_int_equal(rows[0], 0);
     assert_int_equal(rows[1], 3);
     assert_int_equal(rows[2], 7);
     assert_int_equal(unknown, 2);
-    assert_memory_equal(marks, zero, sizeof marks);
-    assert_int_equal(grouping_settle(rows, 0, marks, &unknown), 0);
+    assert_int_equal(grouping_settle(&settler, rows, NULL, 0, &kept, &unknown), 0);
+    assert_int_equal(kept, 0);
+    settler_close(&settler);
 }
 
 /* Rows of n_users users, mixed, some unknown or unwanted. */
@@ -35,7 +39,7 @@ static struct grouping *fill(int64_t memory, int64_t n_users, int64_t n_rows) {
     struct grouping *g;
     uint64_t random = 5;
     char id[64];
-    assert_int_equal(grouping_create(ITEMS, memory, &g), 0);
+    assert_int_equal(grouping_create(ITEMS, &last, memory, &g), 0);
     for (int64_t i = 0; i < n_rows; i++) {
         random = random * UINT64_C(6364136223846793005) + 1442695040888963407u;
         int32_t item = (int32_t)(random >> 40) % ITEMS;
@@ -43,7 +47,7 @@ static struct grouping *fill(int64_t memory, int64_t n_users, int64_t n_rows) {
         if (i % 11 == 0) item = GROUPING_UNKNOWN;
         int length =
             snprintf(id, sizeof id, "user \"%lld\"", (long long)((random >> 20) % (uint64_t)n_users));
-        assert_int_equal(grouping_add(g, id, (size_t)length, item), 0);
+        assert_int_equal(grouping_add(g, id, (size_t)length, item, 0), 0);
     }
     assert_int_equal(grouping_finish(g), 0);
     return g;
@@ -95,8 +99,8 @@ static void test_no_place(void **state) {
     char *before = getenv("TMPDIR"), kept[4096] = "";
     if (before) snprintf(kept, sizeof kept, "%s", before);
     setenv("TMPDIR", "/no/such/place", 1);
-    assert_int_equal(grouping_create(ITEMS, 0, &g), 0);
-    assert_int_equal(grouping_add(g, "u", 1, 3), EX_CANTCREAT);
+    assert_int_equal(grouping_create(ITEMS, &last, 0, &g), 0);
+    assert_int_equal(grouping_add(g, "u", 1, 3, 0), EX_CANTCREAT);
     assert_non_null(strstr(error_message(), "/no/such/place"));
     assert_non_null(strstr(error_message(), "TMPDIR"));
     grouping_free(g);

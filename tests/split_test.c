@@ -19,6 +19,7 @@
 #include "world.h"
 
 static const struct split_options keep_all = {.seed = 1, .target_fraction = 0.2, .n_shards = 1};
+static const struct duplicates last = {DUPLICATES_LAST, 0};
 static const int64_t plenty = 1 << 30; /* bytes of memory */
 
 static void add(struct world *w, int part, const char *user, const char *item, bool wanted) {
@@ -29,7 +30,7 @@ static void last_row_stands(void **state) {
     (void)state;
     struct interactions interactions = {0};
     struct csr m;
-    int64_t duplicates = 0, unwanted = 0;
+    struct duplicates_counts counts = {0};
     static const struct {
         int32_t user, item;
         bool wanted;
@@ -37,9 +38,9 @@ static void last_row_stands(void **state) {
                 {0, 1, true},                                             /* but 1 */
                 {1, 0, true}, {2, 2, false}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        assert_int_equal(interactions_add(&interactions, rows[i].user, rows[i].item, rows[i].wanted), 0);
+        assert_int_equal(interactions_add(&interactions, rows[i].user, rows[i].item, rows[i].wanted, 0), 0);
     }
-    assert_int_equal(interactions_matrix(&interactions, 3, 3, &m, &duplicates, &unwanted), 0);
+    assert_int_equal(interactions_matrix(&interactions, &last, 3, 3, &m, &counts), 0);
     assert_null(interactions.first);
     assert_int_equal(m.rows, 3);
     assert_int_equal(m.cols, 3);
@@ -47,8 +48,9 @@ static void last_row_stands(void **state) {
     const int32_t indices[] = {1, 0};
     assert_memory_equal(m.indptr, indptr, sizeof indptr);
     assert_memory_equal(m.indices, indices, sizeof indices);
-    assert_int_equal(duplicates, 3);
-    assert_int_equal(unwanted, 2);
+    assert_int_equal(counts.duplicates, 3);
+    assert_int_equal(counts.unwanted, 2);
+    assert_int_equal(counts.disputed, 2);
     csr_free(&m);
 }
 
@@ -57,14 +59,14 @@ static void many_interactions(void **state) {
     (void)state;
     struct interactions interactions = {0};
     struct csr m;
-    int64_t duplicates = 0, unwanted = 0;
+    struct duplicates_counts counts = {0};
     int32_t n_users = 1000, n_items = 1009;
     for (int32_t i = 0; i < 600000; i++) {
-        assert_int_equal(interactions_add(&interactions, i % n_users, i % n_items, true), 0);
+        assert_int_equal(interactions_add(&interactions, i % n_users, i % n_items, true, 0), 0);
     }
-    assert_int_equal(interactions_matrix(&interactions, n_users, n_items, &m, &duplicates, &unwanted), 0);
+    assert_int_equal(interactions_matrix(&interactions, &last, n_users, n_items, &m, &counts), 0);
     assert_int_equal(csr_nonzeros(&m), 600000); /* 1000 and 1009 have no common factor */
-    assert_int_equal(duplicates, 0);
+    assert_int_equal(counts.duplicates, 0);
     for (int u = 0; u < n_users; u++) assert_int_equal(m.indptr[u], 600 * u);
     csr_free(&m);
 }
@@ -72,7 +74,7 @@ static void many_interactions(void **state) {
 static void interactions_only_some_freed(void **state) {
     (void)state;
     struct interactions interactions = {0};
-    assert_int_equal(interactions_add(&interactions, 0, 0, true), 0);
+    assert_int_equal(interactions_add(&interactions, 0, 0, true, 0), 0);
     interactions_free(&interactions);
     interactions_free(&interactions);
 }
@@ -98,6 +100,7 @@ static void last_batch_stands(void **state) {
     assert_non_null(strstr(text, "b: z;"));
     assert_int_equal(w.split.duplicates, 2);
     assert_int_equal(w.split.unwanted, 1);
+    assert_int_equal(w.split.disputed, 2);
     world_free(&w);
 }
 

@@ -46,14 +46,21 @@ static inline void world_next_batch(struct world *w) {
     assert_int_equal(spool_add(&w->interactions, w->keys++, w->out), 0);
 }
 
-static inline void world_add(struct world *w, enum dataset_part part, const char *user, const char *item,
-                             bool wanted) {
+/* value: NULL, or what the rule for equal rows needs. */
+static inline void world_add_value(struct world *w, enum dataset_part part, const char *user,
+                                   const char *item, bool wanted, const double *value) {
     int32_t number;
     struct spool_out *out = &w->out[block_bin(block_user_hash(w->seed, user, strlen(user)), WORLD_BINS)];
     assert_int_equal(ids_add(&w->items, item, strlen(item), &number), 0);
     assert_int_equal(spool_out_reserve(out, RECORD_MAX), 0);
     record_put(out, number, wanted, false, part, user, strlen(user));
+    if (value) record_put_value(out, 0, *value);
     if (out->used > 1 << 16) world_next_batch(w);
+}
+
+static inline void world_add(struct world *w, enum dataset_part part, const char *user, const char *item,
+                             bool wanted) {
+    world_add_value(w, part, user, item, wanted, NULL);
 }
 
 static inline void world_take_rows(struct world *w, const struct split_options *options) {

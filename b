@@ -1,3 +1,0 @@
-sep=;
-user;item;rating
-1;2;3,5
