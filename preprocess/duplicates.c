@@ -60,8 +60,13 @@ static int compare(const void *pa, const void *pb) {
     return (a->value > b->value) - (a->value < b->value);
 }
 
-/* The sums of sorted values don't depend on the rows' order. They are exact to a double's precision but for
- * values of very different sizes: ten times 0.1 is 1. */
+/* Does the sum reach the bound? Decimal numbers are rounded to doubles, so a little may be missing: the sum
+ * of ten 0.7 reaches 7. */
+static bool reaches(long double sum, long double sizes, double bound) {
+    return sum + (sizes + fabsl((long double)bound)) * 0x1p-52L >= (long double)bound;
+}
+
+/* The sums of sorted values don't depend on the rows' order. */
 static int run_sum(struct settler *s, int32_t *rows, const double *values, int64_t n, int64_t *kept) {
     if (n > s->room) {
         struct settler_row *sorted = realloc(s->sorted, 2 * (size_t)n * sizeof *sorted);
@@ -76,17 +81,18 @@ static int run_sum(struct settler *s, int32_t *rows, const double *values, int64
     if (n) qsort(s->sorted, (size_t)n, sizeof *s->sorted, compare);
     *kept = 0;
     for (int64_t i = 0, first; i < n;) {
-        long double sum = 0;
+        long double sum = 0, sizes = 0;
         int64_t n_wanted = 0, n_values = 0;
         for (first = i; i < n && s->sorted[i].item == s->sorted[first].item; i++) {
             n_wanted += s->sorted[i].wanted;
             if (isnan(s->sorted[i].value)) continue;
             sum += (long double)s->sorted[i].value;
+            sizes += fabsl((long double)s->sorted[i].value);
             n_values++;
         }
         s->counts.duplicates += i - first - 1;
         s->counts.disputed += n_wanted && n_wanted < i - first;
-        if (n_values && (double)sum >= s->duplicates.min_rating) {
+        if (n_values > 1 ? reaches(sum, sizes, s->duplicates.min_rating) : n_wanted > 0) {
             rows[(*kept)++] = s->sorted[first].item;
         } else {
             s->counts.unwanted++;
