@@ -323,7 +323,7 @@ static int set_options(const struct dialect *d, struct csv_options *o, char numb
     int code = csv_set_option(o, "delimiter", strcmp(d->delimiter, "\t") == 0 ? "\\t" : d->delimiter);
     if (!code) code = csv_set_option(o, "quote", d->quoting == QUOTE_NONE ? "none" : "\"");
     if (!code) code = csv_set_option(o, "header", d->header ? "yes" : "no");
-    if (!code) code = csv_set_option(o, "format", "text");
+    if (!code) code = csv_set_option(o, "input-format", "text");
     for (int kind = USER; kind <= TIME && !code; kind++) {
         snprintf(numbers[kind], 8, "none");
         for (int c = 0; c < d->n_columns; c++) {

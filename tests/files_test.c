@@ -38,7 +38,7 @@ struct expected {
     struct text rows;          /* a line each */
     bool fails, may_fail;      /* may_fail: the rows or the error, either is right */
     int code, n_words, n_says; /* of the error */
-    char *words[8], *says[8];  /* that the error, or csv_columns, has to have */
+    char *words[8], *says[8];  /* that the error, or csv_description, has to have */
     long skipped;
     int line; /* in the table */
 };
@@ -209,9 +209,9 @@ static int read_rows(const char *path, const struct csv_options *options, struct
     struct csv_row row;
     int code = csv_open(path, options, &csv);
     if (code) return code;
-    add(says, "%s", csv_columns(csv));
+    add(says, "%s", csv_description(csv));
     while (!(code = csv_next(csv, &row)) && row.user) add_row(rows, csv, &row);
-    *skipped = (long)csv_skipped(csv);
+    *skipped = (long)csv_counts(csv)->skipped;
     csv_close(csv);
     return code;
 }
