@@ -19,7 +19,7 @@
 #include "error.h"
 #include "philox.h"
 
-enum { ROWS_MAX = 40, ID_MAX = 64, COLUMNS_MAX = 6, TEXT_MAX = 1 << 16, ENOUGH = 8, TOLD_MAX = 8 };
+enum { ROWS_MAX = 40, ID_MAX = 64, COLUMNS_MAX = 6, TEXT_MAX = 1 << 16, ENOUGH = 8 };
 enum kind { USER, ITEM, RATING, TIME, OTHER };
 enum quoting { QUOTE_NONE, QUOTE_MINIMAL, QUOTE_ALL };
 enum header { HEADER_NONE, HEADER_USUAL, HEADER_RECBOLE };
@@ -93,8 +93,21 @@ __attribute__((format(printf, 2, 3))) static void add(struct text *t, const char
 
 static bool needs_quotes(const struct dialect *d, const char *field) {
     size_t length = strlen(field);
-    return !length || strpbrk(field, "\"\r\n") || strstr(field, d->delimiter) || field[0] == ' ' ||
-           field[length - 1] == ' ' || (strcmp(d->delimiter, "::") == 0 && strchr(field, ':'));
+    const char *special = strcmp(d->delimiter, "::") == 0 ? "\"\r\n:"
+                          : *d->delimiter == ' '          ? "\"\r\n\t"
+                                                          : "\"\r\n";
+    return !length || strpbrk(field, special) || strstr(field, d->delimiter) || field[0] == ' ' ||
+           field[length - 1] == ' ';
+}
+
+/* Can the id be written in this dialect? Without quotes, a quote is a character; with lines that end with CR,
+ * LF within quotes would be undecidable. */
+static bool can_be_written(const struct dialect *d, const char *id) {
+    char copy[ID_MAX], *to = copy;
+    if (d->end == 2 && strchr(id, '\n')) return false;
+    for (const char *c = id; *c; c++) *to++ = *c == '"' ? '_' : *c;
+    *to = '\0';
+    return d->quoting != QUOTE_NONE || !needs_quotes(d, copy);
 }
 
 /* An id of one of several alphabets; without quotes in the dialect it needs none. */
@@ -127,10 +140,7 @@ static void make_id(const struct dialect *d, int alphabet, char id[ID_MAX]) {
             snprintf(id, ID_MAX, "%s%s", chance(20) ? "\"" : "", words[draw(9)]);
             break;
         }
-        if (d->end == 2 && strchr(id, '\n')) continue; /* which of the two ends lines would be undecidable */
-    } while (d->quoting == QUOTE_NONE &&
-             (needs_quotes(d, id) &&
-              (strstr(id, d->delimiter) || strpbrk(id, "\r\n") || strchr(id, ':') || alphabet != 6)));
+    } while (!can_be_written(d, id));
 }
 
 static void make_dialect(struct dialect *d) {
@@ -140,7 +150,7 @@ static void make_dialect(struct dialect *d) {
     d->unended = chance(20);
     d->compression = chance(70) ? 0 : 1 + draw(2);
     bool rated = chance(65), timed = chance(50);
-    d->decimal_comma = rated && strcmp(d->delimiter, ",") != 0 && chance(20);
+    d->decimal_comma = rated && !strchr(", ", *d->delimiter) && chance(20);
     d->dates = timed && chance(30);
     d->column[d->n_columns++] = USER;
     d->column[d->n_columns++] = ITEM;
@@ -336,7 +346,7 @@ static int set_options(const struct dialect *d, struct csv_options *o, char numb
 
 /* Telling */
 
-static int n_told, n_failed;
+static int n_told, n_failed, max_told = 8;
 
 static void show_text(const struct text *t) {
     printf("        ");
@@ -368,7 +378,7 @@ __attribute__((format(printf, 5, 6))) static void failed(const struct dialect *d
                                                          const char *format, ...) {
     va_list args;
     n_failed++;
-    if (++n_told > TOLD_MAX) return;
+    if (++n_told > max_told) return;
     printf("not ok - dialects_test 1 %llu: ", (unsigned long long)table_seed);
     va_start(args, format);
     vprintf(format, args);
@@ -396,7 +406,9 @@ static bool check_read(const struct dialect *d, const struct table *table, const
     n_small[size]++;
     if (code) {
         n_refused[size]++;
-        if (size == 2 || code != EX_DATAERR) {
+        /* Of words alone, nobody can say whether the first row is a header. */
+        bool words = !d->header && !has(d, RATING) && !has(d, TIME) && strstr(error_message(), "--header");
+        if ((size == 2 && !words) || code != EX_DATAERR) {
             failed(d, table, NULL, t, "refused, %d: %s", code, error_message());
             return false;
         }
@@ -441,7 +453,7 @@ static void check_changed(const struct dialect *d, const struct table *table, st
             failed(d, table, NULL, t, "a changed byte: code %d", code);
         return;
     }
-    bool in_header = at < header_size, in_first = !d->header && at < header_size + 2 * ID_MAX;
+    bool in_header = d->header && at < header_size, in_first = !d->header && at < header_size + 2 * ID_MAX;
     if (found.n == table->n && count_changed(table, &found, 0, in_header) <= !in_header) return;
     /* The first row with text where the others have numbers is a header, as far as anyone can see. */
     if (in_first && found.n == table->n - 1 && !count_changed(table, &found, 1, false)) return;
@@ -452,6 +464,7 @@ static void check_changed(const struct dialect *d, const struct table *table, st
 int main(int argc, char **argv) {
     int n = argc > 1 ? (int)strtol(argv[1], NULL, 10) : 10000;
     uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    if (argc > 3) max_told = (int)strtol(argv[3], NULL, 10);
     static struct table table;
     static struct text t;
     struct dialect d;

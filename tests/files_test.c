@@ -194,11 +194,11 @@ static void add_row(struct text *t, const struct csv *csv, const struct csv_row 
     if (rated && isnan(row->rating)) {
         add(t, "|nan");
     } else if (rated || row->rating < 1 || row->rating > 1) {
-        add(t, "|%.9g", row->rating);
+        add(t, "|%.12g", row->rating);
     } else if (csv_has_times(csv)) {
         add(t, "|");
     }
-    if (csv_has_times(csv)) add(t, "|%.15g", row->time);
+    if (csv_has_times(csv)) add(t, "|%.16g", row->time);
     add(t, "\n");
 }
 
