@@ -1,6 +1,6 @@
-/* Fuzzes the CSV reader, with its decompression: row by row; then in chunks of another size, and in two parts
- * where the file is plain, which must give the same rows. The first two bytes choose the options, the rest is
- * the file. */
+/* Fuzzes the reader of all formats, with decompression: row by row; then in chunks of another size, and in
+ * two parts where the file is plain, which must give the same rows. The first two bytes choose the options,
+ * the rest is the file. */
 #define _GNU_SOURCE
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,15 +37,18 @@ static bool same(const struct result *a, const struct result *b) {
 
 static void add_row(struct result *r, const struct csv_row *row, int64_t line) {
     r->rows++;
-    require(line > r->lines, "lines do not rise");
+    require(line >= r->lines, "lines do not rise");
     r->lines = line;
     require(row->user_length >= 1 && row->user_length <= CSV_ID_MAX, "length of the user's id");
     require(row->item_length >= 1 && row->item_length <= CSV_ID_MAX, "length of the item's id");
     require(!memchr(row->user, 0, row->user_length) && !memchr(row->item, 0, row->item_length),
             "a NUL in an id");
-    require(row->rating - row->rating == 0, "the rating is not finite");
+    require(row->rating - row->rating == 0 || row->rating != row->rating, "the rating is infinite");
+    require(row->time - row->time == 0, "the time is not finite");
     r->hash = ids_hash(r->hash, row->user, row->user_length);
-    r->hash = ids_hash(r->hash, &row->rating, sizeof row->rating);
+    double rating = row->rating == row->rating ? row->rating : -1e300;
+    r->hash = ids_hash(r->hash, &rating, sizeof rating);
+    r->hash = ids_hash(r->hash, &row->time, sizeof row->time);
     r->hash = ids_hash(r->hash, row->item, row->item_length);
     r->hash = ids_hash(r->hash, &line, sizeof line);
 }
@@ -64,7 +67,7 @@ static struct result read_rows(const char *path, const struct csv_options *optio
     struct csv_row row;
     int code = csv_open(path, options, &csv);
     while (!code && !(code = csv_next(csv, &row)) && row.user) add_row(&result, &row, row.line);
-    if (csv) result.skipped = csv_skipped(csv);
+    if (csv) result.skipped = csv_counts(csv)->skipped;
     end_result(&result, code);
     csv_close(csv);
     return result;
@@ -80,7 +83,6 @@ static struct result read_chunks(const char *path, const struct csv_options *opt
     int code = csv_open(path, options, &csv);
     int parts = !code && csv_is_plain(csv, &size) ? 2 : 1;
     if (!code) line = csv_first_line(csv);
-    if (!code) result.skipped = csv_skipped(csv);
     for (int part = 0; part < parts && !code; part++) {
         if (parts == 2) {
             int64_t begin = part ? middle : 0, end = part ? INT64_MAX : middle, before = csv_offset(csv);
@@ -90,9 +92,12 @@ static struct result read_chunks(const char *path, const struct csv_options *opt
         while (!code && !(code = csv_read(csv, &chunk)) && chunk.size) {
             while (!(code = csv_parse(csv, &chunk, &row)) && row.user)
                 add_row(&result, &row, line + row.line);
-            result.skipped += chunk.skipped;
+            result.skipped += chunk.counts.skipped;
             if (code) {
-                error_set(code, "%s:%lld: %s", csv_name(csv), (long long)(line + chunk.bad_line), chunk.bad);
+                int last = chunk.counts.n_bad - 1;
+                require(last >= 0, "an error without a bad row");
+                error_set(code, "%s:%lld: %s", csv_name(csv), (long long)(line + chunk.counts.bad_line[last]),
+                          chunk.counts.bad[last]);
                 break;
             }
             line += chunk.lines;
@@ -116,7 +121,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         snprintf(path, sizeof path, "/proc/self/fd/%d", file);
     }
     if (size < 2) return 0;
-    struct csv_options options = {.delimiter = delimiters[data[0] & 3],
+    static const enum csv_format formats[8] = {
+        [4] = CSV_FORMAT_TEXT, CSV_FORMAT_LISTS, CSV_FORMAT_JSON, CSV_FORMAT_BLOCKS};
+    static const char *const quotes[8] = {[5] = "none", "\"", "backslash"};
+    struct csv_options options = {.format = formats[data[0] >> 4 & 7],
+                                  .quote = quotes[data[1] >> 3 & 7],
+                                  .max_bad = 1,
+                                  .delimiter = delimiters[data[0] & 3],
                                   .header = (enum csv_header)((data[0] >> 2 & 3) % 3),
                                   .user_column = columns[data[1] & 3][0],
                                   .item_column = columns[data[1] & 3][1],
