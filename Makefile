@@ -380,8 +380,8 @@ bench-preprocess-scale: $(BIN)/vaecf-preprocess $(BIN)/vaecf-synthesize
 	@BIN=$(BIN) $(PYTHON) tests/bench/preprocess.py scale results/bench/preprocess-scale.csv $(ROWS)
 
 # 300 MB of made-up reviews of each of two data sets' kinds, made once
-build/bench/%.jsonl: tests/bench/json_lines.py
-	@mkdir -p $(@D) && $(PYTHON) $< make $* $@ 300
+build/bench/%.jsonl:
+	@mkdir -p $(@D) && $(PYTHON) tests/bench/json_lines.py make $* $@ 300
 bench-json: $(BIN)/vaecf-preprocess $(BUILD)/tests/bench/json_lines build/bench/amazon.jsonl build/bench/yelp.jsonl
 	@BIN=$(BIN) BUILD=$(BUILD) $(PYTHON) tests/bench/json_lines.py compare build/bench results/bench/json.csv
 

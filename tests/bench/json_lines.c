@@ -2,7 +2,8 @@
  *
  *   build/tests/bench/json_lines FILE KEY...     make bench-json
  *
- * Prints the lines that have all keys, the bytes of the values, and the fastest of ROUNDS in seconds. */
+ * Prints the lines that have all keys, the bytes of the values, and the fastest of ROUNDS in seconds:
+ * by the clock, of the processor. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,9 +14,9 @@
 
 enum { ROUNDS = 5 };
 
-static double now(void) {
+static double now(clockid_t clock) {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(clock, &t);
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
@@ -44,10 +45,10 @@ int main(int argc, char **argv) {
         return 64;
     }
     for (int i = 0; i < n; i++) keys[i] = (struct json_key){argv[2 + i], strlen(argv[2 + i])};
-    double best = 1e9;
+    double best = 1e9, best_cpu = 1e9;
     long long rows = 0, bytes = 0;
     for (int round = 0; round < ROUNDS; round++) {
-        double begin = now();
+        double begin = now(CLOCK_MONOTONIC), begin_cpu = now(CLOCK_PROCESS_CPUTIME_ID);
         rows = bytes = 0;
         for (const char *at = text, *end; at < text + size; at = end + 1) {
             end = memchr(at, '\n', (size_t)(text + size - at));
@@ -63,10 +64,12 @@ int main(int argc, char **argv) {
             }
             rows += !missing;
         }
-        double seconds = now() - begin;
+        double seconds = now(CLOCK_MONOTONIC) - begin;
+        double cpu = now(CLOCK_PROCESS_CPUTIME_ID) - begin_cpu;
         if (seconds < best) best = seconds;
+        if (cpu < best_cpu) best_cpu = cpu;
     }
-    printf("%lld %lld %.6f\n", rows, bytes, best);
+    printf("%lld %lld %.6f %.6f\n", rows, bytes, best, best_cpu);
     free(text);
     free(room);
     return 0;

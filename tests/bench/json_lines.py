@@ -7,7 +7,8 @@
 
 The task is the reader's: user, item, rating and time out of lines that have a text, too. json_find is measured over lines
 in memory (tests/bench/json_lines.c), the peers with reading the file, without Python's start; vaecf-preprocess is the
-whole of the program, from the file to the data set, on one thread and on all.
+whole of the program, from the file to the data set, on one thread and on all. On a machine with other work go by the
+processor's time, not by the clock.
 """
 
 import json
@@ -72,7 +73,7 @@ def make(kind, path, megabytes):
 
 
 def run_peer(tool, path, keys):
-    """Prints version, rows, bytes of the ids, seconds."""
+    """Prints version, rows, bytes of the ids, seconds by the clock and of the processor."""
     if tool == "orjson":
         import orjson
 
@@ -81,7 +82,7 @@ def run_peer(tool, path, keys):
         loads, version = json.loads, "of Python " + sys.version.split()[0]
     user_key, item_key, rating_key, time_key = keys
     rows = size = total = 0
-    begin = time.monotonic()
+    begin, begin_cpu = time.monotonic(), time.process_time()
     with open(path, "rb") as file:
         for line in file:
             row = loads(line)
@@ -89,15 +90,18 @@ def run_peer(tool, path, keys):
             rows += 1
             size += len(user) + len(item)
             total += rating
-    print(f"{version}\t{rows}\t{size}\t{time.monotonic() - begin}")
+    print(f"{version}\t{rows}\t{size}\t{time.monotonic() - begin}\t{time.process_time() - begin_cpu}")
 
 
 def run_find(path, keys):
-    """Rows and seconds; and that the ids are of the length that the peers see."""
-    command = [BUILD / "tests/bench/json_lines", path]
-    rows, _, seconds = subprocess.run([*command, *keys], check=True, capture_output=True, text=True).stdout.split()
-    size = subprocess.run([*command, *keys[:2]], check=True, capture_output=True, text=True).stdout.split()[1]
-    return int(rows), int(size), float(seconds)
+    """Rows, bytes of the ids, seconds by the clock and of the processor."""
+
+    def run(keys):
+        command = [BUILD / "tests/bench/json_lines", path, *keys]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+
+    rows, _, seconds, cpu = run(keys)
+    return int(rows), int(run(keys[:2])[1]), float(seconds), float(cpu)
 
 
 def preprocess_command(path, keys, directory):
@@ -119,40 +123,44 @@ def compare(directory, output):
     for kind, keys in KEYS.items():
         path = f"{directory}/{kind}.jsonl"
         size = Path(path).stat().st_size
-        times, versions, counts = {}, {}, {}
+        times, cpus, versions, counts = {}, {}, {}, {}
         version = subprocess.run([BIN / "vaecf-preprocess", "--version"], capture_output=True, text=True).stdout.split()[1]
+
+        def add(tool, tool_version, seconds, cpu):
+            versions[tool] = tool_version
+            times.setdefault(tool, []).append(seconds)
+            cpus.setdefault(tool, []).append(cpu)
+
         with tempfile.TemporaryDirectory() as work:
             ours = preprocess_command(path, keys, f"{work}/data")
             print("command:", " ".join(ours))
+            trial = subprocess.run(ours, capture_output=True, text=True)
+            refused = trial.returncode != 0
+            if refused:
+                print("not measured:", trial.stderr.strip().splitlines()[-1])
             for _ in range(REPEAT):
-                rows, id_bytes, seconds = run_find(path, keys)
-                times.setdefault("json_find", []).append(seconds)
-                versions["json_find"], counts["json_find"] = version, (rows, id_bytes)
+                *counts["json_find"], seconds, cpu = run_find(path, keys)
+                add("json_find", version, seconds, cpu)
                 for tool in peers:
-                    text = subprocess.run([sys.executable, __file__, tool, path, *keys], check=True, capture_output=True,
-                                          text=True).stdout.rstrip("\n").split("\t")
-                    times.setdefault(tool, []).append(float(text[3]))
-                    versions[tool], counts[tool] = text[0], (int(text[1]), int(text[2]))
-                for tool, threads in (("vaecf-preprocess, 1 thread", "1"), ("vaecf-preprocess", None)):
-                    environment = dict(os.environ) | ({"OMP_NUM_THREADS": threads} if threads else {})
-                    begin = time.monotonic()
-                    run = subprocess.run(ours, capture_output=True, text=True, env=environment)
-                    if run.returncode:
-                        print(f"not measured: {tool}: {run.stderr.strip().splitlines()[-1]}")
-                        continue
-                    times.setdefault(tool, []).append(time.monotonic() - begin)
-                    versions[tool] = version
-        if len(set(counts.values())) != 1:
+                    command = [sys.executable, __file__, tool, path, *keys]
+                    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\t")
+                    counts[tool] = [int(text[1]), int(text[2])]
+                    add(tool, text[0], float(text[3]), float(text[4]))
+                if refused:
+                    continue
+                add("vaecf-preprocess, 1 thread", version, *preprocess.measure(["env", "OMP_NUM_THREADS=1", *ours])[:2])
+                add("vaecf-preprocess", version, *preprocess.measure(ours)[:2])
+        if any(count != counts["json"] for count in counts.values()):
             sys.exit(f"they read different rows: {counts}")
-        peer = min(times["json"])
-        for tool, seconds in times.items():
-            best = min(seconds)
-            print(f"{kind:6} {tool:26} {versions[tool]:18} {best:7.3f} s, {size / 1e6 / best:5.0f} MB/s, "
-                  f"{peer / best:5.1f} x Python's json")
+        for tool in times:
+            best, cpu = min(times[tool]), min(cpus[tool])
+            by_clock, by_cpu = min(times["json"]) / best, min(cpus["json"]) / cpu
+            print(f"{kind:6} {tool:26} {versions[tool]:18} {best:7.3f} s, CPU {cpu:7.3f} s, {size / 1e6 / cpu:5.0f} MB a second "
+                  f"of CPU, {by_cpu:5.1f} x Python's json, {by_clock:5.1f} x by the clock")
             table.append({"file": kind, "mb": f"{size / 1e6:.0f}", "rows": counts["json"][0], "tool": tool,
-                          "version": versions[tool], "seconds": f"{best:.3f}", "runs": len(seconds),
-                          "mb_per_second": f"{size / 1e6 / best:.0f}", "times_json": f"{peer / best:.2f}",
-                          "machine": machine})
+                          "version": versions[tool], "seconds": f"{best:.3f}", "cpu_seconds": f"{cpu:.3f}",
+                          "runs": len(times[tool]), "mb_per_cpu_second": f"{size / 1e6 / cpu:.0f}",
+                          "times_json": f"{by_clock:.2f}", "times_json_cpu": f"{by_cpu:.2f}", "machine": machine})
     preprocess.write_table(output, table)
 
 
