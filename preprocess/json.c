@@ -177,7 +177,7 @@ static bool scan_string(struct scan *s, struct token *t) {
         size_t n = escape_length(at, s->end, s->python);
         if (!n) {
             bool cut = !memchr(at, quote, (size_t)(s->end - at));
-            return fail(s, cut ? "a string is not closed" : "a string has an escape that there is not");
+            return fail(s, cut ? "a string is not closed" : "a string has an unknown escape");
         }
         t->escaped = true;
         at += n;
@@ -295,7 +295,7 @@ static const char *decode(const struct token *t, char *out, size_t *length) {
         if (c >= 0xdc80 && c <= 0xdcff) {
             byte = true;
         } else if (c >> 11 == 0xd800 >> 11) {
-            return "a string has half of a surrogate pair";
+            return "a string has a lone surrogate";
         }
         if (byte) {
             *out++ = (char)c;
@@ -390,7 +390,7 @@ static inline enum next next_member(struct scan *s, bool object, bool *first, st
         return END;
     }
     if (!object) return MORE;
-    if (!at_string(s)) return bad(s, "a key is no string");
+    if (!at_string(s)) return bad(s, "a key is not a string");
     if (!scan_string(s, key)) return BAD;
     skip_blanks(s);
     if (peek(s) != ':') return bad(s, "a colon is missing");
@@ -400,7 +400,7 @@ static inline enum next next_member(struct scan *s, bool object, bool *first, st
 }
 
 static bool enter(struct scan *s) {
-    if (s->depth == JSON_DEPTH_MAX) return fail(s, "it is nested more than 128 deep");
+    if (s->depth == JSON_DEPTH_MAX) return fail(s, "the object is nested more than 128 deep");
     s->depth++;
     s->at++;
     return true;

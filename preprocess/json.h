@@ -6,14 +6,13 @@
  * object "user" with "id", the former counts. Of a key that is there twice the last value counts. Names are
  * compared with the line's keys without their escapes.
  *
- * \uDC80 .. \uDCFF without a first half are the bytes 0x80 .. 0xFF, as vaecf-recommend and Python's
- * surrogateescape write text that is not UTF-8; such bytes themselves pass as they are. No text has other
- * halves of characters or a NUL: they are an error in a value that is asked for, and are passed over
- * elsewhere.
+ * The lone surrogates \uDC80 .. \uDCFF are the bytes 0x80 .. 0xFF, as vaecf-recommend and Python's
+ * surrogateescape write text that is not UTF-8; such bytes themselves pass as they are. Other lone surrogates
+ * and NUL are an error in a value that is asked for, and ignored elsewhere.
  *
- * Python's escapes in double quotes count in a line that had a string in single quotes or with a prefix, as
- * its first key. In strings without a prefix \xNN are bytes where they make up UTF-8 (Python 2), else
- * characters (Python 3). */
+ * Python's escapes are accepted in double quotes too once the line had a string in single quotes or with a
+ * prefix. In strings without a prefix \xNN are bytes where they make up UTF-8 (Python 2), else characters
+ * (Python 3). */
 #ifndef VAECF_JSON_H
 #define VAECF_JSON_H
 
@@ -43,7 +42,7 @@ const char *json_find(const char *line, size_t size, const struct json_key *keys
                       struct json_value *values, char *room);
 
 /* The first `max` keys of the line's object, in their order, with their values; nested objects are not gone
- * into. A key that is there twice is listed twice. Strings that are none (see above) stay with their escapes.
+ * into. A key that is there twice is listed twice. Strings with a NUL or a lone surrogate keep their escapes.
  * room: as above. *n: how many, with an error those before it. Returns NULL, or what is wrong with the line.
  */
 const char *json_list(const char *line, size_t size, struct json_key *keys, struct json_value *values,

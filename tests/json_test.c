@@ -176,10 +176,10 @@ static const struct {
     {"{\"a\":1} x", "text follows the object"},
     {"{\"a\":1}{\"a\":2}", "a second object follows"},
     {"{\"a\":1} {\"a\":2}", "a second object follows"},
-    {"{\"a\":1,,\"b\":2}", "a key is no string"},
-    {"{,}", "a key is no string"},
-    {"{a:1}", "a key is no string"},
-    {"{1:2}", "a key is no string"},
+    {"{\"a\":1,,\"b\":2}", "a key is not a string"},
+    {"{,}", "a key is not a string"},
+    {"{a:1}", "a key is not a string"},
+    {"{1:2}", "a key is not a string"},
     {"{\"a\" 1}", "a colon is missing"},
     {"{\"a\":1 \"b\":2}", "a comma is missing"},
     {"{\"a\":[1 2]}", "a comma is missing"},
@@ -201,14 +201,14 @@ static const struct {
     {"{\"a\":1.2.3}", "a comma is missing"},
     {"{\"a\":\"x\ty\"}", "a string has a control character that is not escaped"},
     {"{\"x\ny\":1}", "a string has a control character that is not escaped"},
-    {"{\"a\":\"\\x41\"}", "a string has an escape that there is not"},
-    {"{\"a\":\"\\'\"}", "a string has an escape that there is not"},
-    {"{\"a\":\"\\u00g0\"}", "a string has an escape that there is not"},
-    {"{\"b\":\"\\0\"}", "a string has an escape that there is not"},
-    {"{'a':'\\/'}", "a string has an escape that there is not"},
-    {"{'a':'\\x4'}", "a string has an escape that there is not"},
-    {"{'a':'\\U0001F60'}", "a string has an escape that there is not"},
-    {"{'a':'\\N{DIGIT ONE}'}", "a string has an escape that there is not"},
+    {"{\"a\":\"\\x41\"}", "a string has an unknown escape"},
+    {"{\"a\":\"\\'\"}", "a string has an unknown escape"},
+    {"{\"a\":\"\\u00g0\"}", "a string has an unknown escape"},
+    {"{\"b\":\"\\0\"}", "a string has an unknown escape"},
+    {"{'a':'\\/'}", "a string has an unknown escape"},
+    {"{'a':'\\x4'}", "a string has an unknown escape"},
+    {"{'a':'\\U0001F60'}", "a string has an unknown escape"},
+    {"{'a':'\\N{DIGIT ONE}'}", "a string has an unknown escape"},
     {"{'a':'x\"}", "a string is not closed"},
     {"{'a':ur'x'}", "a value is neither a string, a number, true, false nor null"},
     {"{'a':(1, 2)}", "a value is missing"},
@@ -216,11 +216,11 @@ static const struct {
     {"{'a':'\\0'}", "a string has a NUL"},
     {"{'a':'\\x00'}", "a string has a NUL"},
     {"{'a':'\\U00110000'}", "a string has an escape beyond U+10FFFF"},
-    {"{\"a\":\"\\ud800\"}", "a string has half of a surrogate pair"},
-    {"{\"a\":\"\\ud800\\u0041\"}", "a string has half of a surrogate pair"},
-    {"{\"a\":\"\\ud83d\\ud83d\\ude00\"}", "a string has half of a surrogate pair"},
-    {"{\"a\":\"\\udc7f\"}", "a string has half of a surrogate pair"},
-    {"{\"a\":\"\\udd00\"}", "a string has half of a surrogate pair"},
+    {"{\"a\":\"\\ud800\"}", "a string has a lone surrogate"},
+    {"{\"a\":\"\\ud800\\u0041\"}", "a string has a lone surrogate"},
+    {"{\"a\":\"\\ud83d\\ud83d\\ude00\"}", "a string has a lone surrogate"},
+    {"{\"a\":\"\\udc7f\"}", "a string has a lone surrogate"},
+    {"{\"a\":\"\\udd00\"}", "a string has a lone surrogate"},
 };
 
 static void test_refusals(void **state) {
@@ -265,7 +265,7 @@ static void test_depth(void **state) {
                 assert_null(what);
                 assert_true(is(&value, kind == 1 ? JSON_NUMBER : JSON_MISSING, "7"));
             } else {
-                assert_string_equal(what, "it is nested more than 128 deep");
+                assert_string_equal(what, "the object is nested more than 128 deep");
             }
             static const char *const other = "x";
             assert_int_equal(find(&l, &other, 1, &value) == NULL, depth <= JSON_DEPTH_MAX);
