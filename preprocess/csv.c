@@ -472,10 +472,11 @@ static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
     }
 }
 
-/* Is an id to be looked at: empty, long, with blanks around it, or \N? Other bytes below 0x20 are gone already. */
+/* Is an id to be looked at: empty, long, with blanks around it, or \N? Other bytes below 0x20 are gone
+ * already. */
 static inline bool is_odd_id(const char *text, size_t length) {
-    return length - 1 >= CSV_ID_MAX || (unsigned char)text[0] <= ' ' || (unsigned char)text[length - 1] <= ' ' ||
-           (length == 2 && text[0] == '\\');
+    return length - 1 >= CSV_ID_MAX || (unsigned char)text[0] <= ' ' ||
+           (unsigned char)text[length - 1] <= ' ' || (length == 2 && text[0] == '\\');
 }
 
 /* The row in the record, if there is nothing to say about it. */
@@ -485,11 +486,13 @@ static inline bool read_fast(const struct csv *csv, const struct csv_chunk *chun
     const char *user = r->field[column[NAME_USER]], *item = r->field[column[NAME_ITEM]];
     const size_t user_length = r->length[column[NAME_USER]], item_length = r->length[column[NAME_ITEM]];
     if (is_odd_id(user, user_length) || is_odd_id(item, item_length) || csv->events.n) return false;
-    if (user_length == csv->header_length && memcmp(user, csv->dialect.name[NAME_USER], user_length) == 0) return false;
+    if (user_length == csv->header_length && memcmp(user, csv->dialect.name[NAME_USER], user_length) == 0)
+        return false;
     if (column[NAME_RATING] >= 0) {
         const char *text = r->field[column[NAME_RATING]];
         size_t length = r->length[column[NAME_RATING]];
-        if (length == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' && text[2] <= '9') {
+        if (length == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' &&
+            text[2] <= '9') {
             row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
         } else if (length == 1 && text[0] >= '0' && text[0] <= '9') {
             row->rating = text[0] - '0';

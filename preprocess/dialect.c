@@ -44,16 +44,19 @@ struct sample {
 struct score {
     int n; /* fields of most rows */
     int64_t rows;
-    int64_t wrong;  /* that cannot be read or have another number of fields */
-    int64_t quoted; /* with a quoted field */
-    int64_t continued,
-        swallowed; /* lines that go on in quotes; of these, those of records whose lines are all rows by themselves */
+    int64_t wrong;                /* that cannot be read or have another number of fields */
+    int64_t quoted;               /* with a quoted field */
+    int64_t continued, swallowed; /* lines that go on in quotes; of these, those of records whose lines are
+                                     all rows by themselves */
 };
 
-/* What the rows below the first have in a column. */
+/* What the rows below the first have in a column. A few values that do not fit are rows to be told by their
+ * line, so most of them decide. */
 struct look {
-    int64_t n; /* values that are not missing */
-    bool numbers, dates, epochs, digits;
+    int64_t n; /* values that are not missing; of these are */
+    int64_t n_numbers, n_fractions, n_dates, n_epochs, n_digits; /* n_digits: have a digit in them */
+    bool numbers, fractions, dates, epochs;                      /* at least half of them are */
+    bool digits;                                                 /* all of them have one */
 };
 
 static bool is_one_of(char c, const char *set) {
@@ -236,19 +239,21 @@ static void set_delimiter(struct syntax *syntax, const char *delimiter) {
     syntax->delimiter_length = strlen(syntax->delimiter);
 }
 
-/* The first rows that have another delimiter within a field that is neither number nor date. */
+/* Have most of the first rows no other delimiter within a field that is neither number nor date? */
 static bool is_clean(const struct sample *s, const struct syntax *syntax, const char *other) {
     const char *at = s->at;
-    for (int row = 0; row < LOOK_ROWS && next_record(s, syntax, &at); row++) {
-        for (int i = 0; i < s->fields->n_kept; i++) {
+    int rows = 0, odd = 0;
+    for (; rows < LOOK_ROWS && next_record(s, syntax, &at); rows++) {
+        bool within = false;
+        for (int i = 0; i < s->fields->n_kept && !within; i++) {
             const char *field = s->fields->field[i];
             size_t length = s->fields->length[i];
-            if (memmem(field, length, other, strlen(other)) && isnan(value_number(field, length, true)) &&
-                isnan(value_date(field, length)))
-                return false;
+            within = memmem(field, length, other, strlen(other)) &&
+                     isnan(value_number(field, length, true)) && isnan(value_date(field, length));
         }
+        odd += within;
     }
-    return true;
+    return 2 * odd < rows;
 }
 
 /* Finds delimiter and quotes. Lists have any number of fields: *s is what the best way has. */
@@ -267,13 +272,14 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
     }
     for (int i = 0; i < N; i++) {
         if (!has(s, delimiters[i])) continue;
-        if (i == BLANK && best >= 0) break; /* blanks are within fields, too */
         way[i] = *syntax;
         set_delimiter(&way[i], delimiters[i]);
         scores[i] = choose_quoting(s, &way[i], &asks[i]);
         fits[i] = scores[i].n > 1 &&
                   (2 * scores[i].wrong < scores[i].rows || (scores[i].rows == 2 && scores[i].wrong == 1));
-        if (!fits[i]) continue;
+        /* blanks are within fields, too */
+        if (i == BLANK && best >= 0) fits[i] = !scores[i].wrong && is_clean(s, &way[i], delimiters[best]);
+        if (!fits[i] || (i == BLANK && best >= 0)) continue;
         if (best < 0 || is_less(scores[i].wrong, scores[i].rows, scores[best].wrong, scores[best].rows))
             best = i;
     }
@@ -282,19 +288,22 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
         *least = choose_quoting(s, syntax, &asks[0]);
         return 0;
     }
-    for (int i = 0; i < N; i++) { /* another that fits as well, if that is the one whose fields look whole */
-        if (!fits[i] || i == best ||
-            scores[i].wrong * scores[best].rows != scores[best].wrong * scores[i].rows)
-            continue;
-        bool raw = way[i].quoting == QUOTING_NONE, best_raw = way[best].quoting == QUOTING_NONE, clean, best_clean;
-        if (raw != best_raw) { /* quotes are there: with which have they a meaning? */
-            clean = best_raw;
-            best_clean = raw;
+    for (int i = 0; i < N;
+         i++) { /* another that fits, too: do its fields look whole, and those of the best not? */
+        if (!fits[i] || i == best) continue;
+        bool quotes = way[i].quoting != QUOTING_NONE && scores[i].quoted, /* are there, with a meaning */
+            best_quotes = way[best].quoting != QUOTING_NONE && scores[best].quoted, clean, best_clean;
+        if (quotes != best_quotes) {
+            clean = quotes;
+            best_clean = best_quotes;
         } else {
             clean = best != 0 && is_clean(s, &way[i], delimiters[best]); /* no id has a tab in it */
             best_clean = best == 0 || is_clean(s, &way[best], delimiters[i]);
         }
-        if (clean == best_clean) {
+        if (clean && !best_clean) {
+            best = i;
+        } else if (clean == best_clean && i != BLANK &&
+                   scores[i].wrong * scores[best].rows == scores[best].wrong * scores[i].rows) {
             char one[400], two[400];
             show_rows(s, &way[best], s->at, 1, one, sizeof one);
             show_rows(s, &way[i], s->at, 1, two, sizeof two);
@@ -304,11 +313,53 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
                 "--delimiter '%s'",
                 s->name, delimiters[best], one, delimiters[i], two, delimiters[best], delimiters[i]);
         }
-        if (clean) best = i;
     }
     *syntax = way[best];
     *least = scores[best];
     return asks[best] ? undecided(s, syntax, s->at, "%s", asks[best]) : 0;
+}
+
+/* ---- what columns hold ---- */
+
+static bool is_epoch(double x) {
+    return (x >= 6e8 && x < 4.2e9) || (x >= 6e11 && x < 4.2e12) || (x >= 6e14 && x < 4.2e15) ||
+           (x >= 6e17 && x < 4.2e18);
+}
+
+/* Looks at the rows behind the first, which starts at `at`. Returns how many there are. */
+static int64_t look_at_columns(const struct sample *s, const struct dialect *d, const char *at,
+                               bool skip_first, struct look look[LOOK_FIELDS]) {
+    int64_t rows = 0;
+    memset(look, 0, LOOK_FIELDS * sizeof *look);
+    if (skip_first) next_record(s, &d->syntax, &at);
+    while (rows < LOOK_ROWS && next_record(s, &d->syntax, &at)) {
+        const struct fields *f = s->fields;
+        if (f->bad || f->n != d->n_fields) continue;
+        rows++;
+        for (int i = 0; i < f->n_kept && i < LOOK_FIELDS; i++) {
+            if (value_is_missing(f->field[i], f->length[i])) continue;
+            double number = value_number(f->field[i], f->length[i], d->comma);
+            bool digits = false;
+            for (size_t c = 0; c < f->length[i]; c++) digits |= isdigit((unsigned char)f->field[i][c]) != 0;
+            look[i].n++;
+            look[i].n_digits += digits;
+            look[i].n_numbers += !isnan(number);
+            look[i].n_fractions +=
+                !memchr(f->field[i], ',', f->length[i]) && (number < 0 || number > floor(number));
+            look[i].n_epochs += is_epoch(number);
+            look[i].n_dates += isnan(number) && !isnan(value_date(f->field[i], f->length[i]));
+        }
+    }
+    for (int i = 0; i < LOOK_FIELDS; i++) {
+        struct look *l = &look[i];
+        if (!l->n) continue;
+        l->numbers = 2 * l->n_numbers >= l->n;
+        l->fractions = 2 * l->n_fractions >= l->n;
+        l->epochs = 2 * l->n_epochs >= l->n;
+        l->dates = 2 * l->n_dates >= l->n;
+        l->digits = l->n_digits == l->n;
+    }
+    return rows;
 }
 
 /* ---- lists ---- */
@@ -323,6 +374,7 @@ struct list_look {
     int64_t rows;
     bool once;     /* no first field is there twice */
     bool integers; /* all fields are whole numbers */
+    bool pairs;    /* all but the first are like 12:0.5 */
     int lengths;   /* different ones, of 3 at most */
     int longest;
 };
@@ -331,14 +383,18 @@ static int look_at_lists(const struct sample *s, const struct syntax *syntax, st
     uint64_t *hash = malloc(LIST_ROWS * sizeof *hash);
     int seen[3];
     if (!hash) return error_memory("a sample of the file", LIST_ROWS * sizeof *hash);
-    *look = (struct list_look){.once = true, .integers = true};
+    *look = (struct list_look){.once = true, .integers = true, .pairs = true};
     for (const char *at = s->at; look->rows < LIST_ROWS && next_record(s, syntax, &at);) {
         const struct fields *f = s->fields;
         if (f->bad) continue;
         hash[look->rows++] = ids_hash(IDS_HASH_START, f->field[0], f->length[0]);
         for (int i = 0; i < f->n_kept; i++) {
-            for (size_t c = 0; c < f->length[i]; c++)
-                look->integers &= isdigit((unsigned char)f->field[i][c]) != 0;
+            const char *field = f->field[i], *colon = memchr(field, ':', f->length[i]);
+            for (size_t c = 0; c < f->length[i]; c++) look->integers &= isdigit((unsigned char)field[c]) != 0;
+            if (!i) continue;
+            look->pairs &= colon && colon > field &&
+                           !isnan(value_number(field, (size_t)(colon - field), false)) &&
+                           !isnan(value_number(colon + 1, f->length[i] - (size_t)(colon + 1 - field), false));
         }
         if (f->n > look->longest) look->longest = f->n;
         int k = 0;
@@ -347,6 +403,7 @@ static int look_at_lists(const struct sample *s, const struct syntax *syntax, st
     }
     qsort(hash, (size_t)look->rows, sizeof *hash, compare_hashes);
     for (int64_t i = 1; i < look->rows; i++) look->once &= hash[i] != hash[i - 1];
+    look->pairs &= look->longest > 1;
     free(hash);
     return 0;
 }
@@ -361,15 +418,28 @@ static int find_lists(const struct sample *s, struct dialect *d, const struct sc
         s->options->user_column || s->options->item_column || s->options->rating_column ||
         s->options->time_column || s->options->events)
         return 0;
-    bool ragged = 10 * score->wrong > score->rows || score->n < 2;
+    bool ragged = 3 * score->wrong > score->rows || score->n < 2;
     bool ids = !ragged && strcmp(delimiter, " ") == 0 && score->n > 2 && !s->options->delimiter;
     if (!ragged && !ids) return 0;
     int code = look_at_lists(s, &d->syntax, &look);
     if (code) return code;
+    if (blanks && look.pairs) {
+        return undecided(
+            s, &d->syntax, s->at,
+            "looks like libsvm's sparse rows, a label and index:value pairs, which are not read; want user "
+            "and item a row");
+    }
+    if (ids && score->n == 4) { /* are there times? */
+        struct look column[LOOK_FIELDS];
+        d->n_fields = 4;
+        look_at_columns(s, d, s->at, false, column);
+        if (column[3].epochs || column[3].dates) return 0;
+    }
     bool varied = look.lengths > 2 || (look.lengths == 2 && look.longest > 5);
     if (ragged && blanks && look.once && varied && look.rows > 2) {
         d->format = CSV_FORMAT_LISTS;
-    } else if (ragged && look.longest > 2 && look.once && look.lengths > 1 && (blanks || (varied && look.rows > 2))) {
+    } else if (ragged && look.longest > 2 && look.once && look.lengths > 1 &&
+               (blanks || (varied && look.rows > 2))) {
         return undecided(s, &d->syntax, s->at,
                          "rows differ in their numbers of fields: --input-format lists reads a user and all "
                          "of their items "
@@ -385,40 +455,6 @@ static int find_lists(const struct sample *s, struct dialect *d, const struct sc
 }
 
 /* ---- header and columns of text ---- */
-
-static bool is_epoch(double x) {
-    return (x >= 6e8 && x < 4.2e9) || (x >= 6e11 && x < 4.2e12) || (x >= 6e14 && x < 4.2e15) ||
-           (x >= 6e17 && x < 4.2e18);
-}
-
-/* Looks at the rows behind the first, which starts at `at`. Returns how many there are. */
-static int64_t look_at_columns(const struct sample *s, const struct dialect *d, const char *at,
-                               bool skip_first, struct look look[LOOK_FIELDS]) {
-    int64_t rows = 0;
-    for (int i = 0; i < LOOK_FIELDS; i++)
-        look[i] = (struct look){.numbers = true, .dates = true, .epochs = true, .digits = true};
-    if (skip_first) next_record(s, &d->syntax, &at);
-    while (rows < LOOK_ROWS && next_record(s, &d->syntax, &at)) {
-        const struct fields *f = s->fields;
-        if (f->bad || f->n != d->n_fields) continue;
-        rows++;
-        for (int i = 0; i < f->n_kept && i < LOOK_FIELDS; i++) {
-            if (value_is_missing(f->field[i], f->length[i])) continue;
-            double number = value_number(f->field[i], f->length[i], d->comma);
-            look[i].n++;
-            look[i].numbers &= !isnan(number);
-            look[i].epochs &= is_epoch(number);
-            if (look[i].dates) look[i].dates = !isnan(value_date(f->field[i], f->length[i]));
-            bool digits = false;
-            for (size_t c = 0; c < f->length[i]; c++) digits |= isdigit((unsigned char)f->field[i][c]) != 0;
-            look[i].digits &= digits;
-        }
-    }
-    for (int i = 0; i < LOOK_FIELDS; i++) {
-        if (!look[i].n) look[i] = (struct look){0};
-    }
-    return rows;
-}
 
 /* May a header say this? A word without digits. */
 static bool is_word(const char *text, size_t length) {
@@ -641,10 +677,11 @@ static int columns_by_place(const struct sample *s, struct dialect *d, const cha
     bool usual = column[NAME_USER] + column[NAME_ITEM] == 1; /* the first two */
     if (s->options->content != CSV_INTERACTIONS) return 0;
     for (int c = NAME_USER; c <= NAME_ITEM; c++) {
-        if (given[c] || column[c] >= n || !look[column[c]].dates) continue;
+        const struct look *l = column[c] < n ? &look[column[c]] : NULL;
+        if (given[c] || !l || !(l->dates || l->fractions)) continue;
         return undecided(s, &d->syntax, s->at,
-                         "column %d holds dates; say --user-column and --item-column, by number",
-                         column[c] + 1);
+                         "column %d holds %s; say --user-column and --item-column, by number", column[c] + 1,
+                         l->dates ? "dates" : "numbers with fractions or signs, not ids");
     }
     bool times = false; /* is there a column of times further back? */
     for (int i = 2; i < n; i++) times |= look[i].epochs || look[i].dates;
@@ -660,20 +697,18 @@ static int columns_by_place(const struct sample *s, struct dialect *d, const cha
     bool rated = !used && !given[NAME_RATING] && !s->options->events;
     if (rated && !look[2].epochs && !look[2].dates) {
         if (look[2].n && !look[2].numbers) {
-            /* a few bad values are rows to be told; a column of text is no rating */
-            int64_t numbers = 0, rows = 0;
-            const char *at = s->at;
-            while (rows < LOOK_ROWS && next_record(s, &d->syntax, &at)) {
-                if (s->fields->bad || s->fields->n != d->n_fields) continue;
-                rows++;
-                numbers += !isnan(value_number(s->fields->field[2], s->fields->length[2], d->comma));
-            }
-            if (2 * numbers < rows) {
-                return undecided(
-                    s, &d->syntax, s->at,
-                    "column 3 is not the rating, for it holds text; say which is by --rating-column, or "
-                    "--rating-column none, and see that user and item are columns 1 and 2");
-            }
+            return undecided(
+                s, &d->syntax, s->at,
+                "column 3 is not the rating, for it holds text; say which is by --rating-column, or "
+                "--rating-column none, and see that user and item are columns 1 and 2");
+        }
+        bool behind = false; /* times further back than they should be: columns lie in another way */
+        for (int i = 4; i < n; i++) behind |= look[i].epochs || look[i].dates;
+        if (behind && !look[3].epochs && !look[3].dates && !given[NAME_TIME]) {
+            return undecided(
+                s, &d->syntax, s->at,
+                "columns are not user, item, rating and time in that order, for the 4th holds no times; say "
+                "--rating-column and --time-column, by number or none");
         }
         column[NAME_RATING] = 2;
         next = 3;
@@ -694,19 +729,8 @@ static int check_times(const struct sample *s, struct dialect *d, bool given,
                        const struct look look[LOOK_FIELDS]) {
     int column = d->column[NAME_TIME];
     if (column < 0 || column >= LOOK_FIELDS || !look[column].n) return 0;
-    d->dates = look[column].dates && !look[column].numbers;
+    d->dates = look[column].dates && look[column].n_dates > look[column].n_numbers;
     if (d->dates || look[column].numbers) return 0;
-    int64_t fit[2] = {0}, rows = 0; /* numbers, dates; a few bad ones are rows to be told */
-    const char *at = s->at;
-    if (d->header) next_record(s, &d->syntax, &at);
-    while (rows < LOOK_ROWS && next_record(s, &d->syntax, &at)) {
-        if (s->fields->bad || s->fields->n != d->n_fields) continue;
-        rows++;
-        fit[0] += !isnan(value_number(s->fields->field[column], s->fields->length[column], d->comma));
-        fit[1] += !isnan(value_date(s->fields->field[column], s->fields->length[column]));
-    }
-    d->dates = fit[1] > fit[0];
-    if (2 * fit[d->dates] > rows) return 0;
     if (given) {
         return undecided(s, &d->syntax, s->at,
                          "the times in column %d are neither numbers nor dates like 2005-09-06 12:30:59",
@@ -728,6 +752,14 @@ static int find_columns(const struct sample *s, struct dialect *d) {
     for (int c = 0; c < NAMES; c++)
         named |= given[c] && !is_none(given[c]) && csv_column_number(given[c]) < 0;
     d->comma = strcmp(d->syntax.delimiter, ",") != 0;
+    const struct csv_options *o = s->options;
+    if (next_record(s, &d->syntax, &at) && !s->fields->bad && s->fields->n != d->n_fields &&
+        !o->skip_bad_rows && o->content == CSV_INTERACTIONS) {
+        return error_set(EX_DATAERR, "%s:%lld: fields: %d, the others have %d; the delimiter is '%s'",
+                         s->name, (long long)line_of(s, d->syntax.newline, s->at), s->fields->n, d->n_fields,
+                         delimiter_name(d->syntax.delimiter));
+    }
+    at = s->at;
     int code = find_header(s, d, named);
     if (code) return code;
     look_at_columns(s, d, s->at, d->header, look);
@@ -750,7 +782,6 @@ static int find_columns(const struct sample *s, struct dialect *d) {
     }
     if (!code) code = check_times(s, d, given[NAME_TIME] != NULL, look);
     if (code) return code;
-    const struct csv_options *o = s->options;
     for (int c = 0; c <= NAME_EVENT; c++) {
         if (d->column[c] >= d->n_fields) {
             return undecided(s, &d->syntax, s->at, "--%s-column %d: there are %d columns", name_of[c],
@@ -806,6 +837,7 @@ static int find_keys(const struct sample *s, struct dialect *d) {
     struct json_value values[KEYS_MAX];
     int n, n_seen = 0;
     bool usable[KEYS_MAX], numbers[KEYS_MAX], dates[KEYS_MAX];
+    int found[KEYS_MAX] = {0}; /* that have the key */
     const char *given[NAMES], *at = s->at;
     struct syntax lines = {.newline = d->syntax.newline};
     char *names = malloc((size_t)KEYS_MAX * (DIALECT_NAME_MAX + 1));
@@ -833,6 +865,7 @@ static int find_keys(const struct sample *s, struct dialect *d) {
                 seen[n_seen++] = (struct json_key){name, length};
                 usable[k] = numbers[k] = dates[k] = true;
             }
+            found[k]++;
             if (values[i].kind == JSON_NULL) continue;
             usable[k] &= values[i].kind == JSON_STRING || values[i].kind == JSON_NUMBER;
             numbers[k] &= usable[k] && !isnan(value_number(values[i].text, values[i].length, false));
@@ -864,7 +897,10 @@ static int find_keys(const struct sample *s, struct dialect *d) {
                     strlen(given[c]) == seen[k].length && memcmp(given[c], seen[k].name, seen[k].length) == 0
                         ? 0
                         : -1;
-            if (rank < 0 || (best >= 0 && rank >= best_rank)) continue;
+            if (rank < 0) continue;
+            if (2 * found[k] < good) rank += 2000; /* one that most lines have goes first, */
+            if (found[k] < good) rank += 1000;     /* and before it one that all have */
+            if (best >= 0 && rank >= best_rank) continue;
             best = k;
             best_rank = rank;
         }

@@ -17,7 +17,7 @@ static const char *const usual[NAMES] = {
         "account clientid client profileid subscriberid householdid buyerid listenerid listener readerid "
         "reader "
         "playerid player steamid viewerid patronid studentid learnerid deviceid cookieid sessionid session "
-        "nickname profilename reviewername reviewprofilename u ",
+        "nickname profilename reviewername reviewprofilename gplususerid u ",
     [NAME_ITEM] =
         " itemid item iid itemno itemnum itemsid itemkey itemindex itemidx parentasin asin movieid movie "
         "filmid film "
@@ -31,13 +31,13 @@ static const char *const usual[NAMES] = {
         "courseid course "
         "videoid video showid show storyid documentid docid postid photoid pinid offerid dealid goodsid adid "
         "adgroupid stockcode packageid repoid eventid artid traid aid itemname productname moviename "
-        "artistname trackname gamename booktitle movietitle itemtitle i ",
+        "artistname gplusplaceid trackname gamename booktitle movietitle itemtitle i ",
     [NAME_RATING] =
         " rating ratings score stars overall userrating ratingscore ratingvalue reviewscore reviewoverall "
         "reviewrating "
         "bookrating myscore grade preference preferencevalue rate plays playcount playcounts listencount "
         "listens "
-        "weight strength count counts frequency quantity hours hoursplayed playtime playtimeforever value r ",
+        "weight strength count counts quantity r ",
     [NAME_TIME] = " timestamp time unixreviewtime unixtime unixtimestamp ts epoch datetime eventtime "
                   "eventtimestamp reviewtimestamp "
                   "timestampms date createdat createdtime reviewtime reviewdate ratedat ratingtime "

@@ -101,7 +101,7 @@ double value_date(const char *text, size_t length) {
     int month = take_digits(&text, end, 1, 2);
     if (month < 1 || month > 12 || text == end || *text++ != separator) return (double)NAN;
     int day = take_digits(&text, end, 1, 2);
-    if (day < 1 || day > 31) return (double)NAN;
+    if (day < 1 || days(year, month, day) >= days(year + month / 12, month % 12 + 1, 1)) return (double)NAN;
     double seconds = 86400.0 * (double)days(year, month, day), fraction = 0;
     if (text == end) return seconds;
     if (*text != 'T' && *text != ' ') return (double)NAN;

@@ -21,7 +21,8 @@ static inline int64_t value_whole(const char *text, size_t length) {
 #endif
     eight -= UINT64_C(0x3030303030303030);
     if (((eight + UINT64_C(0x7676767676767676)) | eight) & UINT64_C(0x8080808080808080)) return -1;
-    eight = (eight * 10 + (eight >> 8)) & UINT64_C(0x00ff00ff00ff00ff); /* pairs of digits, then fours, then all */
+    eight = (eight * 10 + (eight >> 8)) &
+            UINT64_C(0x00ff00ff00ff00ff); /* pairs of digits, then fours, then all */
     eight = (eight * 100 + (eight >> 16)) & UINT64_C(0x0000ffff0000ffff);
     int64_t value = (int64_t)((eight * 10000 + (eight >> 32)) & UINT64_C(0xffffffff));
     for (size_t i = 8; i < length; i++) {

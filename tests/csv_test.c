@@ -229,12 +229,12 @@ static void bad_rows(void **state) {
     int64_t skipped;
     write_bytes(mixed, strlen(mixed));
     assert_int_equal(read_path(path, &skip, &skipped), 0);
-    assert_string_equal(rows, "1|2|3|1;10|11|12|7;");
+    assert_string_equal(rows, "1|2|3|1;\"7|8|9|6;");
     assert_int_equal(skipped, 5);
     check("comment\n1,2,3\n", &skip, "1|2|3|2;"); /* at the start too */
     assert_int_equal(read_bytes("1\0,2\n1,2,3\n", 11, &skip), 0);
     assert_string_equal(rows, "1|2|3|2;");
-    check("comment\n", &skip, "");
+    check_error("comment\n", 8, &skip, EX_DATAERR, "want at least a user and an item");
 }
 
 static void long_ids(void **state) {
