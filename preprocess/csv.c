@@ -529,8 +529,8 @@ static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct cs
         return 0;
     }
     if (r->n != d->n_fields) {
-        return bad_row(csv, chunk, "fields: %d, the others have %d; the delimiter is '%s'", r->n, d->n_fields,
-                       d->syntax.delimiter[0] == '\t' ? "tab" : d->syntax.delimiter);
+        return bad_row(csv, chunk, "fields: %d, the others have %d; the delimiter is '%s' (--delimiter)",
+                       r->n, d->n_fields, d->syntax.delimiter[0] == '\t' ? "tab" : d->syntax.delimiter);
     }
     for (int c = 0; c < NAMES; c++) {
         if (d->column[c] < 0) continue;

@@ -291,14 +291,15 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
     for (int i = 0; i < N;
          i++) { /* another that fits, too: do its fields look whole, and those of the best not? */
         if (!fits[i] || i == best) continue;
+        const bool tabs = best == 0 && scores[0].rows > 1;                /* no id has a tab in it */
         bool quotes = way[i].quoting != QUOTING_NONE && scores[i].quoted, /* are there, with a meaning */
             best_quotes = way[best].quoting != QUOTING_NONE && scores[best].quoted, clean, best_clean;
         if (quotes != best_quotes) {
             clean = quotes;
             best_clean = best_quotes;
         } else {
-            clean = best != 0 && is_clean(s, &way[i], delimiters[best]); /* no id has a tab in it */
-            best_clean = best == 0 || is_clean(s, &way[best], delimiters[i]);
+            clean = !tabs && is_clean(s, &way[i], delimiters[best]);
+            best_clean = tabs || is_clean(s, &way[best], delimiters[i]);
         }
         if (clean && !best_clean) {
             best = i;
@@ -561,19 +562,24 @@ static int find_header(const struct sample *s, struct dialect *d, bool named) {
     int64_t rows = look_at_columns(s, d, s->at, true, look), all;
     at = s->at;
     next_record(s, &d->syntax, &at);
-    if (!words || !rows) {
-        d->header = ids && n == 2 && !single && words;
+    bool named_id = ids && !single;
+    if (!rows || !(words || named_id)) {
+        d->header = named_id && n == 2 && words;
         return 0;
     }
-    for (int i = 0; i < n && i < LOOK_FIELDS; i++)
-        d->header |= look[i].n && (look[i].numbers || look[i].dates);
-    d->header |= n > 1 && look[0].n && look[1].n && look[0].digits && look[1].digits;
+    for (int i = 0; i < n && i < LOOK_FIELDS && words;
+         i++) { /* words over numbers, but for a bad value or two */
+        int64_t fit = look[i].n_numbers > look[i].n_dates ? look[i].n_numbers : look[i].n_dates;
+        d->header |=
+            look[i].n && (fit == look[i].n || (look[i].n > 7 && fit >= look[i].n - 1 - look[i].n / 20));
+    }
+    d->header |= words && n > 1 && look[0].n && look[1].n && look[0].digits && look[1].digits;
     if (d->header) return 0;
     double part;
     int code = look_at_recurrence(s, d, &again, &all, &part);
     if (code || again) return code;
-    d->header = (ids && !single) || (all > 100 && part <= 0.01);
-    if (d->header || part >= 0.5) return 0;
+    d->header = words && (named_id || (all > 100 && part <= 0.01));
+    if (d->header || (words && part >= 0.5)) return 0;
     return undecided(s, &d->syntax, s->at, "is line %lld a header? Say --header yes or --header no",
                      (long long)line_of(s, d->syntax.newline, s->at));
 }
@@ -755,7 +761,8 @@ static int find_columns(const struct sample *s, struct dialect *d) {
     const struct csv_options *o = s->options;
     if (next_record(s, &d->syntax, &at) && !s->fields->bad && s->fields->n != d->n_fields &&
         !o->skip_bad_rows && o->content == CSV_INTERACTIONS) {
-        return error_set(EX_DATAERR, "%s:%lld: fields: %d, the others have %d; the delimiter is '%s'",
+        return error_set(EX_DATAERR,
+                         "%s:%lld: fields: %d, the others have %d; the delimiter is '%s' (--delimiter)",
                          s->name, (long long)line_of(s, d->syntax.newline, s->at), s->fields->n, d->n_fields,
                          delimiter_name(d->syntax.delimiter));
     }

@@ -76,7 +76,7 @@ static void delimiters(void **state) {
     check("1,2,3\n4,5,6\n", NULL, "1|2|3|1;4|5|6|2;");
     check("1\t2\t3\n4\t5\t6\n", NULL, "1|2|3|1;4|5|6|2;");
     check("1::2::3::99\n4::5::6::99\n", NULL, "1|2|3|1;4|5|6|2;");
-    check("a,b\tc,d\n", NULL, "a,b|c,d|1|1;"); /* no id has a tab */
+    check("a,b\tc,d\ne,b\tc,f\n", NULL, "a,b|c,d|1|1;e,b|c,f|1|2;"); /* no id has a tab */
     check("\"a\",b::c\n", NULL, "a|b::c|1|1;");
     check("p,Foo::Bar\n", &(struct csv_options){.delimiter = ","}, "p|Foo::Bar|1|1;");
     check("p,Foo::Bar\nq,Foo\n", NULL, "p|Foo::Bar|1|1;q|Foo|1|2;");
