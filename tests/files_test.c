@@ -112,6 +112,8 @@ static void take_line(struct expected *e, char *line, int number) {
 }
 
 static void read_table(void) {
+    static char kept[1 << 20];
+    size_t n_kept = 0;
     char path[256];
     snprintf(path, sizeof path, "%scases.txt", folder);
     FILE *file = fopen(path, "r");
@@ -123,8 +125,10 @@ static void read_table(void) {
     for (int number = 1; (size = getline(&line, &room, file)) > 0; number++) {
         if (line[size - 1] == '\n') line[size - 1] = '\0';
         if (!*line || *line == '#') continue;
-        char *copy = strdup(line); /* kept until the end */
-        if (!copy) die(number, "no memory");
+        char *copy = kept + n_kept; /* until the end */
+        if (n_kept + (size_t)size >= sizeof kept) die(number, "the table is too long for this test");
+        memcpy(copy, line, strlen(line) + 1);
+        n_kept += strlen(line) + 1;
         if (strncmp(copy, "filter ", 7) == 0) {
             struct filter *f = &filters[n_filters++];
             f->name = copy + 7;
@@ -333,12 +337,27 @@ static void check_case(const struct expected *e) {
     free(head);
 }
 
+/* Is the program built with the libraries for this case? */
+static bool can_be_read(const char *head) {
+#ifndef VAECF_LZMA
+    if (strstr(head, "xz of ")) return false;
+#endif
+#ifndef VAECF_BZ2
+    if (strstr(head, "bzip2 of ")) return false;
+#endif
+    return *head != '\0';
+}
+
 int main(int argc, char **argv) {
     int n_failed = 0, n_run = 0;
     read_table();
     if (!mkdtemp(work)) die(0, "no temporary folder");
     for (int i = 0; i < n_cases; i++) {
         if (argc > 1 && !strstr(cases[i]->head, argv[1])) continue;
+        if (!can_be_read(cases[i]->head)) {
+            printf("skipped: %s: not built in\n", cases[i]->head);
+            continue;
+        }
         n_run++;
         check_case(cases[i]);
         if (n_wrong) n_failed++;
