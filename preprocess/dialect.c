@@ -278,7 +278,9 @@ static int find_syntax(const struct sample *s, struct syntax *syntax, struct sco
         fits[i] = scores[i].n > 1 &&
                   (2 * scores[i].wrong < scores[i].rows || (scores[i].rows == 2 && scores[i].wrong == 1));
         /* blanks are within fields, too */
-        if (i == BLANK && best >= 0) fits[i] = !scores[i].wrong && is_clean(s, &way[i], delimiters[best]);
+        if (i == BLANK && best >= 0)
+            fits[i] = !scores[i].wrong && ((scores[i].quoted && way[i].quoting != QUOTING_NONE) ||
+                                           is_clean(s, &way[i], delimiters[best]));
         if (!fits[i] || (i == BLANK && best >= 0)) continue;
         if (best < 0 || is_less(scores[i].wrong, scores[i].rows, scores[best].wrong, scores[best].rows))
             best = i;
@@ -430,11 +432,11 @@ static int find_lists(const struct sample *s, struct dialect *d, const struct sc
             "looks like libsvm's sparse rows, a label and index:value pairs, which are not read; want user "
             "and item a row");
     }
-    if (ids && score->n == 4) { /* are there times? */
+    if (ids && score->n <= 4) { /* are there times at the end? */
         struct look column[LOOK_FIELDS];
-        d->n_fields = 4;
+        d->n_fields = score->n;
         look_at_columns(s, d, s->at, false, column);
-        if (column[3].epochs || column[3].dates) return 0;
+        if (column[score->n - 1].epochs || column[score->n - 1].dates) return 0;
     }
     bool varied = look.lengths > 2 || (look.lengths == 2 && look.longest > 5);
     if (ragged && blanks && look.once && varied && look.rows > 2) {
@@ -573,7 +575,7 @@ static int find_header(const struct sample *s, struct dialect *d, bool named) {
         d->header |=
             look[i].n && (fit == look[i].n || (look[i].n > 7 && fit >= look[i].n - 1 - look[i].n / 20));
     }
-    d->header |= words && n > 1 && look[0].n && look[1].n && look[0].digits && look[1].digits;
+    d->header |= words && n > 1 && look[0].n > 2 && look[1].n > 2 && look[0].digits && look[1].digits;
     if (d->header) return 0;
     double part;
     int code = look_at_recurrence(s, d, &again, &all, &part);
