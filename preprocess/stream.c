@@ -190,7 +190,10 @@ static int read_zstd(struct stream *s, unsigned char *data, size_t size, size_t 
         return error_set(
             EX_OSERR, "%s: no memory for the window of this zstd data; compress it without --long", s->name);
     }
-    if (ZSTD_isError(left)) return damaged(s, "zstd", ZSTD_getErrorName(left));
+    if (ZSTD_isError(left)) { /* which error it is may depend on the room */
+        bool lacks = ZSTD_getErrorCode(left) == ZSTD_error_dictionary_wrong;
+        return damaged(s, "zstd", lacks ? "it needs a dictionary" : "it cannot be decompressed");
+    }
     s->whole = left == 0;
     return 0;
 }
