@@ -55,7 +55,7 @@ static void add_row(struct result *r, const struct csv_row *row, int64_t line) {
 
 static void end_result(struct result *r, int code) {
     r->code = code;
-    require(code == 0 || code == EX_DATAERR || code == EX_USAGE, "an unexpected code");
+    require(code == 0 || code == EX_DATAERR || code == EX_USAGE || code == EX_OSERR, "an unexpected code");
     if (!code) return;
     snprintf(r->message, sizeof r->message, "%s", error_message());
     require(*r->message && !strchr(r->message, '\n'), "the message is not one line");
