@@ -96,7 +96,7 @@ E
 # The metric that chose a run's best.h5. No other key is named so, nor ends so: whichever way YAML is written.
 metric_of() {
     local metric
-    metric=$(sed -nE "s/^([^#]*[ {,\"'])?metric[\"']? *: *[\"']?([a-z_]+(@[0-9]+)?).*/\2/p" "$1/config.yaml" | head -n 1)
+    metric=$(sed -nE "s/^([^#]*[ .{,\"'])?metric[\"']? *: *[\"']?([a-z_]+(@[0-9]+)?).*/\2/p" "$1/config.yaml" | head -n 1)
     echo "${metric:-ndcg@100}"
 }
 

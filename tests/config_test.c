@@ -574,13 +574,13 @@ static void test_expansion(void **state) {
     static const struct {
         const char *path, *want;
     } good[] = {
-        {"~/x", "/h/x"},       {"~", "/h"},
-        {"~/", "/h/"},         {"$V_A/x", "/a b/x"},
+        {"~/x", "/h/x"},      {"~", "/h"},
+        {"~/", "/h/"},        {"$V_A/x", "/a b/x"},
         {"${V_A}x", "/a bx"}, {"/s/$V_A$V_A", "/s//a b/a b"},
-        {"x$$y", "x$y"},       {"x$$$$", "x$$"},
-        {"./~x", "./~x"},      {"./$$x", "./$x"},
-        {"a~b", "a~b"},        {"a/~", "a/~"},
-        {"x$$V_A", "x$V_A"},   {"$V_D/x", "/1$V_A/x"},
+        {"x$$y", "x$y"},      {"x$$$$", "x$$"},
+        {"./~x", "./~x"},     {"./$$x", "./$x"},
+        {"a~b", "a~b"},       {"a/~", "a/~"},
+        {"x$$V_A", "x$V_A"},  {"$V_D/x", "/1$V_A/x"},
     };
     static const struct {
         const char *path, *word;
