@@ -1,6 +1,7 @@
 /* See environment.h. */
 #include "environment.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,7 +16,7 @@ int environment_has_threads(void) {
     if (!text) return 0;
     long threads = strtol(text, &end, 10);
     end += strspn(end, " \t\r\n");
-    return threads > 0 && (!*end || *end == ',');
+    return threads > 0 && threads <= INT_MAX && (!*end || *end == ',');
 }
 
 /* ---- before the libraries start ---- */

@@ -1,15 +1,18 @@
-/* Values of options: what is taken, what is refused, and with which words. */
+/* Values of options, paths of outputs, variables: what is taken, what is refused, and with which words. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <cmocka.h>
 
 #include "blend.h"
+#include "environment.h"
 #include "error.h"
 #include "options.h"
+#include "path.h"
 
 static void refuses(int code, const char *message) {
     assert_int_equal(code, EX_USAGE);
@@ -67,8 +70,42 @@ static void test_blend(void **state) {
     assert_int_equal(blend.n, 2);
 }
 
+static void test_output_path(void **state) {
+    static const char *const good[] = {"-", "x", "./~x", "./$x", "a~", "a$b", "/h/~", ""};
+    (void)state;
+    assert_int_equal(path_check(NULL), 0);
+    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+        assert_int_equal(path_check(good[i]), 0);
+        assert_string_equal(path_hint(good[i]), "");
+    }
+    refuses(path_check("~/x"),
+            "~/x: the shell has left the ~ as it is: write $HOME/x for ~/x, or ./ before it if "
+            "that is its name");
+    refuses(path_check("$HOME/x"),
+            "$HOME/x: the shell has left the $ as it is: write it without single quotes, "
+            "or ./ before it if that is its name");
+}
+
+static void test_environment(void **state) {
+    static const struct {
+        const char *value;
+        int is_set, has_threads;
+    } cases[] = {{"", 0, 0},     {" \t", 0, 0}, {"4", 1, 1},  {" 4 ", 1, 1}, {"4,2", 1, 1},
+                 {"four", 1, 0}, {"0", 1, 0},   {"-1", 1, 0}, {"4x", 1, 0},  {"999999999999999999999", 1, 0}};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        setenv("OMP_NUM_THREADS", cases[i].value, 1);
+        assert_int_equal(environment("OMP_NUM_THREADS") != NULL, cases[i].is_set);
+        assert_int_equal(environment_has_threads(), cases[i].has_threads);
+    }
+    unsetenv("OMP_NUM_THREADS");
+    assert_null(environment("OMP_NUM_THREADS"));
+    assert_false(environment_has_threads());
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_whole), cmocka_unit_test(test_number),
-                                       cmocka_unit_test(test_choice), cmocka_unit_test(test_blend)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_whole), cmocka_unit_test(test_number),      cmocka_unit_test(test_choice),
+        cmocka_unit_test(test_blend), cmocka_unit_test(test_output_path), cmocka_unit_test(test_environment)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
