@@ -1061,6 +1061,7 @@ static int find(struct sample *s, struct dialect *d) {
     if (s->at >= s->end) {
         if (d->format == CSV_FORMAT_AUTO) d->format = CSV_FORMAT_TEXT;
         set_delimiter(&d->syntax, with.delimiter ? with.delimiter : ",");
+        d->syntax.quoting = QUOTING_DOUBLED;
         d->column[NAME_USER] = 0;
         d->column[NAME_ITEM] = 1;
         d->n_fields = 2;

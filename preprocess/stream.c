@@ -20,6 +20,7 @@
 
 #include "errno_code.h"
 #include "error.h"
+#include "path.h"
 #include "scratch.h"
 
 enum { INPUT_SIZE = 1 << 18 };
@@ -308,8 +309,8 @@ static int begin(struct stream *s) {
 static int open_file(const char *path, int *file) {
     while ((*file = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY)) < 0) {
         int code = errno == EINTR ? stop_check()
-                                  : error_set(errno_code(errno, EX_NOINPUT), "%s: cannot open: %s", path,
-                                              strerror(errno));
+                                  : error_set(errno_code(errno, EX_NOINPUT), "%s: cannot open: %s%s", path,
+                                              strerror(errno), path_hint(path));
         if (code) return code;
     }
     return 0;
