@@ -46,6 +46,8 @@ struct score {
     int64_t rows;
     int64_t wrong;                /* that cannot be read or have another number of fields */
     int64_t quoted;               /* with a quoted field */
+    bool last_wrong;              /* the last one is, */
+    int64_t n_bad;                /* and so many cannot be read */
     int64_t continued, swallowed; /* lines that go on in quotes; of these, those of records whose lines are
                                      all rows by themselves */
 };
@@ -81,13 +83,14 @@ static int64_t line_of(const struct sample *s, char newline, const char *at) {
     return line;
 }
 
+/* A field as messages have it: short, without control bytes. */
 static size_t show(char *text, size_t size, const char *field, size_t length) {
     char copy[28];
     size_t n = length < 20 ? length : 20;
     for (size_t i = 0; i < n; i++)
         copy[i] = fields_is_control(field[i]) || field[i] == '\n' || field[i] == '\r' ? '?' : field[i];
     memcpy(copy + n, length > n ? "..." : "", length > n ? 4 : 1);
-    int used = snprintf(text, size, "'%s'", copy);
+    int used = snprintf(text, size, "%s", copy);
     return (size_t)used < size ? (size_t)used : size - 1;
 }
 
@@ -103,8 +106,9 @@ static void show_rows(const struct sample *s, const struct syntax *syntax, const
         used += (size_t)snprintf(text + used, size - used, "%sline %lld:", row ? "; " : "",
                                  (long long)line_of(s, syntax->newline, start));
         for (int i = 0; i < f->n_kept && i < SHOWN_FIELDS && used + 64 < size; i++) {
-            used += (size_t)snprintf(text + used, size - used, "%s %d ", i ? "," : "", i + 1);
+            used += (size_t)snprintf(text + used, size - used, "%s %d '", i ? "," : "", i + 1);
             used += show(text + used, size - used, f->field[i], f->length[i]);
+            used += (size_t)snprintf(text + used, size - used, "'");
         }
         if (f->n > SHOWN_FIELDS) used += (size_t)snprintf(text + used, size - used, ", ... (%d)", f->n);
         if (used + 64 >= size) break;
@@ -144,6 +148,8 @@ static struct score score(const struct sample *s, const struct syntax *syntax) {
         int n = f->n < FIELDS_MAX + 1 ? f->n : FIELDS_MAX + 1;
         score.rows++;
         score.quoted += f->quoted;
+        score.n_bad += f->bad != NULL;
+        score.last_wrong = f->bad != NULL;
         if (f->bad) continue;
         rows[n]++;
         if (!first) first = n;
@@ -209,6 +215,8 @@ static struct score choose_quoting(const struct sample *s, struct syntax *syntax
         if (way.quoting == QUOTING_NONE && !none.wrong && least.wrong) {
             /* Lines agree without quotes, but some quotes do not fit: are there such as do? */
             if (10 * least.wrong <= least.quoted) continue; /* a few bad rows */
+            if (least.n_bad == 1 && least.last_wrong && least.rows < 8)
+                continue; /* the end of a field was cut off */
             if (2 * least.wrong <= least.quoted)
                 *asks = "some quotes close in their line and some do not; say --quote none or --quote '\"'";
         } else if (!is_less(here.wrong, here.rows, least.wrong, least.rows)) {
@@ -725,7 +733,8 @@ static int columns_by_place(const struct sample *s, struct dialect *d, const cha
     for (int i = next; i < n && i < 4; i++) {
         used = false;
         for (int c = NAME_RATING; c <= NAME_EVENT; c++) used |= column[c] == i;
-        if (used || !(look[i].epochs || look[i].dates)) continue;
+        bool fits = look[i].epochs || look[i].dates || (i == 3 && next == 3 && look[i].numbers);
+        if (used || !fits) continue;
         column[NAME_TIME] = i;
         break;
     }
@@ -1064,7 +1073,6 @@ static int find(struct sample *s, struct dialect *d) {
         d->syntax.quoting = QUOTING_DOUBLED;
         d->column[NAME_USER] = 0;
         d->column[NAME_ITEM] = 1;
-        d->n_fields = 2;
         return 0;
     }
     if (d->format == CSV_FORMAT_JSON) code = find_keys(s, d);
@@ -1215,7 +1223,9 @@ void dialect_options(const struct dialect *d, const struct csv_options *o, char 
 int dialect_compare(const struct dialect *a, const char *a_name, const struct dialect *b,
                     const char *b_name) {
     if (a->format != CSV_FORMAT_TEXT || b->format != CSV_FORMAT_TEXT || a->header == b->header) return 0;
-    if (memcmp(a->column, b->column, sizeof a->column) == 0) return 0;
+    if (!a->n_fields || !b->n_fields ||
+        memcmp(a->column, b->column, (NAME_RATING + 1) * sizeof *a->column) == 0)
+        return 0; /* without rows, or alike */
     const struct dialect *with = a->header ? a : b;
     return error_set(
         EX_DATAERR,

@@ -319,10 +319,32 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
+/* What the files are taken for is told with the first progress, or at the end: an error is one line. */
+static char files_told[16384];
+
+static void keep_told(const struct csv *csv, const char *kind, const char *text) {
+    size_t used = strlen(files_told);
+    if (*text) {
+        snprintf(files_told + used, sizeof files_told - used, "%s: %s%s: %s\n", program, kind, csv_name(csv),
+                 text);
+    }
+}
+
+static void keep_file(const struct csv *csv) {
+    keep_told(csv, "", csv_description(csv));
+    keep_told(csv, "note: ", csv_notes(csv));
+}
+
+static void tell_files(void) {
+    fputs(files_told, stderr);
+    files_told[0] = '\0';
+}
+
 static void tell_progress(const char *what, int64_t n, double part) {
     double time = now();
     if (time - told < PROGRESS_SECONDS) return;
     told = time;
+    tell_files();
     double passed = time - started;
     fprintf(stderr, "%s: %lld %s, %.0f a second", program, (long long)n, what, (double)n / passed);
     if (part > 0) {
@@ -348,14 +370,9 @@ static void tell_users(const struct history *history, int64_t finished) {
     }
 }
 
-/* What a file is taken for. */
-static void tell_file(const struct csv *csv) {
-    fprintf(stderr, "%s: %s: %s\n", program, csv_name(csv), csv_description(csv));
-    if (*csv_notes(csv)) fprintf(stderr, "%s: note: %s: %s\n", program, csv_name(csv), csv_notes(csv));
-}
-
 static void tell_totals(const struct history *history, const struct recommender_totals *totals) {
     const struct history_counts *c = history_counts(history);
+    tell_files();
     fprintf(stderr, "%s: %lld users, %lld known interactions, %lld with unknown items", program,
             (long long)c->users, (long long)c->known, (long long)c->unknown);
     if (c->skipped) fprintf(stderr, ", %lld rows skipped", (long long)c->skipped);
@@ -473,7 +490,7 @@ int main(int argc, char **argv) {
     o.history.min_rating = -INFINITY;
     o.history.memory = INT64_C(1) << 30;
     o.history.reading = tell_reading;
-    o.history.opened = tell_file;
+    o.history.opened = keep_file;
     int code = o.inputs ? parse(argc, argv, &o) : error_memory("the options", (unsigned long long)argc);
     if (!code && (o.help || o.version)) {
         if (o.help) fputs(help, stdout);
