@@ -215,7 +215,7 @@ static struct score choose_quoting(const struct sample *s, struct syntax *syntax
         if (way.quoting == QUOTING_NONE && !none.wrong && least.wrong) {
             /* Lines agree without quotes, but some quotes do not fit: are there such as do? */
             if (10 * least.wrong <= least.quoted) continue; /* a few bad rows */
-            if (least.n_bad == 1 && least.last_wrong && least.rows < 8)
+            if (least.n_bad == 1 && least.last_wrong && least.rows < 8 && *syntax->delimiter != '\t')
                 continue; /* the end of a field was cut off */
             if (2 * least.wrong <= least.quoted)
                 *asks = "some quotes close in their line and some do not; say --quote none or --quote '\"'";

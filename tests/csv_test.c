@@ -124,7 +124,7 @@ static void quotes(void **state) {
     check("a\t\"b\t1\nc\td\t2\ne\tf\"\t3\n", NULL, "a|\"b|1|1;c|d|2|2;e|f\"|3|3;");
     check("a;\"b\\\"c\"\nd;\"e\\f\"\n", NULL,
           "a|b\"c|1|1;d|e\\f|1|2;"); /* a backslash before quotes inside */
-    check_error("\"a\",b\n\"c,d\n", 11, NULL, EX_DATAERR, "--quote none or --quote '\"'");
+    check_error("\"a\",b\n\"c,d\ne,f\n", 15, NULL, EX_DATAERR, "--quote none or --quote '\"'");
     struct csv_options skip = {.skip_bad_rows = true,
                                .max_bad = 1,
                                .quote = "\""}; /* a bad row takes up one line, so the next is found again */

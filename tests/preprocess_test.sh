@@ -218,11 +218,18 @@ fails "NUL" 65 ":2: a NUL byte" --input <(printf '1,2,3\n1,\0,3\n')
 fails "empty id" 65 ":1: the item is empty" --input <(printf '1,,3\n')
 fails "long id" 65 ":1: the user's id has 1024 bytes" --input <(printf '%01024d,2,3\n' 1)
 fails "unreadable rating" 65 ":2: the rating 'x'.*--rating-column none" --input <(printf '1,2,3\n1,3,x\n1,4,5\n')
-fails "NaN" 65 ":2: the rating 'NaN'" --input <(printf '1,2,3\n1,3,NaN\n')
+fails "no number" 65 ":2: the rating 'inf'" --input <(printf '1,2,3\n1,3,inf\n')
 fails "unknown column" 65 "no such column; there are: 1, 2, 3" --input <(printf '1,2,3\n') --user-column who
 fails "unclosed quote" 65 ":2: a quoted field is not closed" --input <(printf '1,2\n"1,3\n')
-fails "no delimiter" 65 ":1: no tab" --input <(printf '1 2 3\n')
-fails "nothing but bad rows" 65 "no row can be read; the first: .*:1: no tab" --bad-rows skip --input <(echo 1)
+fails "rows or lists?" 65 "--input-format text or --input-format lists; line 1: 1 '1', 2 '2', 3 '3'" --input <(printf '1 2 3\n')
+fails "no delimiter" 65 "--delimiter says what else is; line 1: 1 '1.2.3'" --input <(printf '1.2.3\n')
+fails "one field" 65 "want at least a user and an item" --bad-rows skip --input <(echo 1)
+fails "nothing but bad rows" 65 "2 of 2 rows are bad, more than --max-bad 1%; the first, in line 1: the user is empty" --bad-rows skip \
+    --input <(printf ',1\n,2\n')
+fails "none of them" 65 "no row can be read; the first: .*:1: the user is empty" --bad-rows skip --max-bad 100% --input <(printf ',1\n,2\n')
+fails "too many bad rows" 65 "3 of 103 rows are bad, more than --max-bad 1%; the first, in line 101: fields: 1" --bad-rows skip \
+    --input <(for ((i = 0; i < 100; i++)); do echo "u$i,i$i"; done && printf 'x\ny\nz\n')
+fails "a part of the rows" 64 "--max-bad x: want a part" --max-bad x --input <(printf '1,2\n')
 head -c 3000 "$tmp/gzip" >"$tmp/cut"
 fails "truncated gzip" 65 "$tmp/cut: the gzip data ends too early" --input "$tmp/cut"
 fails "truncated gzip is no bad row" 65 "$tmp/cut: the gzip data" --input "$tmp/cut" --bad-rows skip
