@@ -25,7 +25,7 @@
 #include "stream.h"
 #include "values.h"
 
-enum { START_SIZE = 4 * FIELDS_RECORD_MAX, TEXT_MAX = 512, BLOCK = 64 };
+enum { START_SIZE = 4 * FIELDS_RECORD_MAX, TEXT_MAX = 512, BLOCK = 64, FAST_FIELDS = 16 };
 
 struct csv {
     struct stream *stream;
@@ -35,9 +35,10 @@ struct csv {
     bool skip_bad_rows;
     double max_bad;
     struct events events;
-    char quote;   /* what is special about a line; the line end where quotes are not */
-    int n_needed; /* fields of a row that matter */
-    int n_keys;   /* of JSON, as key_of has them */
+    char quote;         /* what is special about a line; the line end where quotes are not */
+    double tenths[100]; /* 0.0, 0.1 ... 9.9 */
+    int n_needed;       /* fields of a row that matter */
+    int n_keys;         /* of JSON, as key_of has them */
     struct json_key key[NAMES];
     int key_of[NAMES];        /* -1: none */
     size_t header_length;     /* of the user's column's name; 0: there is no header */
@@ -200,7 +201,7 @@ static void keep_block(struct csv *csv, struct csv_chunk *chunk) {
 
 int csv_read(struct csv *csv, struct csv_chunk *chunk) {
     if (!chunk->record) chunk->record = malloc(sizeof *chunk->record);
-    if (!chunk->room) chunk->room = malloc(FIELDS_RECORD_MAX);
+    if (!chunk->room) chunk->room = malloc(FIELDS_RECORD_MAX + CSV_BEHIND);
     if (!chunk->record || !chunk->room) return error_memory("a file's buffer", FIELDS_RECORD_MAX);
     chunk->offset = csv->offset;
     chunk->size = chunk->filled = chunk->position = 0;
@@ -416,62 +417,6 @@ static uint64_t find_special(const char *text, char delimiter, char quote_mark) 
     return mask;
 }
 
-/* Sets the record to the row at the position, if it is an ordinary one: one line, no quote, no control byte,
- * as many fields as the others. Else false, and nothing has changed. */
-static bool parse_fast(const struct csv *csv, struct csv_chunk *chunk) {
-    struct fields *r = chunk->record;
-    const struct syntax *syntax = &csv->dialect.syntax;
-    const char *text = chunk->text;
-    const size_t start = chunk->position, limit = chunk->size, more = syntax->delimiter_length;
-    const char delimiter = syntax->delimiter[0], newline = syntax->newline, quote_mark = csv->quote;
-    const bool blanks = delimiter == ' ' && more == 1;
-    const int n_needed = csv->n_needed;
-    size_t block = chunk->block, field = start;
-    uint64_t mask = chunk->mask;
-    int n = 0;
-    if (!more) return false;
-    if (start < block || start >= block + BLOCK) { /* not where the last ordinary row ended */
-        block = start & ~(size_t)(BLOCK - 1);
-        mask = find_special(text + block, delimiter, quote_mark) & ~UINT64_C(0) << (start - block);
-    }
-    for (;;) {
-        while (!mask) {
-            block += BLOCK;
-            if (block >= limit) return false;
-            mask = find_special(text + block, delimiter, quote_mark);
-        }
-        size_t at = block + (size_t)__builtin_ctzll(mask);
-        if (at >= limit) return false;
-        mask &= mask - 1;
-        char c = text[at];
-        if (c == delimiter) {
-            if (more > 1 && (at < field || memcmp(text + at, syntax->delimiter, more) != 0)) continue;
-            if (blanks && at == field) return false;
-            if (n < n_needed) {
-                r->field[n] = text + field;
-                r->length[n] = at - field;
-            }
-            n++;
-            field = at + more;
-        } else if (c == newline) {
-            size_t end = newline == '\n' && at > field && text[at - 1] == '\r' ? at - 1 : at;
-            if (end < field || (blanks && end == field)) return false;
-            if (n < n_needed) {
-                r->field[n] = text + field;
-                r->length[n] = end - field;
-            }
-            if (n + 1 != csv->dialect.n_fields || at - start > FIELDS_RECORD_MAX - 1) return false;
-            chunk->block = block;
-            chunk->mask = mask;
-            chunk->position = at + 1;
-            chunk->lines++;
-            return true;
-        } else if (c == '\t' ? blanks : c != '\r' || text[at + 1] != '\n' || newline != '\n') {
-            return false;
-        }
-    }
-}
-
 /* Is an id to be looked at: empty, long, with blanks around it, or \N? Other bytes below 0x20 are gone
  * already. */
 static inline bool is_odd_id(const char *text, size_t length) {
@@ -479,42 +424,108 @@ static inline bool is_odd_id(const char *text, size_t length) {
            (unsigned char)text[length - 1] <= ' ' || (length == 2 && text[0] == '\\');
 }
 
-/* The row in the record, if there is nothing to say about it. */
-static inline bool read_fast(const struct csv *csv, const struct csv_chunk *chunk, struct csv_row *row) {
-    const struct fields *r = chunk->record;
-    const int *column = csv->dialect.column;
-    const char *user = r->field[column[NAME_USER]], *item = r->field[column[NAME_ITEM]];
-    const size_t user_length = r->length[column[NAME_USER]], item_length = r->length[column[NAME_ITEM]];
-    if (is_odd_id(user, user_length) || is_odd_id(item, item_length) || csv->events.n) return false;
-    if (user_length == csv->header_length && memcmp(user, csv->dialect.name[NAME_USER], user_length) == 0)
-        return false;
-    if (column[NAME_RATING] >= 0) {
-        const char *text = r->field[column[NAME_RATING]];
-        size_t length = r->length[column[NAME_RATING]];
-        if (length == 3 && text[1] == '.' && text[0] >= '0' && text[0] <= '9' && text[2] >= '0' &&
-            text[2] <= '9') {
-            row->rating = (double)(10 * (text[0] - '0') + (text[2] - '0')) / 10;
-        } else if (length == 1 && text[0] >= '0' && text[0] <= '9') {
-            row->rating = text[0] - '0';
-        } else {
-            row->rating = value_number(text, length, csv->dialect.comma);
-            if (!(row->rating >= 0)) return false; /* is counted */
+/* A rating as most are written, else as value_number has it. */
+static inline double fast_rating(const struct csv *csv, const char *text, size_t length) {
+    const unsigned whole = (unsigned)(text[0] - '0');
+    if (length == 1 && whole <= 9) return whole;
+    const unsigned tenths = (unsigned)(text[2] - '0');
+    if (length == 3 && text[1] == '.' && whole <= 9 && tenths <= 9) return csv->tenths[10 * whole + tenths];
+    return value_number(text, length, csv->dialect.comma);
+}
+
+static inline double fast_time(const struct csv *csv, const char *text, size_t length) {
+    if (csv->dialect.dates) return value_date(text, length);
+    int64_t whole = value_whole(text, length);
+    return whole >= 0 ? (double)whole : value_number(text, length, csv->dialect.comma);
+}
+
+/* The next rows, as long as they are ordinary ones: a line each, no quote, no control byte, as many fields as
+ * the others, nothing to count. Returns how many; the position is behind them. */
+static int parse_fast(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *rows, int max) {
+    const struct syntax *syntax = &csv->dialect.syntax;
+    const char *const text = chunk->text;
+    const size_t limit = chunk->size, more = syntax->delimiter_length, header_length = csv->header_length;
+    const char delimiter = syntax->delimiter[0], newline = syntax->newline, quote_mark = csv->quote;
+    const bool blanks = delimiter == ' ' && more == 1;
+    const int n_needed = csv->n_needed, n_fields = csv->dialect.n_fields;
+    const int user_column = csv->dialect.column[NAME_USER], item_column = csv->dialect.column[NAME_ITEM],
+              rating_column = csv->dialect.column[NAME_RATING], time_column = csv->dialect.column[NAME_TIME];
+    const int64_t line = chunk->lines;
+    const char *field[FAST_FIELDS];
+    size_t length[FAST_FIELDS], start = chunk->position, block = chunk->block;
+    uint64_t mask = chunk->mask;
+    int n_rows = 0;
+    if (!more || n_needed > FAST_FIELDS || csv->events.n || start >= limit) return 0;
+    if (start < block || start >= block + BLOCK) { /* not where the last ordinary row ended */
+        block = start & ~(size_t)(BLOCK - 1);
+        mask = find_special(text + block, delimiter, quote_mark) & ~UINT64_C(0) << (start - block);
+    }
+    while (n_rows < max && start < limit) {
+        size_t begin = start, at;
+        int n = 0;
+        for (;; mask &= mask - 1) {
+            while (!mask) {
+                block += BLOCK;
+                if (block >= limit) goto slow;
+                mask = find_special(text + block, delimiter, quote_mark);
+            }
+            at = block + (size_t)__builtin_ctzll(mask);
+            const char c = text[at];
+            if (c == delimiter) {
+                if (more > 1 && (at < begin || memcmp(text + at, syntax->delimiter, more) != 0)) continue;
+                if (blanks && at == begin) goto slow;
+                if (n < n_needed) {
+                    field[n] = text + begin;
+                    length[n] = at - begin;
+                }
+                n++;
+                begin = at + more;
+            } else if (c == newline) {
+                break;
+            } else if (c == '\t' ? blanks : c != '\r' || text[at + 1] != '\n' || newline != '\n') {
+                goto slow;
+            }
         }
+        if (at >= limit || n + 1 != n_fields || at - start > FIELDS_RECORD_MAX - 1) goto slow;
+        mask &= mask - 1;
+        size_t end = newline == '\n' && at > begin && text[at - 1] == '\r' ? at - 1 : at;
+        if (end < begin || (blanks && end == begin)) goto slow;
+        if (n < n_needed) {
+            field[n] = text + begin;
+            length[n] = end - begin;
+        }
+        struct csv_row *row = &rows[n_rows];
+        row->user = field[user_column];
+        row->item = field[item_column];
+        row->user_length = length[user_column];
+        row->item_length = length[item_column];
+        row->rating = 1;
+        row->time = 0;
+        row->line = line + n_rows;
+        if (is_odd_id(row->user, row->user_length) || is_odd_id(row->item, row->item_length)) goto slow;
+        if (row->user_length == header_length && row->user[0] == csv->dialect.name[NAME_USER][0] &&
+            memcmp(row->user, csv->dialect.name[NAME_USER], header_length) == 0)
+            goto slow;
+        if (rating_column >= 0) {
+            row->rating = fast_rating(csv, field[rating_column], length[rating_column]);
+            if (!(row->rating >= 0)) goto slow;
+        }
+        if (time_column >= 0) {
+            row->time = fast_time(csv, field[time_column], length[time_column]);
+            if (isnan(row->time)) goto slow;
+        }
+        start = at + 1;
+        n_rows++;
     }
-    if (column[NAME_TIME] >= 0) {
-        const char *text = r->field[column[NAME_TIME]];
-        size_t length = r->length[column[NAME_TIME]];
-        int64_t whole = csv->dialect.dates ? -1 : value_whole(text, length);
-        row->time = whole >= 0           ? (double)whole
-                    : csv->dialect.dates ? value_date(text, length)
-                                         : value_number(text, length, csv->dialect.comma);
-        if (isnan(row->time)) return false;
-    }
-    row->user = user;
-    row->user_length = user_length;
-    row->item = item;
-    row->item_length = item_length;
-    return true;
+    chunk->mask = mask;
+    chunk->block = block;
+    goto done;
+slow:
+    chunk->block = SIZE_MAX - BLOCK; /* its mask is of no use any more */
+done:
+    chunk->position = start;
+    chunk->lines += n_rows;
+    return n_rows;
 }
 
 /* The row in the record of text or of a block; leaves row->user NULL if there is none. */
@@ -638,40 +649,43 @@ static void skip_blank_lines(const struct csv *csv, struct csv_chunk *chunk) {
     }
 }
 
-int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
+/* The next row that is not an ordinary one. */
+static int parse_slow(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
     const struct dialect *d = &csv->dialect;
-    const bool text = d->format == CSV_FORMAT_TEXT,
-               by_line = d->format == CSV_FORMAT_JSON || d->format == CSV_FORMAT_LISTS;
+    const bool by_line = d->format == CSV_FORMAT_JSON || d->format == CSV_FORMAT_LISTS;
     const struct syntax lines = {.newline = d->syntax.newline};
-    *row = (struct csv_row){.rating = 1};
+    chunk->block = SIZE_MAX - BLOCK;
+    skip_blank_lines(csv, chunk);
+    if (chunk->position >= chunk->size) return 0;
+    fields_split(by_line ? &lines : &d->syntax, chunk->text + chunk->position, chunk->text + chunk->filled,
+                 chunk->last, by_line ? 1 : FIELDS_MAX, chunk->room, chunk->record);
+    row->line = chunk->lines;
+    int code = d->format == CSV_FORMAT_JSON    ? read_json(csv, chunk, row)
+               : d->format == CSV_FORMAT_LISTS ? begin_list(csv, chunk)
+                                               : read_record(csv, chunk, row);
+    chunk->position = (size_t)(next_record(csv, chunk) - chunk->text);
+    if (!code && chunk->list_at) code = read_list(csv, chunk, row);
+    chunk->lines += chunk->record->lines;
+    return code;
+}
+
+int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *rows, int max, int *n) {
+    *n = 0;
+    *rows = (struct csv_row){.rating = 1};
     if (chunk->list_at) {
-        row->line = --chunk->lines; /* of the line that was begun */
-        int code = read_list(csv, chunk, row);
+        rows->line = --chunk->lines; /* of the line that was begun */
+        int code = read_list(csv, chunk, rows);
         chunk->lines++;
-        if (code || row->user) return code;
+        *n = rows->user != NULL;
+        if (code || *n) return code;
     }
     while (chunk->position < chunk->size) {
-        size_t start = chunk->position;
-        row->line = chunk->lines;
-        if (text && parse_fast(csv, chunk)) {
-            if (read_fast(csv, chunk, row)) return 0;
-            chunk->position = start;
-            chunk->lines--;
-        }
-        chunk->block = SIZE_MAX - BLOCK; /* its mask is of no use any more */
-        skip_blank_lines(csv, chunk);
-        if (chunk->position >= chunk->size) break;
-        fields_split(by_line ? &lines : &d->syntax, chunk->text + chunk->position,
-                     chunk->text + chunk->filled, chunk->last, by_line ? 1 : FIELDS_MAX, chunk->room,
-                     chunk->record);
-        row->line = chunk->lines;
-        int code = d->format == CSV_FORMAT_JSON    ? read_json(csv, chunk, row)
-                   : d->format == CSV_FORMAT_LISTS ? begin_list(csv, chunk)
-                                                   : read_record(csv, chunk, row);
-        chunk->position = (size_t)(next_record(csv, chunk) - chunk->text);
-        if (!code && chunk->list_at) code = read_list(csv, chunk, row);
-        chunk->lines += chunk->record->lines;
-        if (code || row->user) return code;
+        if (csv->dialect.format == CSV_FORMAT_TEXT) *n = parse_fast(csv, chunk, rows, max);
+        if (*n) return 0;
+        *rows = (struct csv_row){.rating = 1};
+        int code = parse_slow(csv, chunk, rows);
+        *n = rows->user != NULL;
+        if (code || *n) return code;
     }
     return 0;
 }
@@ -693,9 +707,9 @@ int csv_check_bad(const struct csv *csv, int64_t rows, const struct csv_counts *
 
 int csv_next(struct csv *csv, struct csv_row *row) {
     for (;;) {
-        int code = csv_parse(csv, &csv->chunk, row);
+        int n, code = csv_parse(csv, &csv->chunk, row, 1, &n);
         if (code) return csv->chunk.counts.n_bad ? fail_at_row(csv, &csv->chunk.counts) : code;
-        if (row->user) {
+        if (n) {
             row->line += csv->line;
             csv->rows++;
             return 0;
@@ -714,6 +728,7 @@ int csv_next(struct csv *csv, struct csv_row *row) {
 static int prepare(struct csv *csv, const struct csv_options *options) {
     struct dialect *d = &csv->dialect;
     csv->known = true;
+    for (int i = 0; i < 100; i++) csv->tenths[i] = i / 10.0;
     csv->quote = d->syntax.quoting == QUOTING_NONE ? d->syntax.newline : '"';
     csv->header_length = d->format == CSV_FORMAT_TEXT && d->header ? strlen(d->name[NAME_USER]) : 0;
     for (int c = 0; c < NAMES; c++) {
@@ -736,7 +751,7 @@ static void describe(struct csv *csv, const struct csv_row *row) {
     const size_t size = sizeof csv->description;
     dialect_describe(&csv->dialect, text, size);
     size_t used = strlen(text);
-    if (!row->user || used + 256 > size) return;
+    if (!row || used + 256 > size) return;
     used += (size_t)snprintf(text + used, size - used, "; first row: ");
     if (csv->dialect.column[NAME_USER] != csv->dialect.column[NAME_ITEM] ||
         csv->dialect.column[NAME_USER] < 0) {
@@ -755,6 +770,7 @@ static void describe(struct csv *csv, const struct csv_row *row) {
 static int recognise(struct csv *csv, const struct csv_options *options) {
     struct csv_chunk *chunk = &csv->chunk;
     struct csv_row row = {0};
+    int n = 0;
     size_t sample = chunk->filled;
     bool whole = chunk->last;
     if (sample > DIALECT_SAMPLE &&
@@ -767,8 +783,8 @@ static int recognise(struct csv *csv, const struct csv_options *options) {
     if (code) return code;
     chunk->position = csv->dialect.begin;
     chunk->item_at = chunk->item;
-    for (struct csv_row next; !row.user && !csv_parse(csv, chunk, &next) && next.user;) row = next;
-    describe(csv, &row);
+    if (csv_parse(csv, chunk, &row, 1, &n)) n = 0;
+    describe(csv, n ? &row : NULL);
     chunk->list_at = NULL;
     chunk->item_length = 0;
     csv->line = 1 + csv->dialect.lines;

@@ -21,7 +21,7 @@
  *
  *     struct csv_chunk chunk = {0};
  *     while (!code && !(code = csv_read(csv, &chunk)) && chunk.size)
- *         while (!(code = csv_parse(csv, &chunk, &row)) && row.user) use(row.user, row.user_length);
+ *         while (!(code = csv_parse(csv, &chunk, &row, 1, &n)) && n) use(row.user, row.user_length);
  *     csv_chunk_free(&chunk);
  *
  * Functions return 0 or a code of <sysexits.h> with error_message() set. */
@@ -32,7 +32,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { CSV_ID_MAX = 1023, CSV_CHUNK = 4 << 20, CSV_BAD_SHOWN = 3, CSV_EVENTS_MAX = 32 };
+enum { CSV_ID_MAX = 1023, CSV_BEHIND = 8, CSV_CHUNK = 4 << 20, CSV_BAD_SHOWN = 3, CSV_EVENTS_MAX = 32 };
 
 enum csv_header { CSV_HEADER_AUTO, CSV_HEADER_YES, CSV_HEADER_NO };
 enum csv_format { CSV_FORMAT_AUTO, CSV_FORMAT_TEXT, CSV_FORMAT_LISTS, CSV_FORMAT_JSON, CSV_FORMAT_BLOCKS };
@@ -59,7 +59,7 @@ struct csv_options {
 };
 
 struct csv_row {
-    const char *user, *item; /* not terminated, valid until the next call; user is NULL after the last row */
+    const char *user, *item; /* not terminated; CSV_BEHIND bytes behind the id may be read. NULL: no row */
     size_t user_length, item_length;
     double rating; /* finite, or NAN where it is missing; 1 if there are no ratings */
     double time;   /* seconds or whatever the file counts in; finite; 0 if there are no times */
@@ -140,10 +140,11 @@ int csv_next(struct csv *csv, struct csv_row *row);
 /* The next chunk. Not to be mixed with csv_next. EX_IOERR, EX_DATAERR (compressed data), EX_OSERR. */
 int csv_read(struct csv *csv, struct csv_chunk *chunk);
 
-/* The next row of a chunk; row->user is NULL after the last. Threads may parse chunks of one file at the same
- * time. row->line counts from the chunk's first line, which is 0. EX_DATAERR for a bad row: the last of
- * counts.bad says what is wrong (the message of the error has no file and line). */
-int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row);
+/* The next rows of a chunk, up to `max`, which are valid until the next call; *n is 0 after the last. Threads
+ * may parse chunks of one file at the same time. row->line counts from the chunk's first line, which is 0.
+ * EX_DATAERR for a bad row: the last of counts.bad says what is wrong (the message of the error has no file
+ * and line). */
+int csv_parse(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *rows, int max, int *n);
 
 void csv_chunk_free(struct csv_chunk *chunk);
 

@@ -19,7 +19,7 @@
 
 /* Item ids that are whole numbers below DIRECT are found in a table by their value; other short ones in a
  * small cache; the rest in the ids themselves, one thread at a time. */
-enum { DIRECT = 1 << 22, DIRECT_DIGITS = 7, CACHE = 1 << 14, CACHE_TEXT = 27 };
+enum { DIRECT = 1 << 22, DIRECT_DIGITS = 7, CACHE = 1 << 14, CACHE_TEXT = 27, BATCH = 64 };
 
 struct cached {
     int32_t number_plus_1;
@@ -29,10 +29,10 @@ struct cached {
 
 struct worker {
     struct csv_chunk chunk;
-    struct spool_out *out; /* [bins], owned */
-    int32_t *direct;       /* [DIRECT]: number + 1, owned */
-    struct cached *cache;  /* [CACHE], owned */
-    char user[CSV_ID_MAX]; /* the last one */
+    struct spool_out *out;              /* [bins], owned */
+    int32_t *direct;                    /* [DIRECT]: number + 1, owned */
+    struct cached *cache;               /* [CACHE], owned */
+    char user[CSV_ID_MAX + CSV_BEHIND]; /* the last one */
 };
 
 /* A chunk in which rows are bad. */
@@ -102,14 +102,25 @@ static int add_item(struct reader *r, const char *text, size_t length, int32_t *
     return code;
 }
 
+/* The value of up to DIRECT_DIGITS digits, without a zero in front; -1 if the text is anything else. */
+static inline int32_t small_number(const char *text, size_t length) {
+    uint64_t digits;
+    if (length > DIRECT_DIGITS || (text[0] == '0' && length > 1)) return -1;
+    memcpy(&digits, text, sizeof digits); /* what is behind the id goes with the shift */
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    digits = __builtin_bswap64(digits);
+#endif
+    digits = (digits ^ UINT64_C(0x3030303030303030)) << (64 - 8 * length);
+    if (((digits + UINT64_C(0x7676767676767676)) | digits) & UINT64_C(0x8080808080808080)) return -1;
+    digits = (digits * 10 + (digits >> 8)) & UINT64_C(0x00ff00ff00ff00ff); /* pairs, then fours, then all */
+    digits = (digits * 100 + (digits >> 16)) & UINT64_C(0x0000ffff0000ffff);
+    return (int32_t)((digits * 10000 + (digits >> 32)) & UINT64_C(0xffffffff));
+}
+
 static inline int find_item(struct reader *r, struct worker *w, const char *text, size_t length,
                             int32_t *number) {
-    int32_t value = 0;
-    size_t i = 0;
-    if (length <= DIRECT_DIGITS && (text[0] != '0' || length == 1)) {
-        for (; i < length && text[i] >= '0' && text[i] <= '9'; i++) value = 10 * value + (text[i] - '0');
-    }
-    if (i == length && value < DIRECT) {
+    int32_t value = small_number(text, length);
+    if (value >= 0 && value < DIRECT) {
         *number = w->direct[value] - 1;
         if (*number >= 0) return 0;
         int code = add_item(r, text, length, number);
@@ -129,40 +140,57 @@ static inline int find_item(struct reader *r, struct worker *w, const char *text
     return 0;
 }
 
+/* Are two ids of the same length the same? */
+static inline bool is_same(const char *a, const char *b, size_t length) {
+    uint64_t x, y;
+    if (length > sizeof x) return memcmp(a, b, length) == 0;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    return memcmp(a, b, length) == 0;
+#endif
+    return (x ^ y) << (64 - 8 * length) == 0;
+}
+
 /* All rows of the worker's chunk into its buffers. Stops at a bad row, which is no failure here: *bad. */
 static int take_chunk(struct pass *pass, struct worker *w, int64_t *rows, bool *bad) {
     struct reader *r = pass->reader;
-    struct csv_row row;
+    struct csv_row batch[BATCH];
     struct spool_out *out = NULL;
     const bool rated = csv_has_ratings(pass->csv);
     const struct duplicates duplicates = duplicates_stored(r->rule, r->min_rating);
     const bool with_values = duplicates_need_values(&duplicates);
     size_t user_length = 0;
     double value_before = 0;
-    int32_t item;
+    int n;
     *bad = false;
     for (;;) {
-        int code = csv_parse(pass->csv, &w->chunk, &row);
+        int code = csv_parse(pass->csv, &w->chunk, batch, BATCH, &n);
         *bad = code != 0;
-        if (code || !row.user) return 0;
+        if (code || !n) return 0;
         if (!*rows) code = duplicates_check(r->asked, &duplicates, pass->csv);
-        if (!code) code = find_item(r, w, row.item, row.item_length, &item);
-        bool same = row.user_length == user_length && memcmp(row.user, w->user, user_length) == 0;
-        if (!same) {
-            user_length = row.user_length;
-            memcpy(w->user, row.user, user_length);
-            out = &w->out[block_bin(block_user_hash(r->seed, row.user, user_length), r->spool->n_bins)];
+        for (int i = 0; i < n && !code; i++) {
+            const struct csv_row *row = &batch[i];
+            int32_t item;
+            code = find_item(r, w, row->item, row->item_length, &item);
+            bool same = row->user_length == user_length && is_same(row->user, w->user, user_length);
+            if (!same) {
+                user_length = row->user_length;
+                memcpy(w->user, row->user, user_length);
+                out = &w->out[block_bin(block_user_hash(r->seed, row->user, user_length), r->spool->n_bins)];
+            }
+            if (!code && out->room - out->used < RECORD_MAX) code = spool_out_reserve(out, RECORD_MAX);
+            if (code) break;
+            record_put(out, item, duplicates_wanted(&duplicates, rated, row), same, pass->part, row->user,
+                       user_length);
+            if (with_values) {
+                double value = duplicates_value(&duplicates, row);
+                record_put_value(out, same ? value_before : 0, value);
+                value_before = value;
+            }
         }
-        if (!code) code = spool_out_reserve(out, RECORD_MAX);
         if (code) return code;
-        record_put(out, item, duplicates_wanted(&duplicates, rated, &row), same, pass->part, row.user,
-                   user_length);
-        if (with_values) {
-            double value = duplicates_value(&duplicates, &row);
-            record_put_value(out, same ? value_before : 0, value);
-            value_before = value;
-        }
-        ++*rows;
+        *rows += n;
     }
 }
 

@@ -331,6 +331,7 @@ static void check_many_rows(const char *name) {
 static int check_chunks(struct csv *csv, int row) {
     struct csv_chunk chunk = {0};
     struct csv_row r;
+    int n;
     char user[32];
     int n_rows = 0;
     int64_t line = 0;
@@ -338,8 +339,8 @@ static int check_chunks(struct csv *csv, int row) {
         assert_int_equal(csv_read(csv, &chunk), 0);
         if (!chunk.size) break;
         for (;;) {
-            assert_int_equal(csv_parse(csv, &chunk, &r), 0);
-            if (!r.user) break;
+            assert_int_equal(csv_parse(csv, &chunk, &r, 1, &n), 0);
+            if (!n) break;
             int length = snprintf(user, sizeof user, "u%d", row + n_rows);
             assert_int_equal(r.user_length, length);
             assert_memory_equal(r.user, user, r.user_length);
@@ -397,17 +398,18 @@ static void bad_row_of_a_chunk(void **state) {
     struct csv_chunk chunk = {0};
     struct csv_row row;
     const char *text = "user,item\na,1\n\nb,\nc,3\n,4\n";
+    int n;
     for (int skip = 0; skip < 2; skip++) {
         write_bytes(text, strlen(text));
         assert_int_equal(csv_open(path, &(struct csv_options){.skip_bad_rows = skip, .max_bad = 1}, &csv), 0);
         assert_int_equal(csv_first_line(csv), 2);
         assert_int_equal(csv_first_offset(csv), 10);
         assert_int_equal(csv_read(csv, &chunk), 0);
-        assert_int_equal(csv_parse(csv, &chunk, &row), 0);
-        assert_int_equal(csv_parse(csv, &chunk, &row), skip ? 0 : EX_DATAERR);
+        assert_int_equal(csv_parse(csv, &chunk, &row, 1, &n), 0);
+        assert_int_equal(csv_parse(csv, &chunk, &row, 1, &n), skip ? 0 : EX_DATAERR);
         assert_int_equal(chunk.counts.bad_line[0], 2);
         assert_string_equal(chunk.counts.bad[0], "the item is empty");
-        if (skip) assert_int_equal(csv_parse(csv, &chunk, &row), 0);
+        if (skip) assert_int_equal(csv_parse(csv, &chunk, &row, 1, &n), 0);
         assert_int_equal(chunk.counts.skipped, skip ? 2 : 0);
         csv_close(csv);
     }

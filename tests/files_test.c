@@ -222,10 +222,13 @@ static int read_rows(const char *path, const struct csv_options *options, struct
 
 static int read_chunks(struct csv *csv, struct text *rows) {
     struct csv_chunk chunk = {0};
-    struct csv_row row;
+    struct csv_row batch[5];
+    int n;
     int code;
     while (!(code = csv_read(csv, &chunk)) && chunk.size) {
-        while (!(code = csv_parse(csv, &chunk, &row)) && row.user) add_row(rows, csv, &row);
+        while (!(code = csv_parse(csv, &chunk, batch, 5, &n)) && n) {
+            for (int i = 0; i < n; i++) add_row(rows, csv, &batch[i]);
+        }
         if (code) break;
     }
     csv_chunk_free(&chunk);

@@ -77,7 +77,8 @@ static struct result read_rows(const char *path, const struct csv_options *optio
 static struct result read_chunks(const char *path, const struct csv_options *options, int64_t middle) {
     struct result result = {.hash = IDS_HASH_START};
     struct csv *csv;
-    struct csv_row row;
+    struct csv_row rows[3];
+    int n;
     struct csv_chunk chunk = {0};
     int64_t size, first = 0, line = 0;
     int code = csv_open(path, options, &csv);
@@ -90,8 +91,9 @@ static struct result read_chunks(const char *path, const struct csv_options *opt
             if (!code && part && first != before) code = csv_seek(csv, before, end, true, &first);
         }
         while (!code && !(code = csv_read(csv, &chunk)) && chunk.size) {
-            while (!(code = csv_parse(csv, &chunk, &row)) && row.user)
-                add_row(&result, &row, line + row.line);
+            while (!(code = csv_parse(csv, &chunk, rows, 3, &n)) && n) {
+                for (int i = 0; i < n; i++) add_row(&result, &rows[i], line + rows[i].line);
+            }
             result.skipped += chunk.counts.skipped;
             if (code) {
                 int last = chunk.counts.n_bad - 1;
