@@ -649,16 +649,40 @@ static void skip_blank_lines(const struct csv *csv, struct csv_chunk *chunk) {
     }
 }
 
+/* Puts the line at the position into the record, as one field. */
+static void take_line(const struct csv *csv, struct csv_chunk *chunk) {
+    struct fields *r = chunk->record;
+    const char *start = chunk->text + chunk->position, *limit = chunk->text + chunk->filled;
+    bool last = chunk->last;
+    if (limit - start > FIELDS_RECORD_MAX) {
+        limit = start + FIELDS_RECORD_MAX;
+        last = false;
+    }
+    const char *newline = memchr(start, csv->dialect.syntax.newline, (size_t)(limit - start));
+    const char *end = newline ? newline : limit;
+    r->lines = 1;
+    r->next = newline ? newline + 1 : limit;
+    r->overlong = !newline && !last;
+    r->bad = r->overlong ? "the line is longer than 1 MiB" : NULL;
+    while (start < end && is_blank(*start)) start++;
+    while (start < end && (is_blank(end[-1]) || end[-1] == '\r')) end--;
+    r->field[0] = start;
+    r->length[0] = (size_t)(end - start);
+}
+
 /* The next row that is not an ordinary one. */
 static int parse_slow(const struct csv *csv, struct csv_chunk *chunk, struct csv_row *row) {
     const struct dialect *d = &csv->dialect;
     const bool by_line = d->format == CSV_FORMAT_JSON || d->format == CSV_FORMAT_LISTS;
-    const struct syntax lines = {.newline = d->syntax.newline};
     chunk->block = SIZE_MAX - BLOCK;
     skip_blank_lines(csv, chunk);
     if (chunk->position >= chunk->size) return 0;
-    fields_split(by_line ? &lines : &d->syntax, chunk->text + chunk->position, chunk->text + chunk->filled,
-                 chunk->last, by_line ? 1 : FIELDS_MAX, chunk->room, chunk->record);
+    if (by_line) {
+        take_line(csv, chunk);
+    } else {
+        fields_split(&d->syntax, chunk->text + chunk->position, chunk->text + chunk->filled, chunk->last,
+                     FIELDS_MAX, chunk->room, chunk->record);
+    }
     row->line = chunk->lines;
     int code = d->format == CSV_FORMAT_JSON    ? read_json(csv, chunk, row)
                : d->format == CSV_FORMAT_LISTS ? begin_list(csv, chunk)
