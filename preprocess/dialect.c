@@ -849,103 +849,135 @@ static int check_events(const struct sample *s, struct dialect *d) {
 
 /* ---- JSON ---- */
 
-static int find_keys(const struct sample *s, struct dialect *d) {
-    const struct csv_options *o = s->options;
-    struct json_key keys[KEYS_MAX], seen[KEYS_MAX];
+/* A key of the first lines: how many have it, and what values they have there. */
+struct key_look {
+    char name[DIALECT_NAME_MAX + 1];
+    size_t length;
+    int lines, values, usable, numbers,
+        dates;   /* values: that are not null; of these text and numbers are usable */
+    bool nested; /* some are objects or arrays */
+};
+
+static void look_at_value(struct key_look *k, const struct json_value *value) {
+    k->lines++;
+    if (value->kind == JSON_NULL) return;
+    bool usable = value->kind == JSON_STRING || value->kind == JSON_NUMBER;
+    bool number = usable && !isnan(value_number(value->text, value->length, false));
+    k->values++;
+    k->usable += usable;
+    k->numbers += number;
+    k->dates += usable && !number && !isnan(value_date(value->text, value->length));
+    k->nested |= value->kind == JSON_OTHER;
+}
+
+/* The keys of the first lines. *lines: how many lines can be read. look[KEYS_MAX]. */
+static int look_at_keys(const struct sample *s, char newline, struct key_look *look, int *n_looks,
+                        int *lines) {
+    struct json_key keys[KEYS_MAX];
     struct json_value values[KEYS_MAX];
-    int n, n_seen = 0;
-    bool usable[KEYS_MAX], numbers[KEYS_MAX], dates[KEYS_MAX];
-    int found[KEYS_MAX] = {0}; /* that have the key */
-    const char *given[NAMES], *at = s->at;
-    struct syntax lines = {.newline = d->syntax.newline};
-    char *names = malloc((size_t)KEYS_MAX * (DIALECT_NAME_MAX + 1));
-    if (!names) return error_memory("keys", (size_t)KEYS_MAX * (DIALECT_NAME_MAX + 1));
-    given_columns(o, given);
-    const char *wrong = NULL;
-    int rows = 0, good = 0;
-    for (; rows < LOOK_ROWS && next_record(s, &lines, &at); rows++) {
+    const struct syntax by_line = {.newline = newline};
+    const char *at = s->at, *wrong = "no line can be read";
+    int rows = 0;
+    *n_looks = *lines = 0;
+    for (; rows < LOOK_ROWS && next_record(s, &by_line, &at); rows++) {
+        int n;
         if (s->fields->bad) continue;
-        const char *line = s->fields->field[0];
-        const char *bad = json_list(line, s->fields->length[0], keys, values, KEYS_MAX, &n, s->room);
-        if (bad && !wrong) wrong = bad;
+        const char *bad =
+            json_list(s->fields->field[0], s->fields->length[0], keys, values, KEYS_MAX, &n, s->room);
+        if (bad && !*lines) wrong = bad;
         if (bad) continue;
-        good++;
+        ++*lines;
         for (int i = 0; i < n; i++) {
             int k = 0;
             size_t length = keys[i].length < DIALECT_NAME_MAX ? keys[i].length : DIALECT_NAME_MAX;
-            while (k < n_seen &&
-                   (seen[k].length != length || memcmp(seen[k].name, keys[i].name, length) != 0))
+            while (k < *n_looks &&
+                   (look[k].length != length || memcmp(look[k].name, keys[i].name, length) != 0))
                 k++;
             if (k == KEYS_MAX) continue;
-            if (k == n_seen) {
-                char *name = names + (size_t)k * (DIALECT_NAME_MAX + 1);
-                memcpy(name, keys[i].name, length);
-                seen[n_seen++] = (struct json_key){name, length};
-                usable[k] = numbers[k] = dates[k] = true;
+            if (k == *n_looks) {
+                look[k] = (struct key_look){.length = length};
+                memcpy(look[k].name, keys[i].name, length);
+                ++*n_looks;
             }
-            found[k]++;
-            if (values[i].kind == JSON_NULL) continue;
-            usable[k] &= values[i].kind == JSON_STRING || values[i].kind == JSON_NUMBER;
-            numbers[k] &= usable[k] && !isnan(value_number(values[i].text, values[i].length, false));
-            dates[k] &= usable[k] && !isnan(value_date(values[i].text, values[i].length));
+            look_at_value(&look[k], &values[i]);
         }
     }
-    int code = 0;
-    if (!good || (2 * good < rows)) {
-        code = error_set(EX_DATAERR, "%s: lines begin with '{', but are not JSON, an object a line: %s",
-                         s->name, wrong ? wrong : "no line can be read");
+    if (*lines && 2 * *lines >= rows) return 0;
+    return error_set(EX_DATAERR, "%s: lines begin with '{', but are not JSON, an object a line: %s", s->name,
+                     wrong);
+}
+
+/* The best key for a column: the given one, or one with a usual name whose values fit, which all lines have
+ * if there is one; NULL: none. */
+static struct key_look *choose_key(struct key_look *look, int n_looks, int lines, enum name name,
+                                   const char *given, int column, const bool *taken) {
+    int best = -1, best_rank = 0;
+    for (int k = 0; k < n_looks; k++) {
+        struct key_look *l = &look[k];
+        if (given && strcmp(given, l->name) == 0) return l;
+        bool fits = !taken[k] && 2 * l->usable >= l->values &&
+                    (column != NAME_RATING || 2 * l->numbers >= l->values) &&
+                    (column != NAME_TIME || 2 * (l->numbers + l->dates) >= l->values);
+        int rank = fits && !given ? name_rank(name, l->name, l->length) : -1;
+        if (rank < 0) continue;
+        rank += l->lines == lines ? 0 : 2 * l->lines >= lines ? 1000 : 2000;
+        if (best >= 0 && rank >= best_rank) continue;
+        best = k;
+        best_rank = rank;
     }
-    char shown[600] = "";
+    return best < 0 ? NULL : &look[best];
+}
+
+static int unknown_key(const struct sample *s, const struct key_look *look, int n_looks, int column,
+                       const char *given) {
+    char names[600] = "", nested[400] = "";
     size_t used = 0;
-    for (int k = 0; k < n_seen && used + 40 < sizeof shown; k++) {
-        if (k) used += (size_t)snprintf(shown + used, sizeof shown - used, ", ");
-        used += show(shown + used, sizeof shown - used, seen[k].name, seen[k].length);
+    for (int k = 0; k < n_looks && used + 40 < sizeof names; k++) {
+        if (k) used += (size_t)snprintf(names + used, sizeof names - used, ", ");
+        used += show(names + used, sizeof names - used, look[k].name, look[k].length);
+        if (look[k].nested && !*nested) {
+            snprintf(nested, sizeof nested,
+                     "; '%.100s' has objects or arrays: jq makes a line of each interaction", look[k].name);
+        }
     }
+    if (given) {
+        return error_set(EX_DATAERR, "%s: --%s-column %s: no such key; there are: %s%s", s->name,
+                         name_of[column], given, names, nested);
+    }
+    return error_set(EX_DATAERR,
+                     "%s: JSON without a usual key for the %s; say --user-column KEY and --item-column KEY; "
+                     "there are: %s%s",
+                     s->name, name_of[column], names, nested);
+}
+
+static int find_keys(const struct sample *s, struct dialect *d) {
+    const char *given[NAMES];
     bool taken[KEYS_MAX] = {false};
-    for (int c = 0; c <= NAME_EVENT && !code; c++) {
+    int n_looks, lines;
+    struct key_look *look = malloc(KEYS_MAX * sizeof *look);
+    if (!look) return error_memory("keys", KEYS_MAX * sizeof *look);
+    given_columns(s->options, given);
+    int code = look_at_keys(s, d->syntax.newline, look, &n_looks, &lines);
+    for (int c = NAME_USER; c <= NAME_EVENT && !code; c++) {
         enum name name = c == NAME_USER ? user_name(s) : c == NAME_ITEM ? item_name(s) : (enum name)c;
         if (is_none(given[c])) continue;
-        int best = -1, best_rank = 0;
-        for (int k = 0; k < n_seen; k++) {
-            bool fits = usable[k] && !taken[k] && (c != NAME_RATING || numbers[k]) &&
-                        (c != NAME_TIME || numbers[k] || dates[k]);
-            int rank = fits ? name_rank(name, seen[k].name, seen[k].length) : -1;
-            if (given[c])
-                rank =
-                    strlen(given[c]) == seen[k].length && memcmp(given[c], seen[k].name, seen[k].length) == 0
-                        ? 0
-                        : -1;
-            if (rank < 0) continue;
-            if (2 * found[k] < good) rank += 2000; /* one that most lines have goes first, */
-            if (found[k] < good) rank += 1000;     /* and before it one that all have */
-            if (best >= 0 && rank >= best_rank) continue;
-            best = k;
-            best_rank = rank;
+        const struct key_look *key = choose_key(look, n_looks, lines, name, given[c], c, taken);
+        if (key) taken[key - look] = true;
+        if (key || (given[c] && strchr(given[c], '.'))) { /* a path is looked for in each line */
+            const char *word = given[c] ? given[c] : key->name;
+            keep_name(d, (enum name)c, word, strlen(word));
+        } else if (c <= NAME_ITEM || given[c]) {
+            code = unknown_key(s, look, n_looks, c, given[c]);
         }
-        if (given[c] && best < 0 && !strchr(given[c], '.')) {
-            code = error_set(EX_DATAERR, "%s: --%s-column %s: no such key; there are: %s", s->name,
-                             name_of[c], given[c], shown);
-        } else if (given[c]) {
-            keep_name(d, (enum name)c, given[c], strlen(given[c]));
-        } else if (best >= 0) {
-            keep_name(d, (enum name)c, seen[best].name, seen[best].length);
-        } else if (c <= NAME_ITEM) {
-            code = error_set(
-                EX_DATAERR,
-                "%s: JSON without a usual key for the %s; say --user-column KEY and --item-column KEY; "
-                "there are: %s",
-                s->name, name_of[c], shown);
-        }
-        if (best >= 0) taken[best] = true;
-        if (c == NAME_TIME && best >= 0) d->dates = dates[best] && !numbers[best];
-        if (c == NAME_TIME && given[c] && best < 0) d->dates = false;
-        if (c == NAME_TIME && given[c] && best >= 0 && !numbers[best] && !dates[best]) {
+        if (c != NAME_TIME || !key) continue;
+        d->dates = key->dates > key->numbers;
+        if (given[c] && key->values && !key->numbers && !key->dates) {
             code = error_set(EX_DATAERR,
                              "%s: --time-column %s: neither numbers nor dates like 2005-09-06 12:30:59",
                              s->name, given[c]);
         }
     }
-    free(names);
+    free(look);
     return code;
 }
 

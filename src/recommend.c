@@ -392,6 +392,9 @@ static int close_items(const struct options *o, const struct comm *comm, const s
     }
     for (int64_t i = 0; i < c->items.n && o->allow; i++) marks[i] = !marks[i];
     if (!code && o->deny) code = catalogue_mark(c, o->deny, marks, &known, &denied);
+    if (!code && o->deny && denied && !known) { /* an empty list denies nothing; this is another file */
+        code = error_set(EX_DATAERR, "%s: has no item of the model's catalogue; want an id a line", o->deny);
+    }
     if (code) return code;
     for (int64_t i = 0; i < c->items.n; i++) {
         marks[i] |= c->items.count[i] < o->min_count;

@@ -62,6 +62,11 @@ sed -n '1p;/^zoe/p' "$tmp/history.csv" >"$tmp/one.csv"
 recommend --input "$tmp/one.csv" --top-k 4 --output "$tmp/one_recs.csv"
 if cmp <(grep '^zoe' "$tmp/recs.csv" | cut -d, -f1-3) <(grep '^zoe' "$tmp/one_recs.csv" | cut -d, -f1-3); then ok "alone as among others"; else not_ok "alone"; fi
 
+# an empty deny list denies nothing; an empty allow list allows nothing
+: >"$tmp/nothing.txt"
+recommend --input "$tmp/history.csv" --top-k 4 --deny "$tmp/nothing.txt" --output "$tmp/undenied.csv"
+if cmp "$tmp/recs.csv" "$tmp/undenied.csv"; then ok "an empty --deny"; else not_ok "an empty --deny"; fi
+
 # fails NAME CODE PATTERN OPTION...
 fails() {
     local name=$1 code=$2 pattern=$3 status
@@ -74,6 +79,7 @@ fails() {
 }
 : >"$tmp/empty.csv"
 fails "an empty history" 65 empty.csv --input "$tmp/empty.csv"
+fails "an empty --allow" 65 nothing.txt --input "$tmp/history.csv" --allow "$tmp/nothing.txt"
 fails "no input" 64 --input
 fails "top-k 1.5" 64 top-k --input "$tmp/history.csv" --top-k 1.5
 fails "a word" 64 word --input "$tmp/history.csv" word
