@@ -1174,6 +1174,14 @@ int dialect_find(const char *sample, size_t size, bool whole, const char *name,
 
 static const char *const format_name[] = {"auto", "text", "lists", "jsonl", "blocks"};
 
+/* Can a column's name be printed? Quoted names may have line ends in them. */
+static bool is_printable(const char *name) {
+    for (const char *c = name; *c; c++) {
+        if (iscntrl((unsigned char)*c)) return false;
+    }
+    return *name != '\0';
+}
+
 void dialect_describe(const struct dialect *d, char *text, size_t size) {
     static const char *const kind[] = {"", "text", "lists of a user and all of their items", "JSON lines",
                                        "blocks of an item"};
@@ -1193,7 +1201,7 @@ void dialect_describe(const struct dialect *d, char *text, size_t size) {
         used += (size_t)snprintf(text + used, size - used, ", %s", d->header ? "header" : "no header");
     const char *mark = "; ";
     for (int c = NAME_USER; c <= NAME_EVENT && used < size; c++) {
-        if (d->name[c][0]) {
+        if (is_printable(d->name[c])) {
             used += (size_t)snprintf(text + used, size - used, "%s%s '%s'", mark, name_of[c], d->name[c]);
         } else if (d->column[c] >= 0 && !(d->format == CSV_FORMAT_TEXT && d->n_fields == 1)) {
             used += (size_t)snprintf(text + used, size - used, "%s%s column %d", mark, name_of[c],
@@ -1240,7 +1248,7 @@ void dialect_options(const struct dialect *d, const struct csv_options *o, char 
             continue;
         }
         used += (size_t)snprintf(text + used, size - used, " --%s-column ", name_of[c]);
-        if (d->name[c][0]) {
+        if (is_printable(d->name[c]) || d->column[c] < 0) {
             used += quote_word(text + used, size - used, d->name[c]);
         } else {
             used += (size_t)snprintf(text + used, size - used, "%d", d->column[c] + 1);
