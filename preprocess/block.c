@@ -6,7 +6,6 @@
 
 #include "error.h"
 #include "ids.h"
-#include "interactions.h"
 #include "records.h"
 
 /* The finalizer of MurmurHash3 after FNV-1a. */
@@ -30,12 +29,25 @@ static int compare(const void *pa, const void *pb) {
     return ids_compare_bytes(a->text, a->length, b->text, b->length);
 }
 
-/* stored: the interactions have values; with_values: they are wanted. */
-static int collect(const struct spool *spool, int bin, bool stored, bool with_values, struct ids *users,
-                   struct interactions *interactions) {
-    struct spool_out buffer = {0};
+int builder_open(struct builder *b, const struct duplicates *duplicates, int32_t n_items) {
+    *b = (struct builder){.duplicates = *duplicates, .n_items = n_items};
+    return settler_open(&b->settler, duplicates, n_items);
+}
+
+void builder_close(struct builder *b) {
+    for (int p = 0; p < DATASET_PARTS; p++) interactions_free(&b->rows[p]);
+    settler_close(&b->settler);
+    free(b->buffer.data);
+    *b = (struct builder){0};
+}
+
+/* The users and rows of a bin. with_values: the rows' values are wanted, which are stored if the rule needs
+ * them. */
+static int collect(struct builder *builder, const struct spool *spool, int bin, bool with_values,
+                   struct ids *users) {
+    const bool stored = duplicates_need_values(&builder->duplicates);
     int code = 0;
-    for (int p = 0; p < DATASET_PARTS; p++) interactions[p].with_values = with_values;
+    for (int p = 0; p < DATASET_PARTS; p++) builder->rows[p].with_values = with_values;
     for (int64_t b = 0; b < spool->n && !code; b++) {
         const char *at, *id = NULL;
         size_t size, length = 0;
@@ -43,41 +55,34 @@ static int collect(const struct spool *spool, int bin, bool stored, bool with_va
         int32_t user = 0;
         double value = 0;
         enum dataset_part part = DATASET_TRAIN;
-        code = spool_get(spool, b, bin, &buffer, &at, &size);
+        code = spool_get(spool, b, bin, &builder->buffer, &at, &size);
         for (const char *end = at + size; !code && at < end;) {
             record_get(&at, &word, &part, &id, &length);
             if (!(word & 1)) value = 0;
             if (stored) record_get_value(&at, &value);
             if (!(word & 1)) code = ids_add(users, id, length, &user);
-            if (!code)
+            if (!code) {
                 code =
-                    interactions_add(&interactions[part], user, (int32_t)(word >> 2), word >> 1 & 1, value);
+                    interactions_add(&builder->rows[part], user, (int32_t)(word >> 2), word >> 1 & 1, value);
+            }
         }
     }
-    free(buffer.data);
     return code;
 }
 
-/* Lays users and rows out in their order. */
-static int arrange(const struct ids *users, uint64_t seed, struct csr *rows, struct block *block) {
+/* Lays users out in their order: order[n], the caller's to free. */
+static int arrange(const struct ids *users, uint64_t seed, struct block *block, int32_t **order) {
     int32_t n = users->n;
     int64_t bytes = n ? users->offset[n] : 0;
     struct key *key = malloc(((size_t)n + 1) * sizeof *key);
     block->n = n;
     block->id_at = malloc(((size_t)n + 1) * sizeof *block->id_at);
     block->id = malloc((size_t)bytes + 1);
-    int code = key && block->id_at && block->id ? 0 : error_memory("users", 40ull * (unsigned)n);
-    for (int p = 0; p < block->n_parts && !code; p++) {
-        block->part[p] =
-            (struct csr){.rows = n,
-                         .cols = rows[p].cols,
-                         .indptr = malloc(((size_t)n + 1) * sizeof(int64_t)),
-                         .indices = malloc(((size_t)csr_nonzeros(&rows[p]) + 1) * sizeof(int32_t))};
-        if (!block->part[p].indptr || !block->part[p].indices) {
-            code = error_memory("users' rows", 8ull * (unsigned)n);
-        }
+    *order = malloc(((size_t)n + 1) * sizeof **order);
+    if (!key || !block->id_at || !block->id || !*order) {
+        free(key);
+        return error_memory("users", 44ull * (unsigned)n);
     }
-    if (code) goto cleanup;
     for (int32_t u = 0; u < n; u++) {
         key[u].user = u;
         key[u].text = ids_text(users, u, &key[u].length);
@@ -86,59 +91,48 @@ static int arrange(const struct ids *users, uint64_t seed, struct csr *rows, str
     qsort(key, (size_t)n, sizeof *key, compare);
     block->id_at[0] = 0;
     for (int32_t u = 0; u < n; u++) {
+        (*order)[u] = key[u].user;
         memcpy(block->id + block->id_at[u], key[u].text, key[u].length);
         block->id_at[u + 1] = block->id_at[u] + (int64_t)key[u].length;
     }
-    for (int p = 0; p < block->n_parts; p++) {
-        struct csr *to = &block->part[p];
-        to->indptr[0] = 0;
-        for (int32_t u = 0; u < n; u++) {
-            int64_t begin = rows[p].indptr[key[u].user], size = rows[p].indptr[key[u].user + 1] - begin;
-            memcpy(to->indices + to->indptr[u], rows[p].indices + begin, (size_t)size * sizeof *to->indices);
-            to->indptr[u + 1] = to->indptr[u] + size;
-        }
-    }
-cleanup:
     free(key);
-    return code;
+    return 0;
 }
 
-/* Users and their rows; stored: the interactions have values, whether this rule needs them or not. */
-static int gather(const struct spool *spool, const struct duplicates *duplicates, bool stored, int bin,
-                  int32_t n_items, int n_parts, struct ids *users, struct csr *rows,
-                  struct duplicates_counts *counts) {
-    struct interactions interactions[DATASET_PARTS] = {0};
-    int code = collect(spool, bin, stored, duplicates_need_values(duplicates), users, interactions);
-    for (int p = 0; p < n_parts && !code; p++) {
-        code = interactions_matrix(&interactions[p], duplicates, users->n, n_items, &rows[p], counts);
+static int make_parts(struct builder *b, const struct duplicates *duplicates, const int32_t *order,
+                      struct block *block) {
+    int code = 0;
+    settler_begin(&b->settler, duplicates);
+    for (int p = 0; p < block->n_parts && !code; p++) {
+        code = interactions_matrix(&b->rows[p], &b->settler, order, (int32_t)block->n, b->n_items,
+                                   &block->part[p]);
     }
-    for (int p = 0; p < DATASET_PARTS; p++) interactions_free(&interactions[p]);
     return code;
 }
 
 /* Values take time and memory and rarely matter: only where a pair's rows disagree or, for a sum, where a
  * pair has several. So they are left aside first. */
-int block_build(const struct spool *spool, const struct duplicates *duplicates, int bin, uint64_t seed,
-                int32_t n_items, int n_parts, struct block *block, struct duplicates_counts *counts) {
-    const bool stored = duplicates_need_values(duplicates);
-    const struct duplicates last = {DUPLICATES_LAST, duplicates->min_rating};
+int block_build(struct builder *b, const struct spool *spool, int bin, uint64_t seed, int n_parts,
+                struct block *block, struct duplicates_counts *counts) {
+    const bool stored = duplicates_need_values(&b->duplicates);
+    const struct duplicates last = {DUPLICATES_LAST, b->duplicates.min_rating};
+    const struct duplicates_counts *own = &b->settler.counts;
     struct ids users = {0};
-    struct csr rows[DATASET_PARTS] = {0};
-    struct duplicates_counts own = {0};
+    int32_t *order = NULL;
     *block = (struct block){.n_parts = n_parts};
-    int code = gather(spool, stored ? &last : duplicates, stored, bin, n_items, n_parts, &users, rows, &own);
-    if (!code && stored && (duplicates->rule == DUPLICATES_SUM ? own.duplicates : own.disputed)) {
-        for (int p = 0; p < n_parts; p++) csr_free(&rows[p]);
-        ids_free(&users);
-        own = (struct duplicates_counts){0};
-        code = gather(spool, duplicates, stored, bin, n_items, n_parts, &users, rows, &own);
+    int code = collect(b, spool, bin, false, &users);
+    if (!code) code = arrange(&users, seed, block, &order);
+    if (!code) code = make_parts(b, stored ? &last : &b->duplicates, order, block);
+    if (!code && stored && (b->duplicates.rule == DUPLICATES_SUM ? own->duplicates : own->disputed)) {
+        for (int p = 0; p < n_parts; p++) csr_free(&block->part[p]);
+        code = collect(b, spool, bin, true, &users);
+        if (!code) code = make_parts(b, &b->duplicates, order, block);
     }
-    if (!code) code = arrange(&users, seed, rows, block);
-    for (int p = 0; p < n_parts; p++) csr_free(&rows[p]);
     ids_free(&users);
-    counts->duplicates += own.duplicates;
-    counts->unwanted += own.unwanted;
-    counts->disputed += own.disputed;
+    free(order);
+    counts->duplicates += own->duplicates;
+    counts->unwanted += own->unwanted;
+    counts->disputed += own->disputed;
     return code;
 }
 

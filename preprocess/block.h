@@ -9,6 +9,7 @@
 #include "csr.h"
 #include "dataset.h"
 #include "duplicates.h"
+#include "interactions.h"
 #include "scratch.h"
 #include "spool.h"
 
@@ -31,10 +32,23 @@ static inline int block_bin(uint64_t hash, int n_bins) {
     return (int)(hash >> (64 - __builtin_ctz((unsigned)n_bins)));
 }
 
+/* What one thread needs to make one block after the other; its memory is kept between them. */
+struct builder {
+    struct duplicates duplicates;
+    int32_t n_items;
+    struct interactions rows[DATASET_PARTS];
+    struct settler settler;
+    struct spool_out buffer;
+};
+
+/* EX_OSERR. */
+int builder_open(struct builder *builder, const struct duplicates *duplicates, int32_t n_items);
+void builder_close(struct builder *builder);
+
 /* Makes the block of a bin from its interactions, which have values if the rule needs them: each
  * (user, item) counts once, if at all. *counts grows. EX_OSERR, EX_IOERR. */
-int block_build(const struct spool *interactions, const struct duplicates *duplicates, int bin, uint64_t seed,
-                int32_t n_items, int n_parts, struct block *block, struct duplicates_counts *counts);
+int block_build(struct builder *builder, const struct spool *interactions, int bin, uint64_t seed,
+                int n_parts, struct block *block, struct duplicates_counts *counts);
 
 /* Lets a block rest, and fetches it. changed: since it was fetched (it can only have become smaller).
  * EX_IOERR, EX_OSERR. */

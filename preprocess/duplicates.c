@@ -43,11 +43,18 @@ struct settler_row {
 int settler_open(struct settler *s, const struct duplicates *duplicates, int64_t n_items) {
     *s = (struct settler){.duplicates = *duplicates};
     s->place = calloc((size_t)n_items + 1, sizeof *s->place);
-    return s->place ? 0 : error_memory("the items", 4ull * (unsigned long long)n_items);
+    s->seen = calloc((size_t)n_items / 64 + 1, sizeof *s->seen);
+    return s->place && s->seen ? 0 : error_memory("the items", 4ull * (unsigned long long)n_items);
+}
+
+void settler_begin(struct settler *s, const struct duplicates *duplicates) {
+    s->duplicates = *duplicates;
+    s->counts = (struct duplicates_counts){0};
 }
 
 void settler_close(struct settler *s) {
     free(s->place);
+    free(s->seen);
     free(s->sorted);
     *s = (struct settler){0};
 }
@@ -124,10 +131,39 @@ static void merge(enum duplicates_rule rule, int32_t *at, double *at_value, int3
     if (stands) *at = row;
 }
 
+/* Is each item there once? So it is with most users. */
+static bool all_differ(uint64_t *seen, const int32_t *rows, int64_t n) {
+    uint64_t twice = 0;
+    for (int64_t i = 0; i < n; i++) {
+        uint32_t item = (uint32_t)(rows[i] ^ rows[i] >> 31);
+        uint64_t bit = UINT64_C(1) << item % 64;
+        twice |= seen[item / 64] & bit;
+        seen[item / 64] |= bit;
+    }
+    for (int64_t i = 0; i < n; i++) seen[(uint32_t)(rows[i] ^ rows[i] >> 31) / 64] = 0;
+    return !twice;
+}
+
+/* Takes out the unwanted ones of rows that differ. */
+static void take_wanted(struct settler *s, int32_t *rows, int64_t n, int64_t *kept) {
+    int64_t wanted = 0;
+    for (int64_t i = 0; i < n; i++) {
+        int32_t row = rows[i];
+        rows[wanted] = row;
+        wanted += row >= 0;
+    }
+    s->counts.unwanted += n - wanted;
+    *kept = wanted;
+}
+
 /* place[item] is where among the first m rows, which differ, the item is: if it is there at all, which the
  * row itself tells, so that nothing need be cleared between users. Its lowest bit: the pair is disputed. */
 int settler_run(struct settler *s, int32_t *rows, double *values, int64_t n, int64_t *kept) {
     enum duplicates_rule rule = s->duplicates.rule;
+    if (all_differ(s->seen, rows, n)) {
+        take_wanted(s, rows, n, kept);
+        return 0;
+    }
     if (rule == DUPLICATES_SUM) return run_sum(s, rows, values, n, kept);
     uint32_t m = 0;
     for (int64_t i = 0; i < n; i++) {
@@ -147,13 +183,6 @@ int settler_run(struct settler *s, int32_t *rows, double *values, int64_t n, int
             rows[m++] = row;
         }
     }
-    int64_t wanted = 0;
-    for (uint32_t k = 0; k < m; k++) {
-        int32_t row = rows[k];
-        rows[wanted] = row;
-        wanted += row >= 0;
-    }
-    s->counts.unwanted += m - wanted;
-    *kept = wanted;
+    take_wanted(s, rows, m, kept);
     return 0;
 }

@@ -69,12 +69,16 @@ struct settler {
     struct duplicates duplicates;
     struct duplicates_counts counts;
     uint32_t *place; /* private, [items], owned */
+    uint64_t *seen;  /* private: a bit an item, all 0 between calls, owned */
     struct settler_row *sorted;
     int64_t room;
 };
 
 /* EX_OSERR. */
 int settler_open(struct settler *settler, const struct duplicates *duplicates, int64_t n_items);
+
+/* Settles by this rule from here on, counting from 0. */
+void settler_begin(struct settler *settler, const struct duplicates *duplicates);
 
 /* A user's rows, in order: items, ~item if the row's rating is too low, with values[n] if the rule needs them
  * (else NULL; they are overwritten). Leaves the wanted items at the front of `rows`, each once, in no

@@ -8,22 +8,39 @@
 #include "csr.h"
 #include "duplicates.h"
 
-/* A zeroed struct is empty. Eight bytes an interaction, sixteen with values. */
+/* A zeroed struct is empty. Rows of one user that come one after the other are a run: four bytes a row and
+ * twelve a run, and eight a row for values. */
 struct interactions {
-    int64_t n;
-    bool with_values;                        /* for a rule that needs them; set before the first row */
-    struct interactions_block *first, *last; /* owned */
+    bool with_values; /* for a rule that needs them; changed only when empty */
+    int32_t user;     /* of the last run; -1: there are none any more */
+    int64_t n, room, value_room, n_runs, run_room;
+    int32_t *item;      /* [room], ~item if unwanted; owned, as the others are */
+    double *value;      /* [value_room] */
+    int32_t *run_user;  /* [run_room] */
+    int64_t *run_begin; /* [run_room + 1] */
 };
 
-/* Adds a row, with the value that the rule needs (else any). wanted: its rating is high enough. EX_OSERR. */
-int interactions_add(struct interactions *interactions, int32_t user, int32_t item, bool wanted,
-                     double value);
+/* Makes room for a row, and for a run if it is another user's. EX_OSERR. */
+int interactions_reserve(struct interactions *interactions, int32_t user);
 
-/* Makes the matrix [n_users, n_items] of the pairs that the rule wants, the items of a row in no particular
- * order, and empties `interactions` on the way. *counts grows. EX_OSERR. The caller frees the matrix. */
-int interactions_matrix(struct interactions *interactions, const struct duplicates *duplicates,
-                        int32_t n_users, int32_t n_items, struct csr *matrix,
-                        struct duplicates_counts *counts);
+/* Adds a row, with the value that the rule needs (else any). wanted: its rating is high enough. EX_OSERR. */
+static inline int interactions_add(struct interactions *a, int32_t user, int32_t item, bool wanted,
+                                   double value) {
+    if (user != a->user || a->n == a->room) {
+        int code = interactions_reserve(a, user);
+        if (code) return code;
+    }
+    a->item[a->n] = wanted ? item : ~item;
+    if (a->with_values) a->value[a->n] = value;
+    a->n++;
+    return 0;
+}
+
+/* Makes the matrix [n_users, n_items] of the pairs that the settler wants: row r is that of user order[r],
+ * its items in no particular order. Empties `interactions`, which keeps its memory. EX_OSERR. The caller
+ * frees the matrix. */
+int interactions_matrix(struct interactions *interactions, struct settler *settler, const int32_t *order,
+                        int32_t n_users, int32_t n_items, struct csr *matrix);
 
 void interactions_free(struct interactions *interactions);
 

@@ -60,31 +60,49 @@ static int no_memory(int64_t elements) {
 
 /* ---- small things ---- */
 
-/* Ascending: quicksort, insertion at the end. */
-static void sort_items(int32_t *a, int64_t n) {
-    while (n > 24) {
-        int32_t x = a[0], y = a[n / 2], z = a[n - 1];
-        int32_t pivot = x < y ? (y < z ? y : x < z ? z : x) : (x < z ? x : y < z ? z : y);
-        int64_t i = -1, j = n;
-        for (;;) {
-            do i++;
-            while (a[i] < pivot);
-            do j--;
-            while (a[j] > pivot);
-            if (i >= j) break;
-            int32_t t = a[i];
-            a[i] = a[j];
-            a[j] = t;
-        }
-        sort_items(a, j + 1);
-        a += j + 1;
-        n -= j + 1;
+/* Sorts items by setting bits: a bit an item, above it a bit for each word that is not 0, and once more. All
+ * are 0 between calls. */
+struct sorter {
+    int64_t n_top;
+    uint64_t *top, *middle, *bit; /* owned: top, which the others lie behind */
+};
+
+static int sorter_open(struct sorter *s, int64_t n_items) {
+    int64_t n_bit = n_items / 64 + 1, n_middle = n_bit / 64 + 1;
+    s->n_top = n_middle / 64 + 1;
+    s->top = array(s->n_top + n_middle + n_bit, sizeof *s->top);
+    if (!s->top) return no_memory(s->n_top + n_middle + n_bit);
+    s->middle = s->top + s->n_top;
+    s->bit = s->middle + n_middle;
+    return 0;
+}
+
+/* Takes the lowest bit out of *word. */
+static int64_t take_bit(uint64_t *word) {
+    int bit = __builtin_ctzll(*word);
+    *word &= *word - 1;
+    return bit;
+}
+
+/* Ascending; all differ. */
+static void sort_items(struct sorter *s, int32_t *items, int32_t n) {
+    for (int32_t i = 0; i < n; i++) {
+        uint32_t item = (uint32_t)items[i];
+        s->bit[item >> 6] |= UINT64_C(1) << (item & 63);
+        s->middle[item >> 12] |= UINT64_C(1) << (item >> 6 & 63);
+        s->top[item >> 18] |= UINT64_C(1) << (item >> 12 & 63);
     }
-    for (int64_t i = 1; i < n; i++) {
-        int32_t x = a[i];
-        int64_t j = i;
-        for (; j > 0 && a[j - 1] > x; j--) a[j] = a[j - 1];
-        a[j] = x;
+    for (int64_t t = 0; t < s->n_top; t++) {
+        for (uint64_t top = s->top[t]; top;) {
+            int64_t m = 64 * t + take_bit(&top);
+            for (uint64_t middle = s->middle[m]; middle;) {
+                int64_t w = 64 * m + take_bit(&middle);
+                for (uint64_t word = s->bit[w]; word;) *items++ = (int32_t)(64 * w + take_bit(&word));
+                s->bit[w] = 0;
+            }
+            s->middle[m] = 0;
+        }
+        s->top[t] = 0;
     }
 }
 
@@ -197,12 +215,13 @@ static int count_items(const struct work *w, struct split_counts *counts) {
 
 /* ---- build ---- */
 
-static int build_block(struct work *w, const struct spool *interactions, int b, struct histogram *users) {
+static int build_block(struct work *w, struct builder *builder, const struct spool *interactions, int b,
+                       struct histogram *users) {
     struct block *block = &w->block[b];
     struct duplicates_counts counts = {0};
     int32_t *count = w->count[omp_get_thread_num()];
-    int code = block_build(interactions, &w->options->duplicates, b, w->options->seed, w->items->n,
-                           w->options->given ? DATASET_PARTS : 1, block, &counts);
+    int code = block_build(builder, interactions, b, w->options->seed, w->options->given ? DATASET_PARTS : 1,
+                           block, &counts);
     if (code) return code;
     const struct csr *train = &block->part[DATASET_TRAIN];
     for (int64_t i = 0; i < csr_nonzeros(train); i++) count[train->indices[i]]++;
@@ -222,10 +241,16 @@ static int build_block(struct work *w, const struct spool *interactions, int b, 
 static int build(struct work *w, const struct spool *interactions) {
     struct histogram users = {0};
     struct split_counts *counts = &w->split->counts[SPLIT_READ];
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int b = w->first; b < w->end; b++) {
-        if (!w->failure.code && !stop_signal())
-            failure_keep(&w->failure, build_block(w, interactions, b, &users));
+#pragma omp parallel
+    {
+        struct builder builder;
+        failure_keep(&w->failure, builder_open(&builder, &w->options->duplicates, w->items->n));
+#pragma omp for schedule(dynamic, 1)
+        for (int b = w->first; b < w->end; b++) {
+            if (!w->failure.code && !stop_signal())
+                failure_keep(&w->failure, build_block(w, &builder, interactions, b, &users));
+        }
+        builder_close(&builder);
     }
     int code = agree(w, failure_code(&w->failure));
     if (!code)
@@ -463,23 +488,40 @@ static int uncount_heldout(struct work *w) {
 
 /* ---- emit ---- */
 
-struct target_key {
-    uint32_t random;
-    int32_t item;
-};
-
-static int compare_targets(const void *pa, const void *pb) {
-    const struct target_key *a = pa, *b = pb;
-    if (a->random != b->random) return a->random > b->random ? 1 : -1;
-    return (a->item > b->item) - (a->item < b->item);
+/* The k-th smallest (from 0) of n numbers that differ, which it moves about. */
+static uint64_t select_smallest(uint64_t *a, int64_t n, int64_t k) {
+    while (n > 1) {
+        uint64_t x = a[0], y = a[(n - 1) / 2], z = a[n - 1];
+        uint64_t pivot = x < y ? (y < z ? y : x < z ? z : x) : (x < z ? x : y < z ? z : y);
+        int64_t i = -1, j = n;
+        for (;;) {
+            do i++;
+            while (a[i] < pivot);
+            do j--;
+            while (a[j] > pivot);
+            if (i >= j) break;
+            uint64_t t = a[i];
+            a[i] = a[j];
+            a[j] = t;
+        }
+        if (k <= j) {
+            n = j + 1;
+        } else {
+            a += j + 1;
+            n -= j + 1;
+            k -= j + 1;
+        }
+    }
+    return a[0];
 }
 
 /* What one thread needs for the rows of users. */
 struct emitter {
     struct spool_out *out; /* [bins], owned */
     int32_t *items[2];     /* input and target, owned */
-    struct target_key *key;
+    uint64_t *key[2];      /* owned */
     int64_t room;
+    struct sorter sorter;
 };
 
 static int make_room(struct emitter *e, int64_t items) {
@@ -487,35 +529,35 @@ static int make_room(struct emitter *e, int64_t items) {
     e->room = 2 * items;
     for (int i = 0; i < 2; i++) {
         free(e->items[i]);
+        free(e->key[i]);
         e->items[i] = malloc((size_t)e->room * sizeof **e->items);
+        e->key[i] = malloc((size_t)e->room * sizeof **e->key);
     }
-    free(e->key);
-    e->key = malloc((size_t)e->room * sizeof *e->key);
-    return e->items[0] && e->items[1] && e->key ? 0 : no_memory(2 * e->room);
+    return e->items[0] && e->items[1] && e->key[0] && e->key[1] ? 0 : no_memory(3 * e->room);
 }
 
-/* Splits items[0] [n], ascending: those with the smallest random numbers move to items[1]. Returns how many
- * do. */
+/* Splits items[0] [n], ascending: those with the smallest random numbers, of equal ones the smaller items,
+ * move to items[1]. Both stay ascending. Returns how many do. */
 static int32_t draw_targets(const struct split_options *o, struct emitter *e, int32_t n, int64_t user_index) {
     /* 1e-9: 0.29 of 100 are 29, though the nearest double to 0.29 is a little less */
     int32_t wanted = n < SPLIT_TARGET_MIN ? 0 : (int32_t)floor(o->target_fraction * (double)n + 1e-9);
     if (!wanted) return 0;
     for (int32_t i = 0; i < n; i++) {
-        int32_t item = e->items[0][i];
-        struct philox_block random =
-            philox(o->seed, PHILOX_SPLIT, 0, (uint64_t)user_index, (uint32_t)item / 4);
-        e->key[i] = (struct target_key){random.lane[item % 4], item};
+        uint32_t item = (uint32_t)e->items[0][i];
+        struct philox_block random = philox(o->seed, PHILOX_SPLIT, 0, (uint64_t)user_index, item / 4);
+        e->key[0][i] = e->key[1][i] = (uint64_t)random.lane[item % 4] << 32 | item;
     }
-    qsort(e->key, (size_t)n, sizeof *e->key, compare_targets);
-    for (int32_t i = 0; i < n; i++) e->items[i < wanted][i < wanted ? i : i - wanted] = e->key[i].item;
-    sort_items(e->items[0], n - wanted);
-    sort_items(e->items[1], wanted);
+    uint64_t last = select_smallest(e->key[1], n, wanted - 1);
+    for (int32_t i = 0, size[2] = {0}; i < n; i++) {
+        int target = e->key[0][i] <= last;
+        e->items[target][size[target]++] = e->items[0][i];
+    }
     return wanted;
 }
 
 /* A user's items of a part in catalogue indices, ascending; returns how many. */
-static int32_t take_items(const struct work *w, const struct csr *m, int64_t u, int32_t *items,
-                          int64_t *dropped) {
+static int32_t take_items(const struct work *w, struct sorter *sorter, const struct csr *m, int64_t u,
+                          int32_t *items, int64_t *dropped) {
     int32_t n = 0;
     for (int64_t i = m->indptr[u]; i < m->indptr[u + 1]; i++) {
         int32_t item = w->index[m->indices[i]];
@@ -523,7 +565,7 @@ static int32_t take_items(const struct work *w, const struct csr *m, int64_t u, 
         n += item >= 0;
     }
     *dropped += m->indptr[u + 1] - m->indptr[u] - n;
-    sort_items(items, n);
+    sort_items(sorter, items, n);
     return n;
 }
 
@@ -596,11 +638,11 @@ static int emit_user(struct work *w, struct emitter *e, const struct block *bloc
         code = make_room(e, n + (target ? target->indptr[u + 1] - target->indptr[u] : 0));
         if (code) break;
         if (head.user_index < 0) head.user_index = fresh_before[s] + at->fresh[s]++;
-        head.n_input = take_items(w, input, u, e->items[0], &sums->dropped);
+        head.n_input = take_items(w, &e->sorter, input, u, e->items[0], &sums->dropped);
         head.n_target = 0;
         head.split = s;
         if (target) {
-            head.n_target = take_items(w, target, u, e->items[1], &sums->dropped);
+            head.n_target = take_items(w, &e->sorter, target, u, e->items[1], &sums->dropped);
         } else if (s) {
             head.n_target = draw_targets(w->options, e, head.n_input, head.user_index);
             head.n_input -= head.n_target;
@@ -652,16 +694,19 @@ static int emit(struct work *w, struct spool *rows) {
 #pragma omp parallel
     {
         struct emitter e = {.out = array(rows->n_bins, sizeof *e.out)};
-        if (!e.out) failure_keep(&w->failure, no_memory(3 * (int64_t)rows->n_bins));
+        failure_keep(&w->failure, e.out ? sorter_open(&e.sorter, w->split->n_items)
+                                        : no_memory(3 * (int64_t)rows->n_bins));
 #pragma omp for schedule(dynamic, 1)
         for (int b = w->first; b < w->end; b++) {
             if (!w->failure.code && !stop_signal()) failure_keep(&w->failure, emit_block(w, &e, b, rows));
         }
         for (int i = 0; e.out && i < rows->n_bins; i++) free(e.out[i].data);
         free(e.out);
-        free(e.items[0]);
-        free(e.items[1]);
-        free(e.key);
+        for (int i = 0; i < 2; i++) {
+            free(e.items[i]);
+            free(e.key[i]);
+        }
+        free(e.sorter.top);
     }
     int code = agree(w, failure_code(&w->failure));
     if (code) return code;

@@ -30,7 +30,9 @@ static void last_row_stands(void **state) {
     (void)state;
     struct interactions interactions = {0};
     struct csr m;
-    struct duplicates_counts counts = {0};
+    struct settler settler;
+    const struct duplicates_counts *counts = &settler.counts;
+    const int32_t order[] = {0, 1, 2};
     static const struct {
         int32_t user, item;
         bool wanted;
@@ -40,35 +42,61 @@ static void last_row_stands(void **state) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         assert_int_equal(interactions_add(&interactions, rows[i].user, rows[i].item, rows[i].wanted, 0), 0);
     }
-    assert_int_equal(interactions_matrix(&interactions, &last, 3, 3, &m, &counts), 0);
-    assert_null(interactions.first);
+    assert_int_equal(settler_open(&settler, &last, 3), 0);
+    assert_int_equal(interactions_matrix(&interactions, &settler, order, 3, 3, &m), 0);
+    assert_int_equal(interactions.n, 0);
     assert_int_equal(m.rows, 3);
     assert_int_equal(m.cols, 3);
     const int64_t indptr[] = {0, 1, 2, 2};
     const int32_t indices[] = {1, 0};
     assert_memory_equal(m.indptr, indptr, sizeof indptr);
     assert_memory_equal(m.indices, indices, sizeof indices);
-    assert_int_equal(counts.duplicates, 3);
-    assert_int_equal(counts.unwanted, 2);
-    assert_int_equal(counts.disputed, 2);
+    assert_int_equal(counts->duplicates, 3);
+    assert_int_equal(counts->unwanted, 2);
+    assert_int_equal(counts->disputed, 2);
     csr_free(&m);
+    interactions_free(&interactions);
+    settler_close(&settler);
 }
 
-/* More than a block of interactions. */
+/* Users' rows together or not, in one order of users or another, with the memory of those before. */
 static void many_interactions(void **state) {
     (void)state;
     struct interactions interactions = {0};
     struct csr m;
-    struct duplicates_counts counts = {0};
-    int32_t n_users = 1000, n_items = 1009;
-    for (int32_t i = 0; i < 600000; i++) {
-        assert_int_equal(interactions_add(&interactions, i % n_users, i % n_items, true, 0), 0);
+    struct settler settler;
+    enum { USERS = 1000, ITEMS = 1009, EACH = 600 };
+    int32_t order[USERS + 1];
+    assert_int_equal(settler_open(&settler, &last, ITEMS), 0);
+    for (int apart = 0; apart < 2; apart++) {
+        for (int values = 0; values < 2; values++) {
+            interactions.with_values = values;
+            for (int32_t i = 0; i < USERS * EACH; i++) {
+                int32_t user = apart ? i % USERS : i / EACH;
+                int32_t item = (apart ? i : user + 7 * (i % EACH)) % ITEMS;
+                assert_int_equal(interactions_add(&interactions, user, item, item > user, i), 0);
+            }
+            for (int32_t u = 0; u <= USERS; u++) order[u] = USERS - u; /* the first of them has no rows */
+            settler_begin(&settler, &last);
+            assert_int_equal(interactions_matrix(&interactions, &settler, order, USERS + 1, ITEMS, &m), 0);
+            assert_int_equal(settler.counts.duplicates, 0); /* 1000 and 1009 have no common factor */
+            assert_int_equal(settler.counts.unwanted, USERS * EACH - csr_nonzeros(&m));
+            assert_int_equal(m.indptr[1], 0);
+            for (int r = 1; r <= USERS; r++) {
+                int64_t n = 0;
+                for (int32_t k = 0; k < EACH; k++) {
+                    int32_t u = order[r], item = (u + (apart ? USERS : 7) * k) % ITEMS;
+                    if (item <= u) continue;
+                    assert_int_equal(m.indices[m.indptr[r] + n], item); /* here they stay in their order */
+                    n++;
+                }
+                assert_int_equal(m.indptr[r + 1] - m.indptr[r], n);
+            }
+            csr_free(&m);
+        }
     }
-    assert_int_equal(interactions_matrix(&interactions, &last, n_users, n_items, &m, &counts), 0);
-    assert_int_equal(csr_nonzeros(&m), 600000); /* 1000 and 1009 have no common factor */
-    assert_int_equal(counts.duplicates, 0);
-    for (int u = 0; u < n_users; u++) assert_int_equal(m.indptr[u], 600 * u);
-    csr_free(&m);
+    interactions_free(&interactions);
+    settler_close(&settler);
 }
 
 static void interactions_only_some_freed(void **state) {
