@@ -70,8 +70,35 @@ static int collect(struct builder *builder, const struct spool *spool, int bin, 
     return code;
 }
 
+/* One of n, ascending with what is behind the first bits of the hash. */
+static int32_t bucket(uint64_t hash, int first_bits, int32_t n) {
+    return (int32_t)((hash << first_bits >> 32) * (uint32_t)n >> 32);
+}
+
+/* By the hash, which lies evenly over a bin: a counting sort by its next bits, which leaves little to do. */
+static int sort_keys(struct key *key, int32_t n, int n_bins) {
+    int shift = __builtin_ctz((unsigned)n_bins);
+    struct key *from = malloc(((size_t)n + 1) * sizeof *from);
+    int32_t *end = calloc((size_t)n + 1, sizeof *end);
+    if (!from || !end) {
+        free(from);
+        free(end);
+        return error_memory("users", 36ull * (unsigned)n);
+    }
+    memcpy(from, key, (size_t)n * sizeof *key);
+    for (int32_t i = 0; i < n; i++) end[bucket(from[i].hash, shift, n) + 1]++;
+    for (int32_t b = 0; b < n; b++) end[b + 1] += end[b];
+    for (int32_t i = 0; i < n; i++) key[end[bucket(from[i].hash, shift, n)]++] = from[i];
+    for (int32_t b = 0, begin = 0; b < n; begin = end[b++]) {
+        if (end[b] - begin > 1) qsort(key + begin, (size_t)(end[b] - begin), sizeof *key, compare);
+    }
+    free(from);
+    free(end);
+    return 0;
+}
+
 /* Lays users out in their order: order[n], the caller's to free. */
-static int arrange(const struct ids *users, uint64_t seed, struct block *block, int32_t **order) {
+static int arrange(const struct ids *users, uint64_t seed, int n_bins, struct block *block, int32_t **order) {
     int32_t n = users->n;
     int64_t bytes = n ? users->offset[n] : 0;
     struct key *key = malloc(((size_t)n + 1) * sizeof *key);
@@ -88,15 +115,15 @@ static int arrange(const struct ids *users, uint64_t seed, struct block *block, 
         key[u].text = ids_text(users, u, &key[u].length);
         key[u].hash = block_user_hash(seed, key[u].text, key[u].length);
     }
-    qsort(key, (size_t)n, sizeof *key, compare);
+    int code = sort_keys(key, n, n_bins);
     block->id_at[0] = 0;
-    for (int32_t u = 0; u < n; u++) {
+    for (int32_t u = 0; u < n && !code; u++) {
         (*order)[u] = key[u].user;
         memcpy(block->id + block->id_at[u], key[u].text, key[u].length);
         block->id_at[u + 1] = block->id_at[u] + (int64_t)key[u].length;
     }
     free(key);
-    return 0;
+    return code;
 }
 
 static int make_parts(struct builder *b, const struct duplicates *duplicates, const int32_t *order,
@@ -121,7 +148,7 @@ int block_build(struct builder *b, const struct spool *spool, int bin, uint64_t 
     int32_t *order = NULL;
     *block = (struct block){.n_parts = n_parts};
     int code = collect(b, spool, bin, false, &users);
-    if (!code) code = arrange(&users, seed, block, &order);
+    if (!code) code = arrange(&users, seed, spool->n_bins, block, &order);
     if (!code) code = make_parts(b, stored ? &last : &b->duplicates, order, block);
     if (!code && stored && (b->duplicates.rule == DUPLICATES_SUM ? own->duplicates : own->disputed)) {
         for (int p = 0; p < n_parts; p++) csr_free(&block->part[p]);

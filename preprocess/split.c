@@ -39,7 +39,9 @@ struct work {
     struct block *block;    /* [n_bins] */
     struct place *place;    /* [n_bins + 1]: sizes, then sums of those before */
     int32_t **count;        /* [threads][items]: of one thread each */
-    int64_t *item_users;    /* [items]: over all threads and ranks */
+    int64_t *sum;           /* [items]: over all threads and ranks */
+    int64_t *item_users;    /* [items]: so far */
+    bool all_items;         /* none has too few users */
     int32_t *index;         /* [items]: in the catalogue, -1 if not there */
     int n_threads;
     uint64_t hash;    /* of all rows, a sum */
@@ -189,7 +191,7 @@ void split_bins_of_ranks(const struct comm *comm, int64_t n, int width, int *fir
     }
 }
 
-/* Sums the threads' and the ranks' counts into item_users and zeroes them. */
+/* Sums the threads' and the ranks' counts into `sum` and zeroes them. */
 static void sum_counts(struct work *w) {
     int64_t n = w->items->n;
 #pragma omp parallel for
@@ -199,9 +201,9 @@ static void sum_counts(struct work *w) {
             sum += w->count[t][i];
             w->count[t][i] = 0;
         }
-        w->item_users[i] = sum;
+        w->sum[i] = sum;
     }
-    comm_sum_int(w->comm, w->item_users, (size_t)n);
+    comm_sum_int(w->comm, w->sum, (size_t)n);
 }
 
 static int count_items(const struct work *w, struct split_counts *counts) {
@@ -261,28 +263,43 @@ static int build(struct work *w, const struct spool *interactions) {
     comm_sum_int(w->comm, &w->split->unwanted, 1);
     comm_sum_int(w->comm, &w->split->disputed, 1);
     sum_counts(w);
+    memcpy(w->item_users, w->sum, (size_t)w->items->n * sizeof *w->sum);
     return count_items(w, counts);
 }
 
 /* ---- filter ---- */
 
-/* Takes out items and users with too little. */
-static void filter_rows(const struct work *w, struct block *block) {
+/* A row to m->indices + at without items that have too few users; how many are left. */
+static int64_t filter_row(const struct work *w, struct csr *m, int64_t begin, int64_t end, int64_t at) {
+    int64_t n = 0;
+    if (w->all_items) {
+        if (at < begin)
+            memmove(m->indices + at, m->indices + begin, (size_t)(end - begin) * sizeof *m->indices);
+        return end - begin;
+    }
+    for (int64_t i = begin; i < end; i++) {
+        int32_t item = m->indices[i];
+        m->indices[at + n] = item;
+        n += w->item_users[item] >= w->options->min_item_users;
+    }
+    return n;
+}
+
+/* Takes out items and users with too little; count[items] grows by what these users had of the others. */
+static void filter_rows(const struct work *w, struct block *block, int32_t *count) {
     struct csr *m = &block->part[DATASET_TRAIN];
     int64_t at = 0, kept = 0, begin = 0, id_at = 0, id_begin = 0;
     for (int64_t u = 0; u < block->n; u++) {
-        int64_t first = at, end = m->indptr[u + 1], id_end = block->id_at[u + 1], id_size = id_end - id_begin;
-        for (int64_t i = begin; i < end; i++) {
-            m->indices[at] = m->indices[i];
-            at += w->item_users[m->indices[i]] >= w->options->min_item_users;
-        }
-        if (at > first && at - first >= w->options->min_user_items) {
+        int64_t end = m->indptr[u + 1], id_end = block->id_at[u + 1], id_size = id_end - id_begin;
+        int64_t n = filter_row(w, m, begin, end, at);
+        if (n && n >= w->options->min_user_items) {
             memmove(block->id + id_at, block->id + id_begin, (size_t)id_size);
             id_at += id_size;
+            at += n;
             block->id_at[++kept] = id_at;
             m->indptr[kept] = at;
         } else {
-            at = first;
+            for (int64_t i = at; i < at + n; i++) count[m->indices[i]]++;
         }
         begin = end;
         id_begin = id_end;
@@ -302,7 +319,6 @@ static void user_splits(const struct block *block, int64_t u, bool in[SPLITS]) {
 static int filter_block(struct work *w, int b, struct histogram *users) {
     struct block *block = &w->block[b];
     struct place *place = &w->place[b];
-    int32_t *count = w->count[omp_get_thread_num()];
     int code = block_fetch(block, w->scratch);
     if (code) return code;
     const struct csr *train = &block->part[DATASET_TRAIN];
@@ -317,10 +333,9 @@ static int filter_block(struct work *w, int b, struct histogram *users) {
             }
         }
     } else {
-        filter_rows(w, block);
+        filter_rows(w, block, w->count[omp_get_thread_num()]);
         place->rows[SPLIT_TRAIN] = block->n; /* until it is known who is held out */
     }
-    for (int64_t i = 0; i < csr_nonzeros(train); i++) count[train->indices[i]]++;
 #pragma omp critical(split)
     for (int64_t u = 0; u < block->n && !code; u++) {
         code = histogram_add(users, train->indptr[u + 1] - train->indptr[u]);
@@ -379,8 +394,11 @@ static int filter(struct work *w) {
     struct split_counts *counts = split->counts;
     struct histogram users = {0};
     int64_t left = 0;
+    w->all_items = true;
     for (int32_t i = 0; i < w->items->n; i++) {
-        left += w->item_users[i] && w->item_users[i] >= o->min_item_users;
+        bool enough = o->given || w->item_users[i] >= o->min_item_users;
+        left += w->item_users[i] && enough;
+        w->all_items = w->all_items && (enough || !w->item_users[i]);
     }
     if (!o->given && !left) {
         return error_set(EX_DATAERR, "--min-item-users %" PRId64 " leaves none of the %" PRId64 " items",
@@ -398,6 +416,10 @@ static int filter(struct work *w) {
     free(users.n);
     if (code) return code;
     sum_counts(w);
+    for (int32_t i = 0; i < w->items->n; i++) {
+        bool enough = o->given || w->item_users[i] >= o->min_item_users;
+        w->item_users[i] = enough ? w->item_users[i] - w->sum[i] : 0;
+    }
     code = count_items(w, &counts[SPLIT_FILTERED]);
     if (!o->given) {
         split->dropped_items = counts[SPLIT_READ].items - left;
@@ -460,30 +482,31 @@ static int make_catalogue(struct work *w) {
     return 0;
 }
 
+static int uncount_block(struct work *w, int b) {
+    struct block *block = &w->block[b];
+    const struct place *p = &w->place[b];
+    int32_t *count = w->count[omp_get_thread_num()];
+    int64_t users =
+        p[1].rows[SPLIT_TEST] - p->rows[SPLIT_TEST] + p[1].rows[SPLIT_VALIDATION] - p->rows[SPLIT_VALIDATION];
+    if (!users) return 0;
+    int code = block_fetch(block, w->scratch);
+    if (code) return code;
+    const struct csr *m = &block->part[DATASET_TRAIN];
+    for (int64_t i = 0; i < m->indptr[users]; i++) count[m->indices[i]]++;
+    return block_rest(block, w->scratch, block_share, false);
+}
+
 /* Takes held-out users off the items' counts. */
 static int uncount_heldout(struct work *w) {
-    int code = 0;
-    int64_t n = w->items->n, *heldout = array(n, sizeof *heldout);
-    if (!heldout) code = no_memory(n);
-    for (int b = w->first; b < w->end && !code; b++) {
-        struct block *block = &w->block[b];
-        const struct place *p = &w->place[b];
-        int64_t users = p[1].rows[SPLIT_TEST] - p->rows[SPLIT_TEST] + p[1].rows[SPLIT_VALIDATION] -
-                        p->rows[SPLIT_VALIDATION];
-        if (!users) continue;
-        code = block_fetch(block, w->scratch);
-        if (code) break;
-        const struct csr *m = &block->part[DATASET_TRAIN];
-        for (int64_t i = 0; i < m->indptr[users]; i++) heldout[m->indices[i]]++;
-        code = block_rest(block, w->scratch, block_share, false);
+#pragma omp parallel for schedule(dynamic, 1)
+    for (int b = w->first; b < w->end; b++) {
+        if (!w->failure.code && !stop_signal()) failure_keep(&w->failure, uncount_block(w, b));
     }
-    code = agree(w, code);
-    if (!code) {
-        comm_sum_int(w->comm, heldout, (size_t)n);
-        for (int64_t i = 0; i < n; i++) w->item_users[i] -= heldout[i];
-    }
-    free(heldout);
-    return code;
+    int code = agree(w, failure_code(&w->failure));
+    if (code) return code;
+    sum_counts(w);
+    for (int64_t i = 0; i < w->items->n; i++) w->item_users[i] -= w->sum[i];
+    return 0;
 }
 
 /* ---- emit ---- */
@@ -737,9 +760,10 @@ static int prepare(struct work *w) {
     w->n_threads = omp_get_max_threads();
     w->block = array(w->n_bins, sizeof *w->block);
     w->place = array(w->n_bins + 1, sizeof *w->place);
+    w->sum = array(n, sizeof *w->sum);
     w->item_users = array(n, sizeof *w->item_users);
     w->count = array(w->n_threads, sizeof *w->count);
-    bool all = w->block && w->place && w->item_users && w->count;
+    bool all = w->block && w->place && w->sum && w->item_users && w->count;
     for (int t = 0; t < w->n_threads && all; t++) {
         w->count[t] = array(n, sizeof **w->count);
         all = w->count[t];
@@ -777,6 +801,7 @@ int split_run(const struct comm *comm, struct spool *interactions, const struct 
     free(w.block);
     free(w.place);
     free(w.count);
+    free(w.sum);
     free(w.item_users);
     free(w.index);
     if (code) {
