@@ -53,17 +53,19 @@ static int collect(struct builder *builder, const struct spool *spool, int bin, 
         size_t size, length = 0;
         uint32_t word;
         int32_t user = 0;
-        double value = 0;
         enum dataset_part part = DATASET_TRAIN;
         code = spool_get(spool, b, bin, &builder->buffer, &at, &size);
-        for (const char *end = at + size; !code && at < end;) {
+        for (const char *end = at + size; !code && at < end;) { /* a user */
             record_get(&at, &word, &part, &id, &length);
-            if (!(word & 1)) value = 0;
-            if (stored) record_get_value(&at, &value);
-            if (!(word & 1)) code = ids_add(users, id, length, &user);
-            if (!code) {
-                code =
-                    interactions_add(&builder->rows[part], user, (int32_t)(word >> 2), word >> 1 & 1, value);
+            struct interactions *rows = &builder->rows[part];
+            code = ids_add(users, id, length, &user);
+            if (!code) code = interactions_reserve(rows, user, (end - at) / (int64_t)sizeof word + 1);
+            double value = 0;
+            while (!code) {
+                if (stored) record_get_value(&at, &value);
+                interactions_add(rows, (int32_t)(word >> 2), word >> 1 & 1, value);
+                if (at == end || !record_same(at)) break;
+                record_get(&at, &word, &part, &id, &length);
             }
         }
     }

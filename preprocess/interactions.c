@@ -12,10 +12,11 @@ static void *grow(void *array, int64_t n, size_t size, int *code) {
     return grown ? grown : array;
 }
 
-int interactions_reserve(struct interactions *a, int32_t user) {
+int interactions_reserve(struct interactions *a, int32_t user, int64_t n) {
     int code = 0;
-    if (a->n == a->room) {
-        int64_t room = a->room ? 2 * a->room : 1 << 16;
+    if (a->n + n > a->room) {
+        int64_t room = a->room ? a->room : 1 << 16;
+        while (room < a->n + n) room *= 2;
         a->item = grow(a->item, room, sizeof *a->item, &code);
         if (!code) a->room = room;
     }
@@ -117,7 +118,6 @@ int interactions_matrix(struct interactions *a, struct settler *settler, const i
     if (shrunk) m.indices = shrunk;
     *matrix = m;
     a->n = a->n_runs = 0;
-    a->user = -1; /* the next row begins a run */
     return 0;
 }
 

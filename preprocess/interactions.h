@@ -12,7 +12,7 @@
  * twelve a run, and eight a row for values. */
 struct interactions {
     bool with_values; /* for a rule that needs them; changed only when empty */
-    int32_t user;     /* of the last run; -1: there are none any more */
+    int32_t user;     /* of the last run */
     int64_t n, room, value_room, n_runs, run_room;
     int32_t *item;      /* [room], ~item if unwanted; owned, as the others are */
     double *value;      /* [value_room] */
@@ -20,20 +20,15 @@ struct interactions {
     int64_t *run_begin; /* [run_room + 1] */
 };
 
-/* Makes room for a row, and for a run if it is another user's. EX_OSERR. */
-int interactions_reserve(struct interactions *interactions, int32_t user);
+/* Makes room for n rows of a user. EX_OSERR. */
+int interactions_reserve(struct interactions *interactions, int32_t user, int64_t n);
 
-/* Adds a row, with the value that the rule needs (else any). wanted: its rating is high enough. EX_OSERR. */
-static inline int interactions_add(struct interactions *a, int32_t user, int32_t item, bool wanted,
-                                   double value) {
-    if (user != a->user || a->n == a->room) {
-        int code = interactions_reserve(a, user);
-        if (code) return code;
-    }
+/* Adds a row of that user, with the value that the rule needs (else any). wanted: its rating is high enough.
+ */
+static inline void interactions_add(struct interactions *a, int32_t item, bool wanted, double value) {
     a->item[a->n] = wanted ? item : ~item;
     if (a->with_values) a->value[a->n] = value;
     a->n++;
-    return 0;
 }
 
 /* Makes the matrix [n_users, n_items] of the pairs that the settler wants: row r is that of user order[r],

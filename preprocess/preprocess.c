@@ -447,6 +447,8 @@ static int write_output(struct job *job) {
         {.name = "target_fraction", .is_double = true, .number = s->target_fraction},
     };
     int n_attributes = (int)(sizeof attributes / sizeof *attributes) - (o->own_split ? 0 : 4);
+    mallopt(M_MMAP_THRESHOLD, 4 << 20); /* HDF5 takes and frees a chunk of 1 MB again and again */
+    mallopt(M_TRIM_THRESHOLD, 16 << 20);
     return shards_write(&job->comm, o->output, job->lock, s->n_shards, split, &job->reader.items, &job->rows,
                         attributes, n_attributes);
 }

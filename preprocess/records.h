@@ -41,6 +41,13 @@ static inline void record_get(const char **at, uint32_t *word, enum dataset_part
     *at += sizeof head + *length;
 }
 
+/* Is the interaction at `at` of the same user and part as the one before it? */
+static inline bool record_same(const char *at) {
+    uint32_t word;
+    memcpy(&word, at, sizeof word);
+    return word & 1;
+}
+
 /* The value behind an interaction, `before`: that of the same user's interaction before it, or 0. Four bytes
  * if a whole number leads from one to the other, as it does between most times. */
 static inline void record_put_value(struct spool_out *out, double before, double value) {

@@ -62,8 +62,8 @@ static int no_memory(int64_t elements) {
 
 /* ---- small things ---- */
 
-/* Sorts items by setting bits: a bit an item, above it a bit for each word that is not 0, and once more. All
- * are 0 between calls. */
+/* Sorts items, which differ, by setting bits: a bit an item, above it a bit for each word that is not 0, and
+ * once more. All are 0 between calls. */
 struct sorter {
     int64_t n_top;
     uint64_t *top, *middle, *bit; /* owned: top, which the others lie behind */
@@ -86,14 +86,14 @@ static int64_t take_bit(uint64_t *word) {
     return bit;
 }
 
-/* Ascending; all differ. */
-static void sort_items(struct sorter *s, int32_t *items, int32_t n) {
-    for (int32_t i = 0; i < n; i++) {
-        uint32_t item = (uint32_t)items[i];
-        s->bit[item >> 6] |= UINT64_C(1) << (item & 63);
-        s->middle[item >> 12] |= UINT64_C(1) << (item >> 6 & 63);
-        s->top[item >> 18] |= UINT64_C(1) << (item >> 12 & 63);
-    }
+static void sorter_add(struct sorter *s, int32_t item) {
+    s->bit[item >> 6] |= UINT64_C(1) << (item & 63);
+    s->middle[item >> 12] |= UINT64_C(1) << (item >> 6 & 63);
+    s->top[item >> 18] |= UINT64_C(1) << (item >> 12 & 63);
+}
+
+/* Takes all out, ascending. */
+static void sorter_take(struct sorter *s, int32_t *items) {
     for (int64_t t = 0; t < s->n_top; t++) {
         for (uint64_t top = s->top[t]; top;) {
             int64_t m = 64 * t + take_bit(&top);
@@ -584,11 +584,12 @@ static int32_t take_items(const struct work *w, struct sorter *sorter, const str
     int32_t n = 0;
     for (int64_t i = m->indptr[u]; i < m->indptr[u + 1]; i++) {
         int32_t item = w->index[m->indices[i]];
-        items[n] = item;
-        n += item >= 0;
+        if (item < 0) continue;
+        sorter_add(sorter, item);
+        n++;
     }
+    sorter_take(sorter, items);
     *dropped += m->indptr[u + 1] - m->indptr[u] - n;
-    sort_items(sorter, items, n);
     return n;
 }
 

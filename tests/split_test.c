@@ -26,6 +26,11 @@ static void add(struct world *w, int part, const char *user, const char *item, b
     world_add(w, (enum dataset_part)part, user, item, wanted);
 }
 
+static void add_row(struct interactions *rows, int32_t user, int32_t item, bool wanted, double value) {
+    assert_int_equal(interactions_reserve(rows, user, 1), 0);
+    interactions_add(rows, item, wanted, value);
+}
+
 static void last_row_stands(void **state) {
     (void)state;
     struct interactions interactions = {0};
@@ -40,7 +45,7 @@ static void last_row_stands(void **state) {
                 {0, 1, true},                                             /* but 1 */
                 {1, 0, true}, {2, 2, false}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
-        assert_int_equal(interactions_add(&interactions, rows[i].user, rows[i].item, rows[i].wanted, 0), 0);
+        add_row(&interactions, rows[i].user, rows[i].item, rows[i].wanted, 0);
     }
     assert_int_equal(settler_open(&settler, &last, 3), 0);
     assert_int_equal(interactions_matrix(&interactions, &settler, order, 3, 3, &m), 0);
@@ -74,7 +79,7 @@ static void many_interactions(void **state) {
             for (int32_t i = 0; i < USERS * EACH; i++) {
                 int32_t user = apart ? i % USERS : i / EACH;
                 int32_t item = (apart ? i : user + 7 * (i % EACH)) % ITEMS;
-                assert_int_equal(interactions_add(&interactions, user, item, item > user, i), 0);
+                add_row(&interactions, user, item, item > user, i);
             }
             for (int32_t u = 0; u <= USERS; u++) order[u] = USERS - u; /* the first of them has no rows */
             settler_begin(&settler, &last);
@@ -102,7 +107,7 @@ static void many_interactions(void **state) {
 static void interactions_only_some_freed(void **state) {
     (void)state;
     struct interactions interactions = {0};
-    assert_int_equal(interactions_add(&interactions, 0, 0, true, 0), 0);
+    add_row(&interactions, 0, 0, true, 0);
     interactions_free(&interactions);
     interactions_free(&interactions);
 }
