@@ -257,6 +257,8 @@ int spool_exchange(struct spool *s, const struct comm *comm, const int *first,
 }
 
 void spool_close(struct spool *s) {
+    /* to give much memory back takes time */
+#pragma omp parallel for schedule(dynamic, 1)
     for (int64_t i = 0; i < s->n; i++) free_batch(s, &s->batch[i]);
     free(s->batch);
     s->batch = NULL;
