@@ -1,5 +1,6 @@
 #!/bin/bash
-# The README has every option of every program, and every key of the configuration.
+# The README, or what it links for the options of input files, has every option of every program, and every key
+# of the configuration.
 set -u
 bin=${BIN:-bin}
 failed=0
@@ -7,7 +8,9 @@ for program in preprocess synthesize train evaluate recommend sweep collect expo
     options=$("$bin/vaecf-$program" --help | grep -oE -- '--[a-z][a-z-]+' | sort -u)
     if [ -z "$options" ]; then echo "not ok - vaecf-$program --help lists no options" && failed=1; fi
     for option in $options; do
-        if ! sed -n "/^## vaecf-$program/,/^## /p" README.md | grep -qF -- "$option"; then
+        text=$(sed -n "/^## vaecf-$program/,/^## /p" README.md)
+        if [[ $text == *docs/inputs.md* ]]; then text+=$(sed -n '/^## Options/,/^## /p' docs/inputs.md); fi
+        if ! grep -qE -- "$option([^a-z-]|\$)" <<<"$text"; then
             echo "not ok - README.md: vaecf-$program has the option $option"
             failed=1
         fi
