@@ -1,7 +1,8 @@
 #!/bin/bash
 # The whole line on one machine: ratings to a trained model, a table of metrics and recommendations to look at.
 #
-#   jobs/demo.sh INPUT.csv[.gz|.zst]        make demo INPUT=...; all it writes is in demo/NAME/
+#   jobs/demo.sh INPUT        make demo INPUT=...: any file that vaecf-preprocess reads (docs/inputs.md); all it
+#                             writes is in demo/NAME/
 #
 # Settings: PREPROCESS="--min-rating 4" more options for vaecf-preprocess, EPOCHS=50, RANKS=2.
 set -euo pipefail
@@ -12,10 +13,10 @@ embedded=preprocess/debian-build-depends.csv.gz
 input=${1:-$embedded}
 [ -e "$input" ] || input=$caller/$input
 if ! [ -r "$input" ] || [ -d "$input" ]; then
-    echo "error: INPUT=${1:-}: no such file; a CSV file with a user, an item and perhaps a rating in a row is wanted" >&2
+    echo "error: INPUT=${1:-}: no such file; want one with users and items, such as ratings.csv (docs/inputs.md)" >&2
     exit 66
 fi
-name=$(basename "$input" | sed -E 's/\.(gz|zst)$//; s/\.(csv|tsv|dat|txt)$//; s/[^A-Za-z0-9._-]/-/g; s/^\.+//')
+name=$(basename "$input" | sed -E 's/\.(gz|zst|xz|bz2)$//; s/\.(csv|tsv|dat|txt|data|json|jsonl|inter)$//; s/[^A-Za-z0-9._-]/-/g; s/^\.+//')
 dir=demo/${name:-input}
 
 say() { printf '\n== %s\n' "$*"; }
@@ -69,12 +70,9 @@ awk -F, '
     }' "$dir/run/test.csv"
 
 say "4. what it recommends"
-reader=(cat) header=auto
-case $input in *.gz) reader=(gzip -dc) ;; *.zst) reader=(zstd -dcq) ;; *.xz) reader=(xz -dc) ;; *.bz2) reader=(bzip2 -dc) ;; esac
 if [ "$input" = "$embedded" ]; then
-    header=yes
     # source packages as they are, and two that do not exist
-    "${reader[@]}" "$input" | grep -E '^(source_package|curl|nginx|postgresql-15|vim|htop),' >"$dir/history.csv"
+    gzip -dc "$input" | grep -E '^(source_package|curl|nginx|postgresql-15|vim|htop),' >"$dir/history.csv"
     cat >>"$dir/history.csv" <<'E'
 (a new GTK program in C),meson
 (a new GTK program in C),libgtk-4-dev
@@ -82,54 +80,29 @@ if [ "$input" = "$embedded" ]; then
 (a new MPI code in Fortran),gfortran
 (a new MPI code in Fortran),libopenmpi-dev
 E
+    from=(--input "$dir/history.csv" --header yes)
 else
-    # the first rows of the file: a few users with what they have there
-    "${reader[@]}" "$input" 2>/dev/null | head -n 300 >"$dir/history.csv" || true
+    from=(--users-from "$dir/data" --split test)
 fi
-bin/vaecf-recommend --checkpoint "$dir/run/best.h5" --input "$dir/history.csv" --header "$header" --top-k 10 \
-    --output "$dir/recommendations.csv"
-# user,rank,item,score -> a paragraph a user; ids may be quoted
-awk -v history="$dir/history.csv" '
-    function fields(line, f,    n, text) {
-        n = 0
-        while (line != "") {
-            if (match(line, /^"([^"]|"")*"/)) {
-                text = substr(line, 2, RLENGTH - 2); gsub(/""/, "\"", text); f[++n] = text
-                line = substr(line, RLENGTH + 2)
-            } else { match(line, /^[^,\t]*/); f[++n] = substr(line, 1, RLENGTH); line = substr(line, RLENGTH + 2) }
-        }
-        return n
-    }
-    # ids in lines of 110 characters, the later ones set in
-    function print_list(title, ids,    n, i, word, line) {
-        n = split(ids, word, ", ")
-        line = title
-        for (i = 1; i <= n; i++) {
-            if (length(line) + length(word[i]) > 108) { print line; line = "        " }
-            line = line word[i] (i < n ? ", " : "")
-        }
-        print line
-    }
-    function list(have, item) { return have == "" ? item : have ", " item }
-    BEGIN {
-        while ((getline line < history) > 0) {
-            gsub(/::/, "\t", line); sub(/\r$/, "", line); fields(line, f)
-            if (++known[f[1]] <= 12) has[f[1]] = list(has[f[1]], f[2])
-        }
-    }
-    FNR == 1 { next }
-    {
-        fields($0, f)
-        if (!(f[1] in got)) order[++n] = f[1]
-        got[f[1]] = list(got[f[1]], f[3])
-    }
-    END {
-        for (i = 1; i <= n && i <= 7; i++) {
-            u = order[i]
-            print "\n" u
-            print_list("  has   ", has[u] (known[u] > 12 ? ", ... " known[u] " in all" : ""))
-            print_list("  next  ", got[u])
-        }
-    }' "$dir/recommendations.csv"
+recommend=(bin/vaecf-recommend --checkpoint "$dir/run/best.h5" "${from[@]}" --top-k 10)
+"${recommend[@]}" --output "$dir/recommendations.csv"
+# A paragraph for each of the first users. Ids in a CSV file may be quoted.
+sed -E '1d; /^"/!s/,.*//; /^"/{s/^"(([^"]|"")*)".*/\1/; s/""/"/g}' "$dir/recommendations.csv" | uniq | sed -n 1,7p |
+    while IFS= read -r user; do
+        printf '\n%s\n' "$user"
+        "${recommend[@]}" --explain "$user" | awk '
+            # ids in lines of 110 characters, the later ones set in
+            function add(word) {
+                if (length(line) + length(word) > 108) { print line ","; line = "        " word }
+                else line = line (n > 1 ? ", " : "") word
+            }
+            /^history: / { line = "  has   "; n = 0; most = 12; column = 14 }
+            /^recommended: / { print line; line = "  next  "; n = 0; most = 10; column = 36 }
+            /^ *[0-9]/ {
+                if (++n <= most) add(substr($0, column))
+                if (n == most + 1) add("...")
+            }
+            END { print line }'
+    done
 
 say "done in $((SECONDS - start)) s: $dir/run/metrics.csv has a row an epoch, $dir/run/best.h5 is the model"
