@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "error.h"
 #include "events.h"
@@ -682,6 +683,25 @@ static int columns_by_name(const struct sample *s, struct dialect *d, const char
     return 0;
 }
 
+/* Where no column has a usual name for the rating, but just one is left that holds numbers: says so. */
+static void note_rating(const struct sample *s, struct dialect *d, const struct look look[LOOK_FIELDS]) {
+    const struct fields *f = s->fields;
+    int n_left = 0, left = -1;
+    if (d->column[NAME_RATING] >= 0 || s->options->rating_column || s->options->events) return;
+    for (int i = 0; i < f->n_kept && i < LOOK_FIELDS; i++) {
+        size_t length = name_untyped(f->field[i], f->length[i]);
+        bool used = length < 1 || !look[i].numbers || look[i].epochs;
+        for (int c = NAME_USER; c <= NAME_EVENT; c++) used |= d->column[c] == i;
+        if (used || (length > 1 && strncasecmp(f->field[i] + length - 2, "id", 2) == 0)) continue;
+        n_left++;
+        left = i;
+    }
+    if (n_left != 1) return;
+    char name[64];
+    show(name, sizeof name, f->field[left], f->length[left]);
+    add_note(d, "no column is taken for the rating; if '%s' is it, say --rating-column %d", name, left + 1);
+}
+
 /* The columns by their places, as far as the first rows fit. */
 static int columns_by_place(const struct sample *s, struct dialect *d, const char *const given[NAMES],
                             const struct look look[LOOK_FIELDS]) {
@@ -691,13 +711,22 @@ static int columns_by_place(const struct sample *s, struct dialect *d, const cha
     if (!given[NAME_USER]) column[NAME_USER] = n == 2 && column[NAME_ITEM] == 0 ? 1 : 0;
     if (!given[NAME_ITEM]) column[NAME_ITEM] = n == 2 && column[NAME_USER] == 1 ? 0 : 1;
     bool usual = column[NAME_USER] + column[NAME_ITEM] == 1; /* the first two */
+    if (s->options->content == CSV_TITLES && n > 2 && look[1].numbers && look[2].n && !look[2].numbers) {
+        column[NAME_ITEM] = 2; /* Netflix: id, year, title */
+    }
     if (s->options->content != CSV_INTERACTIONS) return 0;
+    int64_t most = 0; /* values of a column */
+    for (int i = 0; i < n; i++) most = look[i].n > most ? look[i].n : most;
     for (int c = NAME_USER; c <= NAME_ITEM; c++) {
         const struct look *l = column[c] < n ? &look[column[c]] : NULL;
-        if (given[c] || !l || !(l->dates || l->fractions)) continue;
+        if (given[c] || !l || !(l->dates || l->fractions || (!l->n && n > 2 && most > 1))) continue;
         return undecided(s, &d->syntax, s->at,
-                         "column %d holds %s; say --user-column and --item-column, by number", column[c] + 1,
-                         l->dates ? "dates" : "numbers with fractions or signs, not ids");
+                         "column %d holds %s; say --user-column and --item-column, by number%s",
+                         column[c] + 1,
+                         l->dates ? "dates"
+                         : l->n   ? "numbers with fractions or signs, not ids"
+                                  : "nothing",
+                         l->n ? "" : ", or another --delimiter");
     }
     bool times = false; /* is there a column of times further back? */
     for (int i = 2; i < n; i++) times |= look[i].epochs || look[i].dates;
@@ -797,6 +826,7 @@ static int find_columns(const struct sample *s, struct dialect *d) {
         d->column[NAME_USER] = d->column[NAME_ITEM];
     } else {
         code = d->header ? columns_by_name(s, d, given) : columns_by_place(s, d, given, look);
+        if (!code && d->header && o->content == CSV_INTERACTIONS) note_rating(s, d, look);
     }
     if (!code) code = check_times(s, d, given[NAME_TIME] != NULL, look);
     if (code) return code;
@@ -1026,6 +1056,36 @@ static int find_block_columns(const struct sample *s, struct dialect *d) {
 
 /* ---- the whole ---- */
 
+/* Text that has no rows, or none that can be read: what it is instead. */
+static int check_rows(const struct sample *s, const struct syntax *syntax, const struct score *score) {
+    const char *at = s->at;
+    if (s->options->delimiter || s->options->content != CSV_INTERACTIONS) return 0;
+    if (score->n > FIELDS_MAX) {
+        return error_set(EX_DATAERR,
+                         "%s: more than %d columns; if it is a matrix with a column an item, write a row for "
+                         "each user and item",
+                         s->name, FIELDS_MAX);
+    }
+    if (score->n < 2 && next_record(s, syntax, &at) && !s->fields->bad && *s->at == '"' &&
+        s->fields->n == 1 && memchr(s->fields->field[0], ',', s->fields->length[0])) {
+        return error_set(EX_DATAERR,
+                         "%s: each row is in quotes as a whole; take these off: sed 's/^\"//; s/\"\\r*$//; "
+                         "s/\"\"/\"/g' FILE | ... --input -",
+                         s->name);
+    }
+    int rows = 0, keys = 0; /* "key: value" */
+    for (at = s->at; rows < 20 && next_record(s, syntax, &at); rows++) {
+        const struct fields *f = s->fields;
+        keys += f->n_kept && f->length[0] > 1 && f->field[0][f->length[0] - 1] == ':';
+    }
+    if (rows > 2 && keys == rows && strcmp(syntax->delimiter, " ") == 0) {
+        return undecided(s, syntax, s->at,
+                         "lines are a key and its value; want user and item in a row (docs/inputs.md shows "
+                         "how to make it so)");
+    }
+    return 0;
+}
+
 /* Past lines that say something about the file: Excel's "sep=;", comments. */
 static void skip_preamble(struct sample *s, struct dialect *d, char *delimiter, size_t size) {
     struct syntax lines = {.newline = d->syntax.newline};
@@ -1117,10 +1177,11 @@ static int find(struct sample *s, struct dialect *d) {
     if (d->format == CSV_FORMAT_AUTO || d->format == CSV_FORMAT_TEXT) {
         struct score score;
         code = find_syntax(s, &d->syntax, &score);
+        if (!code) code = check_rows(s, &d->syntax, &score);
         if (!code && d->format == CSV_FORMAT_AUTO) code = find_lists(s, d, &score);
         if (!code && d->format == CSV_FORMAT_TEXT) {
             d->n_fields = score.n;
-            if (o->content == CSV_IDS && strcmp(d->syntax.delimiter, " ") == 0 &&
+            if (o->content == CSV_IDS && (strcmp(d->syntax.delimiter, " ") == 0 || !score.n) &&
                 !with.delimiter) { /* blanks are of the ids */
                 set_delimiter(&d->syntax, "");
                 d->n_fields = 1;
@@ -1131,8 +1192,11 @@ static int find(struct sample *s, struct dialect *d) {
                 d->n_fields = 1;
             } else if (o->content != CSV_IDS && score.n < 2) {
                 code = undecided(s, &d->syntax, s->at,
-                                 "want at least a user and an item in a row, with tab ; | :: , or a blank "
-                                 "between fields; --delimiter says what else is");
+                                 o->content == CSV_TITLES
+                                     ? "want at least an id and a title in a row, with tab ; | :: or , "
+                                       "between them"
+                                     : "want at least a user and an item in a row, with tab ; | :: , or a "
+                                       "blank between fields; --delimiter says what else is");
             } else if (o->content != CSV_IDS) {
                 code = find_columns(s, d);
             }

@@ -66,7 +66,7 @@ int name_rank(enum name name, const char *text, size_t length) {
     char word[32] = " ";
     size_t n = 1;
     length = name_untyped(text, length);
-    for (size_t i = 0; i < length; i++) {
+    for (size_t i = 0; i < length && !(n > 1 && text[i] == '('); i++) {
         if (text[i] && strchr("_- ./#@\r\n\t", text[i])) continue;
         if (!isalnum((unsigned char)text[i]) || n + 2 >= sizeof word) return -1;
         word[n++] = (char)tolower((unsigned char)text[i]);

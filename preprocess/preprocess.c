@@ -383,7 +383,8 @@ static int read_parts(struct job *job) {
     }
     if (!code && !r->rows) {
         code = error_set(EX_DATAERR, "%s: %s%s", files[DATASET_TRAIN].path[0],
-                         r->n_bad ? "no row can be read; the first: " : "there are no rows",
+                         r->n_bad ? "no row can be read; the first: "
+                                  : "there are no rows (--header no, if the only line is one)",
                          r->n_bad ? r->bad[0] : "");
     }
     return code ? code : read_finish(r);

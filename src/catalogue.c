@@ -60,7 +60,7 @@ int catalogue_mark(const struct catalogue *c, const char *path, uint8_t *marks, 
 }
 
 int catalogue_read_titles(struct catalogue *c, const char *path) {
-    const struct csv_options options = {.content = CSV_TITLES, .skip_bad_rows = true, .max_bad = 0.1};
+    const struct csv_options options = {.content = CSV_TITLES, .skip_bad_rows = true, .max_bad = 0.5};
     struct csv *csv;
     struct csv_row row;
     c->title = calloc((size_t)c->items.n + 1, sizeof *c->title);

@@ -330,9 +330,13 @@ static void keep_told(const struct csv *csv, const char *kind, const char *text)
     }
 }
 
+static int needs_ratings; /* is there a --min-rating? */
+
 static void keep_file(const struct csv *csv) {
     keep_told(csv, "", csv_description(csv));
     keep_told(csv, "note: ", csv_notes(csv));
+    if (needs_ratings && !csv_has_ratings(csv))
+        keep_told(csv, "note: ", "has no ratings: --min-rating does not count for it");
 }
 
 static void tell_files(void) {
@@ -501,6 +505,7 @@ int main(int argc, char **argv) {
         free(o.inputs);
         return 0;
     }
+    needs_ratings = isfinite(o.history.min_rating) && o.history.duplicates != DUPLICATES_SUM;
     struct comm comm = comm_start(&argc, &argv);
     code = comm_agree(&comm, code);
     if (!code && o.inspect) {

@@ -213,7 +213,7 @@ static int read_rows(const char *path, const struct csv_options *options, struct
     struct csv_row row;
     int code = csv_open(path, options, &csv);
     if (code) return code;
-    add(says, "%s", csv_description(csv));
+    add(says, "%s; %s", csv_description(csv), csv_notes(csv));
     while (!(code = csv_next(csv, &row)) && row.user) add_row(rows, csv, &row);
     *skipped = (long)csv_counts(csv)->skipped;
     csv_close(csv);
