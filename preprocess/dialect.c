@@ -448,7 +448,8 @@ static int find_lists(const struct sample *s, struct dialect *d, const struct sc
         if (column[score->n - 1].epochs || column[score->n - 1].dates) return 0;
     }
     bool varied = look.lengths > 2 || (look.lengths == 2 && look.longest > 5);
-    if (ragged && blanks && look.once && varied && look.rows > 2) {
+    bool endless = score->n > FIELDS_MAX; /* more fields than text may have */
+    if (blanks && look.once && (endless || (ragged && varied && look.rows > 2))) {
         d->format = CSV_FORMAT_LISTS;
     } else if (ragged && look.longest > 2 && look.once && look.lengths > 1 &&
                (blanks || (varied && look.rows > 2))) {
@@ -1060,12 +1061,6 @@ static int find_block_columns(const struct sample *s, struct dialect *d) {
 static int check_rows(const struct sample *s, const struct syntax *syntax, const struct score *score) {
     const char *at = s->at;
     if (s->options->delimiter || s->options->content != CSV_INTERACTIONS) return 0;
-    if (score->n > FIELDS_MAX) {
-        return error_set(EX_DATAERR,
-                         "%s: more than %d columns; if it is a matrix with a column an item, write a row for "
-                         "each user and item",
-                         s->name, FIELDS_MAX);
-    }
     if (score->n < 2 && next_record(s, syntax, &at) && !s->fields->bad && *s->at == '"' &&
         s->fields->n == 1 && memchr(s->fields->field[0], ',', s->fields->length[0])) {
         return error_set(EX_DATAERR,
@@ -1179,6 +1174,12 @@ static int find(struct sample *s, struct dialect *d) {
         code = find_syntax(s, &d->syntax, &score);
         if (!code) code = check_rows(s, &d->syntax, &score);
         if (!code && d->format == CSV_FORMAT_AUTO) code = find_lists(s, d, &score);
+        if (!code && d->format == CSV_FORMAT_TEXT && score.n > FIELDS_MAX) {
+            code = error_set(EX_DATAERR,
+                             "%s: more than %d columns; if it is a matrix with a column an item, write a row "
+                             "for each user and item",
+                             s->name, FIELDS_MAX);
+        }
         if (!code && d->format == CSV_FORMAT_TEXT) {
             d->n_fields = score.n;
             if (o->content == CSV_IDS && (strcmp(d->syntax.delimiter, " ") == 0 || !score.n) &&
