@@ -487,6 +487,7 @@ static int parse_fast(const struct csv *csv, struct csv_chunk *chunk, struct csv
             }
         }
         if (at >= limit || n + 1 != n_fields || at - start > FIELDS_RECORD_MAX - 1) goto slow;
+        if ((unsigned char)text[start] == 0xef) goto slow; /* a byte order mark? */
         mask &= mask - 1;
         size_t end = newline == '\n' && at > begin && text[at - 1] == '\r' ? at - 1 : at;
         if (end < begin || (blanks && end == begin)) goto slow;
@@ -553,6 +554,11 @@ static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct cs
         v.length[NAME_ITEM] = chunk->item_length;
         if (!chunk->item_length)
             return bad_row(csv, chunk, "no line with an item's id and a colon is before it");
+    }
+    if (r->length[0] >= 3 && memcmp(r->field[0], "\xef\xbb\xbf", 3) == 0) {
+        return bad_row(csv, chunk,
+                       "a byte order mark within the file, as where two files were put together: give each "
+                       "its own --input");
     }
     if (v.length[NAME_USER] == csv->header_length && csv->header_length &&
         memcmp(v.text[NAME_USER], d->name[NAME_USER], csv->header_length) == 0) {

@@ -1122,7 +1122,7 @@ static int find(struct sample *s, struct dialect *d) {
     const struct csv_options *o = s->options;
     char delimiter[FIELDS_DELIMITER_MAX + 1] = "";
     struct csv_options with = *o;
-    if (s->end - s->at >= 3 && memcmp(s->at, "\xef\xbb\xbf", 3) == 0) s->at += 3;
+    while (s->end - s->at >= 3 && memcmp(s->at, "\xef\xbb\xbf", 3) == 0) s->at += 3;
     size_t size = (size_t)(s->end - s->at);
     d->syntax =
         (struct syntax){.newline = !memchr(s->at, '\n', size) && memchr(s->at, '\r', size) ? '\r' : '\n'};
