@@ -790,6 +790,41 @@ static int check_times(const struct sample *s, struct dialect *d, bool given,
     return 0;
 }
 
+/* Is it a list of ids, such as "i1,i2", "10 20" or "[10, 20]"? All of them have a digit; titles do not. */
+static bool is_list(const char *text, size_t length) {
+    bool digit = false;
+    int ids = 0;
+    if (length > 2 && text[0] == '[' && text[length - 1] == ']') return true;
+    for (size_t i = 0; i <= length; i++) {
+        const char c = i < length ? text[i] : ',';
+        if (!is_one_of(c, ",;| ")) {
+            if (!isalnum((unsigned char)c) && !is_one_of(c, "_-'\"")) return false;
+            digit |= isdigit((unsigned char)c) != 0;
+        } else if (i && !is_one_of(text[i - 1], ",;| ")) {
+            if (!digit) return false;
+            ids++;
+            digit = false;
+        }
+    }
+    return ids > 1;
+}
+
+/* Rows that have a list of items in a field are not for us. */
+static int check_items(const struct sample *s, const struct dialect *d) {
+    int rows = 0, lists = 0, column = d->column[NAME_ITEM];
+    for (const char *at = s->start + d->begin; rows < LOOK_ROWS && next_record(s, &d->syntax, &at);) {
+        const struct fields *f = s->fields;
+        if (f->bad || f->n != d->n_fields || column >= f->n_kept) continue;
+        rows++;
+        lists += is_list(f->field[column], f->length[column]);
+    }
+    if (2 * lists < rows || !lists) return 0;
+    return undecided(s, &d->syntax, s->start + d->begin,
+                     "column %d seems to hold lists of items: make lines 'user item item ...' of it "
+                     "(docs/inputs.md shows how); if it holds ids, say --item-column %d",
+                     column + 1, column + 1);
+}
+
 static int find_columns(const struct sample *s, struct dialect *d) {
     const char *given[NAMES];
     struct look look[LOOK_FIELDS];
@@ -848,7 +883,7 @@ static int find_columns(const struct sample *s, struct dialect *d) {
         next_record(s, &d->syntax, &at);
         d->begin = (size_t)(at - s->start);
     }
-    return 0;
+    return o->content == CSV_INTERACTIONS && !given[NAME_ITEM] ? check_items(s, d) : 0;
 }
 
 /* What is said about events. */
@@ -1148,7 +1183,9 @@ static int find(struct sample *s, struct dialect *d) {
         return error_set(EX_DATAERR, "%s:%lld: the line is longer than 1 MiB", s->name,
                          (long long)line_of(s, d->syntax.newline, s->at));
     }
-    if (d->format == CSV_FORMAT_AUTO && s->at < s->end && *s->at == '{' && o->content != CSV_IDS)
+    const char *brace = s->at;
+    while (brace < s->end && is_one_of(*brace, " \t")) brace++;
+    if (d->format == CSV_FORMAT_AUTO && brace < s->end && *brace == '{' && o->content != CSV_IDS)
         d->format = CSV_FORMAT_JSON;
     if (d->format == CSV_FORMAT_AUTO && o->content == CSV_INTERACTIONS && !o->user_column &&
         looks_like_blocks(s, &d->syntax))
