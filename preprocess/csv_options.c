@@ -13,17 +13,20 @@
 int events_parse(const char *text, struct events *e) {
     *e = (struct events){0};
     for (const char *at = text, *next; at; at = next) {
+        at += strspn(at, " ");
         size_t length = strcspn(at, ",");
         next = at[length] ? at + length + 1 : NULL;
         const char *equal = memchr(at, '=', length);
         size_t name_length = equal ? (size_t)(equal - at) : length;
         double weight = equal ? value_number(equal + 1, length - name_length - 1, false) : 1;
-        if (!name_length || e->n == CSV_EVENTS_MAX || isnan(weight) ||
+        while (name_length && at[name_length - 1] == ' ') name_length--;
+        if (!name_length || e->n == CSV_EVENTS_MAX || isnan(weight) || events_find(e, at, name_length) >= 0 ||
             (e->n && e->weighted != (equal != NULL))) {
-            return error_set(EX_USAGE,
-                             "--events %s: want up to %d names of events, like buy,cart, or each with its "
-                             "weight, like view=1,cart=3,buy=5",
-                             text, CSV_EVENTS_MAX);
+            return error_set(
+                EX_USAGE,
+                "--events %s: want up to %d different names of events, like buy,cart, or each with its "
+                "weight, like view=1,cart=3,buy=5",
+                text, CSV_EVENTS_MAX);
         }
         e->weighted = equal != NULL;
         e->name[e->n] = at;

@@ -667,7 +667,12 @@ static int columns_by_name(const struct sample *s, struct dialect *d, const char
         *user = left[0];
         *item = left[1];
     } else if ((*user < 0) + (*item < 0) == 1 && n_left == 1) {
-        *(*user < 0 ? user : item) = left[0];
+        const char *name = f->field[left[0]]; /* a second one of what is there already? */
+        size_t length = f->length[left[0]];
+        bool second = *user < 0 ? name_rank(item_name(s), name, length) >= 0 ||
+                                      (user_name(s) == NAME_USER && name_rank(NAME_TITLE, name, length) >= 0)
+                                : name_rank(user_name(s), name, length) >= 0;
+        if (!second) *(*user < 0 ? user : item) = left[0];
     }
     if (*user < 0 || *item < 0) {
         return undecided(

@@ -381,7 +381,10 @@ static int read_parts(struct job *job) {
         for (int i = 0; i < files[p].n && !code; i++)
             code = read_file(r, files[p].path[i], (enum dataset_part)p);
     }
-    if (!code && !r->rows) {
+    if (!code && !r->rows && r->counts.other_events) {
+        code = error_set(EX_DATAERR, "%s: no row has an event of --events %s; %" PRId64 " have others",
+                         files[DATASET_TRAIN].path[0], job->options.csv.events, r->counts.other_events);
+    } else if (!code && !r->rows) {
         code = error_set(EX_DATAERR, "%s: %s%s", files[DATASET_TRAIN].path[0],
                          r->n_bad ? "no row can be read; the first: "
                                   : "there are no rows (--header no, if the only line is one)",

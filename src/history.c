@@ -161,6 +161,10 @@ static int32_t entry_of(struct history *h) {
 }
 
 static int no_rows(const struct history *h) {
+    if (h->options.csv.events) {
+        return error_set(EX_DATAERR, "%s: has no rows of --events %s", h->options.paths[0],
+                         h->options.csv.events);
+    }
     return error_set(EX_DATAERR, "%s: has no rows; want a user and an item in each", h->options.paths[0]);
 }
 
