@@ -85,7 +85,7 @@ static void delimiters(void **state) {
     check("1 2 3\n4 5 6\n", &(struct csv_options){.delimiter = " "}, "1|2|3|1;4|5|6|2;");
     check("1;2;3\n", &(struct csv_options){.delimiter = ";"}, "1|2|3|1;");
     check("1<>2<>3\n", &(struct csv_options){.delimiter = "<>"}, "1|2|3|1;");
-    check("1\t2,5\n", &(struct csv_options){.delimiter = "\\t"}, "1|2,5|1|1;");
+    check("1\t2,5\n", &(struct csv_options){.delimiter = "\\t", .item_column = "2"}, "1|2,5|1|1;");
     check("1 2\n3  4\n", NULL, "1|2|1|1;3|4|1|2;");
     check("1|2|3\n4|5|6\n", NULL, "1|2|3|1;4|5|6|2;");
     check_error("1 2 3\n", 6, NULL, EX_DATAERR, "--input-format text or --input-format lists");
