@@ -42,6 +42,7 @@ struct csv {
     struct json_key key[NAMES];
     int key_of[NAMES];        /* -1: none */
     size_t header_length;     /* of the user's column's name; 0: there is no header */
+    bool no_headers;          /* names of columns are data, as the user says */
     int64_t rows, line;       /* rows passed on by csv_next; the line of the first chunk, or of csv_next's */
     struct csv_counts counts; /* of csv_next */
     size_t chunk_size;
@@ -424,6 +425,20 @@ static inline bool is_odd_id(const char *text, size_t length) {
            (unsigned char)text[length - 1] <= ' ' || (length == 2 && text[0] == '\\');
 }
 
+/* May it be a column's name? That is asked of every row, so it is a quick look. */
+static inline bool is_like_name(const char *text, size_t length) {
+    if (length < 3) return false;
+    const char first = text[0] | 0x20, before = text[length - 2] | 0x20, last = text[length - 1] | 0x20;
+    return (before == 'i' && last == 'd') ||
+           (length == 4 && ((first == 'u' && last == 'r') || (first == 'i' && last == 'm')));
+}
+
+/* Do two fields of a row say user and item, in either order? */
+static bool are_names(const char *one, size_t one_length, const char *two, size_t two_length) {
+    return (name_rank(NAME_USER, one, one_length) >= 0 && name_rank(NAME_ITEM, two, two_length) >= 0) ||
+           (name_rank(NAME_ITEM, one, one_length) >= 0 && name_rank(NAME_USER, two, two_length) >= 0);
+}
+
 /* A rating as most are written, else as value_number has it. */
 static inline double fast_rating(const struct csv *csv, const char *text, size_t length) {
     const unsigned whole = (unsigned)(text[0] - '0');
@@ -507,6 +522,7 @@ static int parse_fast(const struct csv *csv, struct csv_chunk *chunk, struct csv
         if (row->user_length == header_length && row->user[0] == csv->dialect.name[NAME_USER][0] &&
             memcmp(row->user, csv->dialect.name[NAME_USER], header_length) == 0)
             goto slow;
+        if (is_like_name(row->user, row->user_length)) goto slow;
         if (rating_column >= 0) {
             row->rating = fast_rating(csv, field[rating_column], length[rating_column]);
             if (!(row->rating >= 0)) goto slow;
@@ -563,6 +579,13 @@ static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct cs
     if (v.length[NAME_USER] == csv->header_length && csv->header_length &&
         memcmp(v.text[NAME_USER], d->name[NAME_USER], csv->header_length) == 0) {
         return bad_row(csv, chunk, "the header is here again");
+    }
+    if (d->format == CSV_FORMAT_TEXT && !csv->no_headers &&
+        is_like_name(v.text[NAME_USER], v.length[NAME_USER]) &&
+        are_names(v.text[NAME_USER], v.length[NAME_USER], v.text[NAME_ITEM], v.length[NAME_ITEM])) {
+        return bad_row(csv, chunk,
+                       "a header within the file, as where two files were put together: give each its own "
+                       "--input");
     }
     return take_values(csv, chunk, &v, row);
 }
@@ -732,7 +755,8 @@ int csv_check_bad(const struct csv *csv, int64_t rows, const struct csv_counts *
     return error_set(EX_DATAERR,
                      "%s: %" PRId64 " of %" PRId64
                      " rows are bad, more than --max-bad %g%%; the first, in line %" PRId64 ": %s",
-                     csv->name, c->skipped, rows + c->skipped, 100 * csv->max_bad, c->bad_line[0], c->bad[0]);
+                     csv->name, c->skipped, rows + c->skipped, csv->max_bad < 1e-12 ? 0 : 100 * csv->max_bad,
+                     c->bad_line[0], c->bad[0]);
 }
 
 int csv_next(struct csv *csv, struct csv_row *row) {
@@ -761,6 +785,7 @@ static int prepare(struct csv *csv, const struct csv_options *options) {
     for (int i = 0; i < 100; i++) csv->tenths[i] = i / 10.0;
     csv->quote = d->syntax.quoting == QUOTING_NONE ? d->syntax.newline : '"';
     csv->header_length = d->format == CSV_FORMAT_TEXT && d->header ? strlen(d->name[NAME_USER]) : 0;
+    csv->no_headers = options->header == CSV_HEADER_NO || options->content != CSV_INTERACTIONS;
     for (int c = 0; c < NAMES; c++) {
         csv->key_of[c] = -1;
         if (d->column[c] >= csv->n_needed) csv->n_needed = d->column[c] + 1;

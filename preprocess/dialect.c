@@ -823,7 +823,7 @@ static int check_items(const struct sample *s, const struct dialect *d) {
         rows++;
         lists += is_list(f->field[column], f->length[column]);
     }
-    if (2 * lists < rows || !lists) return 0;
+    if (2 * lists < rows || rows < 2) return 0;
     return undecided(s, &d->syntax, s->start + d->begin,
                      "column %d seems to hold lists of items: make lines 'user item item ...' of it "
                      "(docs/inputs.md shows how); if it holds ids, say --item-column %d",
