@@ -22,7 +22,7 @@ struct dialect {
     char name[NAMES][DIALECT_NAME_MAX + 1];
     bool header, dates; /* the times are dates (value_date), else numbers */
     bool comma;         /* 3,5 is a number */
-    size_t begin;       /* where the first row starts, in the sample */
+    size_t begin;       /* where the first row starts */
     int64_t lines;      /* before it */
     char notes[512];    /* for people: what is odd, or left alone; "" if nothing is */
 };
@@ -35,6 +35,9 @@ int dialect_find(const char *sample, size_t size, bool whole, const char *name,
 
 /* Is it a line that begins a block: an id and a colon? */
 bool dialect_is_block_head(const char *line, size_t length);
+
+/* Adds to the notes. */
+__attribute__((format(printf, 2, 3))) void dialect_note(struct dialect *dialect, const char *format, ...);
 
 /* What was found, for people: "text, delimiter ',', header; user 'userId', item 'movieId', no rating". */
 void dialect_describe(const struct dialect *dialect, char *text, size_t size);
