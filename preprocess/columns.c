@@ -158,7 +158,7 @@ static int unknown_column(const struct preview *s, const struct fields *f, enum 
     size_t used = 0;
     for (int i = 0; i < f->n_kept && used + 40 < sizeof names; i++) {
         if (i) used += (size_t)snprintf(names + used, sizeof names - used, ", ");
-        used += preview_show(names + used, sizeof names - used, f->field[i], f->length[i]);
+        used += fields_show(names + used, sizeof names - used, f->field[i], f->length[i]);
     }
     return error_set(EX_DATAERR, "%s: --%s-column %s: no such column; there are: %s", s->name, name_of[name],
                      given, names);
@@ -249,7 +249,7 @@ static void note_rating(const struct preview *s, struct dialect *d, const struct
     }
     if (n_left != 1) return;
     char name[64];
-    preview_show(name, sizeof name, f->field[left], f->length[left]);
+    fields_show(name, sizeof name, f->field[left], f->length[left]);
     dialect_note(d, "no column is taken for the rating; if '%s' is it, say --rating-column %d", name,
                  left + 1);
 }

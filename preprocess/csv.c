@@ -23,6 +23,7 @@
 #include "events.h"
 #include "json.h"
 #include "stream.h"
+#include "syntax.h"
 #include "values.h"
 
 enum { START_SIZE = 4 * FIELDS_RECORD_MAX, TEXT_MAX = 512, BLOCK = 64, FAST_FIELDS = 16 };
@@ -290,16 +291,14 @@ __attribute__((format(printf, 3, 4))) static int bad_row(const struct csv *csv, 
     return 0;
 }
 
-/* A field as messages quote it: short, without control characters. */
-struct quote {
-    char text[48];
+/* A field as messages have it. */
+struct shown {
+    char text[40];
 };
-static struct quote quote(const char *field, size_t length) {
-    struct quote q = {""};
-    size_t n = length < 40 ? length : 40;
-    for (size_t i = 0; i < n; i++) q.text[i] = iscntrl((unsigned char)field[i]) ? '?' : field[i];
-    if (length > n) memcpy(q.text + n, "...", 4);
-    return q;
+static struct shown shown(const char *field, size_t length) {
+    struct shown s;
+    fields_show(s.text, sizeof s.text, field, length);
+    return s;
 }
 
 /* An id is to be there, and not too long. */
@@ -344,7 +343,7 @@ static int read_rating(const struct csv *csv, struct csv_chunk *chunk, const cha
         csv, chunk,
         "the rating '%s'%s is not a finite number%s; give --rating-column, or --rating-column none if there "
         "are no ratings",
-        quote(text, length).text, where, memchr(text, ',', length) ? " (1,234 may be read in two ways)" : "");
+        shown(text, length).text, where, memchr(text, ',', length) ? " (1,234 may be read in two ways)" : "");
 }
 
 /* Takes the row from its values; leaves row->user NULL if it is bad, or of another event. */
@@ -376,7 +375,7 @@ static int take_values(const struct csv *csv, struct csv_chunk *chunk, const str
             csv->dialect.dates ? value_date(text, length) : value_number(text, length, csv->dialect.comma);
         if (isnan(row->time)) {
             return bad_row(csv, chunk, "the time '%s' is not a %s; --time-column none does without",
-                           quote(text, length).text,
+                           shown(text, length).text,
                            csv->dialect.dates ? "date like 2005-09-06 12:30:59" : "number");
         }
     }
@@ -558,7 +557,7 @@ static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct cs
     }
     if (r->n != d->n_fields) {
         return bad_row(csv, chunk, "fields: %d, the others have %d; the delimiter is '%s' (--delimiter)",
-                       r->n, d->n_fields, d->syntax.delimiter[0] == '\t' ? "tab" : d->syntax.delimiter);
+                       r->n, d->n_fields, syntax_delimiter_name(d->syntax.delimiter));
     }
     for (int c = 0; c < NAMES; c++) {
         if (d->column[c] < 0) continue;
@@ -614,26 +613,22 @@ static int read_json(const struct csv *csv, struct csv_chunk *chunk, struct csv_
     return take_values(csv, chunk, &v, row);
 }
 
-static bool is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
-
 /* The next field of a list. */
 static void next_of_list(const struct csv *csv, const char **at, const char *end, const char **text,
                          size_t *length) {
     const struct syntax *s = &csv->dialect.syntax;
     const char *stop;
-    while (*at < end && is_blank(**at)) ++*at;
+    while (*at < end && fields_is_blank(**at)) ++*at;
     *text = *at;
     if (s->delimiter_length == 1 && s->delimiter[0] == ' ') {
-        for (stop = *at; stop < end && !is_blank(*stop);) stop++;
-        for (*at = stop; *at < end && is_blank(**at);) ++*at;
+        for (stop = *at; stop < end && !fields_is_blank(*stop);) stop++;
+        for (*at = stop; *at < end && fields_is_blank(**at);) ++*at;
     } else {
         stop = memmem(*at, (size_t)(end - *at), s->delimiter, s->delimiter_length);
         if (!stop) stop = end;
         *at = stop < end ? stop + s->delimiter_length : end;
     }
-    while (stop > *text && is_blank(stop[-1])) stop--;
+    while (stop > *text && fields_is_blank(stop[-1])) stop--;
     *length = (size_t)(stop - *text);
 }
 
@@ -693,8 +688,8 @@ static void take_line(const struct csv *csv, struct csv_chunk *chunk) {
     r->next = newline ? newline + 1 : limit;
     r->overlong = !newline && !last;
     r->bad = r->overlong ? "the line is longer than 1 MiB" : NULL;
-    while (start < end && is_blank(*start)) start++;
-    while (start < end && (is_blank(end[-1]) || end[-1] == '\r')) end--;
+    while (start < end && fields_is_blank(*start)) start++;
+    while (start < end && (fields_is_blank(end[-1]) || end[-1] == '\r')) end--;
     r->field[0] = start;
     r->length[0] = (size_t)(end - start);
 }
@@ -797,7 +792,7 @@ static int prepare(struct csv *csv, const struct csv_options *options) {
 }
 
 static size_t show_id(char *text, size_t size, const char *name, const char *id, size_t length) {
-    return (size_t)snprintf(text, size, "%s '%s'", name, quote(id, length).text);
+    return (size_t)snprintf(text, size, "%s '%s'", name, shown(id, length).text);
 }
 
 /* Describes what was found, with the first row. */

@@ -2,11 +2,8 @@
 #define _GNU_SOURCE /* memmem */
 #include "fields.h"
 
+#include <stdio.h>
 #include <string.h>
-
-static bool is_blank(char c) {
-    return c == ' ' || c == '\t';
-}
 
 static bool by_blanks(const struct syntax *s) {
     return s->delimiter_length == 1 && s->delimiter[0] == ' ';
@@ -22,7 +19,7 @@ static const char *field_end(const struct syntax *s, const char *at, const char 
     const char *found = NULL;
     size_t size = (size_t)(end - at);
     if (by_blanks(s)) {
-        while (at < end && !is_blank(*at)) at++;
+        while (at < end && !fields_is_blank(*at)) at++;
         return at;
     }
     if (s->delimiter_length == 1) found = memchr(at, s->delimiter[0], size);
@@ -38,8 +35,8 @@ static void add(struct fields *f, int most, const char *text, size_t length) {
 }
 
 static void add_unquoted(struct fields *f, int most, const char *text, const char *end) {
-    while (text < end && is_blank(*text)) text++;
-    while (text < end && is_blank(end[-1])) end--;
+    while (text < end && fields_is_blank(*text)) text++;
+    while (text < end && fields_is_blank(end[-1])) end--;
     if (memchr(text, '\r', (size_t)(end - text))) f->bad = "a carriage return within the line";
     add(f, most, text, (size_t)(end - text));
 }
@@ -111,7 +108,7 @@ void fields_split(const struct syntax *s, const char *at, const char *limit, boo
     if (f->bad) return;
     const char *quoted_limit = s->multiline ? limit : end;
     for (;;) {
-        while (at < end && is_blank(*at) && !(at_delimiter(s, at, end) && !by_blanks(s))) at++;
+        while (at < end && fields_is_blank(*at) && !(at_delimiter(s, at, end) && !by_blanks(s))) at++;
         if (s->quoting != QUOTING_NONE && at < end && *at == '"') {
             f->quoted = true;
             at = add_quoted(s, f, most, at, quoted_limit, &room);
@@ -123,7 +120,7 @@ void fields_split(const struct syntax *s, const char *at, const char *limit, boo
                 return;
             }
             if (at > end) end = line_end(s, at, limit, &next);
-            while (at < end && is_blank(*at) && !at_delimiter(s, at, end)) at++;
+            while (at < end && fields_is_blank(*at) && !at_delimiter(s, at, end)) at++;
             if (at < end && !at_delimiter(s, at, end)) {
                 f->bad = "text follows a closing quote; double the quotes within a field, or --quote none "
                          "takes quotes "
@@ -136,7 +133,7 @@ void fields_split(const struct syntax *s, const char *at, const char *limit, boo
             at = stop;
         }
         if (by_blanks(s)) {
-            while (at < end && is_blank(*at)) at++;
+            while (at < end && fields_is_blank(*at)) at++;
             if (at == end) break;
         } else {
             if (at == end) break;
@@ -157,4 +154,14 @@ void fields_split(const struct syntax *s, const char *at, const char *limit, boo
         f->bad = *control ? "a control byte; want text in UTF-8 or another extension of ASCII"
                           : "a NUL byte; want text in UTF-8 or another extension of ASCII";
     }
+}
+
+size_t fields_show(char *text, size_t size, const char *field, size_t length) {
+    char copy[36];
+    size_t n = length < 32 ? length : 32;
+    for (size_t i = 0; i < n; i++)
+        copy[i] = (unsigned char)field[i] < 0x20 || field[i] == 0x7f ? '?' : field[i];
+    memcpy(copy + n, length > n ? "..." : "", length > n ? 4 : 1);
+    int used = snprintf(text, size, "%s", copy);
+    return (size_t)used < size ? (size_t)used : size - 1;
 }

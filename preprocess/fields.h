@@ -39,6 +39,13 @@ struct fields {
 void fields_split(const struct syntax *syntax, const char *at, const char *limit, bool last, int most,
                   char *room, struct fields *fields);
 
+/* A field as messages have it: its first bytes, without control bytes. Returns how long the text is. */
+size_t fields_show(char *text, size_t size, const char *field, size_t length);
+
+static inline bool fields_is_blank(char c) {
+    return c == ' ' || c == '\t';
+}
+
 /* Is it a control byte that no text has? Tabs and line ends are not meant. */
 static inline bool fields_is_control(char c) {
     return ((unsigned char)c < 0x20 && c != '\t' && c != '\n' && c != '\r') || c == 0x7f;

@@ -98,7 +98,7 @@ static int unknown_key(const struct preview *s, const struct key_look *look, int
     size_t used = 0;
     for (int k = 0; k < n_looks && used + 40 < sizeof names; k++) {
         if (k) used += (size_t)snprintf(names + used, sizeof names - used, ", ");
-        used += preview_show(names + used, sizeof names - used, look[k].name, look[k].length);
+        used += fields_show(names + used, sizeof names - used, look[k].name, look[k].length);
         if (look[k].nested && !*nested) {
             snprintf(nested, sizeof nested,
                      "; '%.100s' has objects or arrays: jq makes a line of each interaction", look[k].name);

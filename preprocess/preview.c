@@ -27,16 +27,6 @@ int64_t preview_line(const struct preview *s, char newline, const char *at) {
     return line;
 }
 
-size_t preview_show(char *text, size_t size, const char *field, size_t length) {
-    char copy[28];
-    size_t n = length < 20 ? length : 20;
-    for (size_t i = 0; i < n; i++)
-        copy[i] = fields_is_control(field[i]) || field[i] == '\n' || field[i] == '\r' ? '?' : field[i];
-    memcpy(copy + n, length > n ? "..." : "", length > n ? 4 : 1);
-    int used = snprintf(text, size, "%s", copy);
-    return (size_t)used < size ? (size_t)used : size - 1;
-}
-
 void preview_show_rows(const struct preview *s, const struct syntax *syntax, const char *at, int rows,
                        char *text, size_t size) {
     size_t used = 0;
@@ -49,7 +39,7 @@ void preview_show_rows(const struct preview *s, const struct syntax *syntax, con
                                  (long long)preview_line(s, syntax->newline, start));
         for (int i = 0; i < f->n_kept && i < SHOWN_FIELDS && used + 64 < size; i++) {
             used += (size_t)snprintf(text + used, size - used, "%s %d '", i ? "," : "", i + 1);
-            used += preview_show(text + used, size - used, f->field[i], f->length[i]);
+            used += fields_show(text + used, size - used, f->field[i], f->length[i]);
             used += (size_t)snprintf(text + used, size - used, "'");
         }
         if (f->n > SHOWN_FIELDS) used += (size_t)snprintf(text + used, size - used, ", ... (%d)", f->n);

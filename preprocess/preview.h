@@ -46,9 +46,6 @@ bool preview_next(const struct preview *s, const struct syntax *syntax, const ch
 /* The line of the file, from 1, in which `at` lies. */
 int64_t preview_line(const struct preview *s, char newline, const char *at);
 
-/* A field as messages have it: short, without control bytes. Returns how long the text is. */
-size_t preview_show(char *text, size_t size, const char *field, size_t length);
-
 /* The rows at `at`, as they would be split: "line 1: 1 'u1', 2 'i1'; line 2: ...". */
 void preview_show_rows(const struct preview *s, const struct syntax *syntax, const char *at, int rows,
                        char *text, size_t size);

@@ -16,6 +16,7 @@
 #include "error.h"
 #include "records.h"
 #include "split.h"
+#include "values.h"
 
 /* Item ids that are whole numbers below DIRECT are found in a table by their value; other short ones in a
  * small cache; the rest in the ids themselves, one thread at a time. */
@@ -104,17 +105,10 @@ static int add_item(struct reader *r, const char *text, size_t length, int32_t *
 
 /* The value of up to DIRECT_DIGITS digits, without a zero in front; -1 if the text is anything else. */
 static inline int32_t small_number(const char *text, size_t length) {
-    uint64_t digits;
     if (length > DIRECT_DIGITS || (text[0] == '0' && length > 1)) return -1;
-    memcpy(&digits, text, sizeof digits); /* what is behind the id goes with the shift */
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-    digits = __builtin_bswap64(digits);
-#endif
-    digits = (digits ^ UINT64_C(0x3030303030303030)) << (64 - 8 * length);
-    if (((digits + UINT64_C(0x7676767676767676)) | digits) & UINT64_C(0x8080808080808080)) return -1;
-    digits = (digits * 10 + (digits >> 8)) & UINT64_C(0x00ff00ff00ff00ff); /* pairs, then fours, then all */
-    digits = (digits * 100 + (digits >> 16)) & UINT64_C(0x0000ffff0000ffff);
-    return (int32_t)((digits * 10000 + (digits >> 32)) & UINT64_C(0xffffffff));
+    const unsigned zeros =
+        64 - 8 * (unsigned)length; /* bits of them go in front; what is behind the id goes */
+    return (int32_t)value_eight(value_bytes(text) << zeros | UINT64_C(0x3030303030303030) >> (8 * length));
 }
 
 static inline int find_item(struct reader *r, struct worker *w, const char *text, size_t length,
@@ -142,14 +136,8 @@ static inline int find_item(struct reader *r, struct worker *w, const char *text
 
 /* Are two ids of the same length the same? */
 static inline bool is_same(const char *a, const char *b, size_t length) {
-    uint64_t x, y;
-    if (length > sizeof x) return memcmp(a, b, length) == 0;
-    memcpy(&x, a, sizeof x);
-    memcpy(&y, b, sizeof y);
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-    return memcmp(a, b, length) == 0;
-#endif
-    return (x ^ y) << (64 - 8 * length) == 0;
+    if (length > 8) return memcmp(a, b, length) == 0;
+    return (value_bytes(a) ^ value_bytes(b)) << (64 - 8 * length) == 0;
 }
 
 /* All rows of the worker's chunk into its buffers. Stops at a bad row, which is no failure here: *bad. */

@@ -11,24 +11,32 @@
  * may be a comma too ("3,5"), but three digits behind it are no fraction: "1,234" may mean 1234. */
 double value_number(const char *text, size_t length, bool comma);
 
+/* The value of eight digits, the first in the lowest byte; -1 if one is none. */
+static inline int64_t value_eight(uint64_t digits) {
+    digits ^= UINT64_C(0x3030303030303030);
+    if (((digits + UINT64_C(0x7676767676767676)) | digits) & UINT64_C(0x8080808080808080)) return -1;
+    digits = (digits * 10 + (digits >> 8)) & UINT64_C(0x00ff00ff00ff00ff); /* pairs, then fours, then all */
+    digits = (digits * 100 + (digits >> 16)) & UINT64_C(0x0000ffff0000ffff);
+    return (int64_t)((digits * 10000 + (digits >> 32)) & UINT64_C(0xffffffff));
+}
+
+/* Eight bytes, the first the lowest. */
+static inline uint64_t value_bytes(const char *text) {
+    uint64_t bytes;
+    memcpy(&bytes, text, sizeof bytes);
+#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+    bytes = __builtin_bswap64(bytes);
+#endif
+    return bytes;
+}
+
 /* A whole number of 8 to 15 digits, fast; -1 if it is anything else. */
 static inline int64_t value_whole(const char *text, size_t length) {
-    uint64_t eight;
     if (length - 8 > 7) return -1;
-    memcpy(&eight, text, sizeof eight);
-#if __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
-    eight = __builtin_bswap64(eight);
-#endif
-    eight -= UINT64_C(0x3030303030303030);
-    if (((eight + UINT64_C(0x7676767676767676)) | eight) & UINT64_C(0x8080808080808080)) return -1;
-    eight = (eight * 10 + (eight >> 8)) &
-            UINT64_C(0x00ff00ff00ff00ff); /* pairs of digits, then fours, then all */
-    eight = (eight * 100 + (eight >> 16)) & UINT64_C(0x0000ffff0000ffff);
-    int64_t value = (int64_t)((eight * 10000 + (eight >> 32)) & UINT64_C(0xffffffff));
-    for (size_t i = 8; i < length; i++) {
+    int64_t value = value_eight(value_bytes(text));
+    for (size_t i = 8; i < length && value >= 0; i++) {
         unsigned digit = (unsigned)(text[i] - '0');
-        if (digit > 9) return -1;
-        value = 10 * value + digit;
+        value = digit > 9 ? -1 : 10 * value + digit;
     }
     return value;
 }
