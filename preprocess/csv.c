@@ -324,6 +324,10 @@ struct values {
     size_t length[NAMES];
 };
 
+static bool is_text(const struct values *v, enum name name, const char *text) {
+    return v->length[name] == strlen(text) && memcmp(v->text[name], text, v->length[name]) == 0;
+}
+
 static int read_rating(const struct csv *csv, struct csv_chunk *chunk, const char *text, size_t length,
                        struct csv_row *row) {
     row->rating = value_number(text, length, csv->dialect.comma);
@@ -575,8 +579,8 @@ static int read_record(const struct csv *csv, struct csv_chunk *chunk, struct cs
                        "a byte order mark within the file, as where two files were put together: give each "
                        "its own --input");
     }
-    if (v.length[NAME_USER] == csv->header_length && csv->header_length &&
-        memcmp(v.text[NAME_USER], d->name[NAME_USER], csv->header_length) == 0) {
+    if (csv->header_length && is_text(&v, NAME_USER, d->name[NAME_USER]) &&
+        is_text(&v, NAME_ITEM, d->name[NAME_ITEM])) {
         return bad_row(csv, chunk, "the header is here again");
     }
     if (d->format == CSV_FORMAT_TEXT && !csv->no_headers &&
