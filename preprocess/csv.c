@@ -183,6 +183,7 @@ static int cut_line_short(struct csv *csv, struct csv_chunk *chunk) {
 
 /* Of the last block that begins in the chunk, for the chunk after it. */
 static void keep_block(struct csv *csv, struct csv_chunk *chunk) {
+    struct fields *r = chunk->record;
     memcpy(chunk->item, csv->item, csv->item_length);
     chunk->item_length = csv->item_length;
     chunk->item_at = chunk->item;
@@ -191,11 +192,15 @@ static void keep_block(struct csv *csv, struct csv_chunk *chunk) {
         const char *stop = end - (end[-1] == csv->dialect.syntax.newline);
         const char *newline = memrchr(chunk->text, csv->dialect.syntax.newline, (size_t)(stop - chunk->text));
         const char *start = newline ? newline + 1 : chunk->text;
-        while (stop > start && (stop[-1] == '\r' || stop[-1] == ' ' || stop[-1] == '\t')) stop--;
-        if (dialect_is_block_head(start, (size_t)(stop - start))) {
-            csv->item_length = (size_t)(stop - start) - 1;
-            memcpy(csv->item, start, csv->item_length);
-            return;
+        while (stop > start && (stop[-1] == '\r' || fields_is_blank(stop[-1]))) stop--;
+        if (stop > start && stop[-1] == ':') { /* does csv_parse take it for one? */
+            fields_split(&csv->dialect.syntax, start, chunk->text + chunk->filled, chunk->last, FIELDS_MAX,
+                         chunk->room, r);
+            if (!r->bad && r->n == 1 && dialect_is_block_head(r->field[0], r->length[0])) {
+                csv->item_length = r->length[0] - 1;
+                memcpy(csv->item, r->field[0], csv->item_length);
+                return;
+            }
         }
         end = start;
     }

@@ -249,12 +249,13 @@ static void test_depth(void **state) {
     for (int kind = 0; kind < 3; kind++) {
         for (int depth = 120; depth < 2000; depth += depth < 140 ? 1 : 500) {
             char *at = text, *to = path;
+            *to = '\0';
             for (int i = 1; i < depth; i++) {
                 bool object = i == 1 || kind == 1 || (kind == 2 && i % 3);
                 at += sprintf(at, object ? "{\"k\":" : "[");
-                to += sprintf(to, "k.");
+                to += sprintf(to, i == 1 ? "k" : ".k");
             }
-            strcpy(to - 1, kind == 1 ? ".k" : "");
+            if (kind == 1) strcpy(to, ".k");
             *at++ = '{';
             at += sprintf(at, "\"k\": 7}");
             for (int i = depth - 1; i >= 1; i--)
