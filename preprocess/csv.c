@@ -7,7 +7,6 @@
 #define _GNU_SOURCE /* memrchr */
 #include "csv.h"
 
-#include <ctype.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdarg.h>
@@ -886,14 +885,13 @@ cleanup:
 int csv_inspect(const char *path, const struct csv_options *options) {
     struct csv *csv;
     struct csv_row row;
-    struct dialect d;
     char text[2048];
     int code = csv_open(path, options, &csv);
     if (code) return code;
-    d = csv->dialect;
-    dialect_describe(&d, text, sizeof text);
+    const struct dialect *d = &csv->dialect;
+    dialect_describe(d, text, sizeof text);
     printf("%s: %s\n", csv->name, text);
-    if (d.notes[0]) printf("note: %s\n", d.notes);
+    if (d->notes[0]) printf("note: %s\n", d->notes);
     for (int i = 0; i < 5 && !code && !(code = csv_next(csv, &row)) && row.user; i++) {
         printf("line %" PRId64 ": user %.*s, item %.*s", row.line, (int)row.user_length, row.user,
                (int)row.item_length, row.item);
@@ -901,7 +899,7 @@ int csv_inspect(const char *path, const struct csv_options *options) {
         if (csv_has_times(csv)) printf(", time %.15g", row.time);
         putchar('\n');
     }
-    dialect_options(&d, options, text, sizeof text);
+    dialect_options(d, options, text, sizeof text);
     printf("options: %s\n", text);
     csv_close(csv);
     return code;

@@ -187,7 +187,7 @@ const char *csv_notes(const struct csv *csv);
 /* The same as lines: what was found, the first rows, and the options that say it. For --inspect. */
 int csv_inspect(const char *path, const struct csv_options *options);
 
-/* Do two files' columns go together (dialect_compare)? */
+/* What was found, for dialect_compare. */
 struct dialect;
 const struct dialect *csv_dialect(const struct csv *csv);
 

@@ -256,10 +256,87 @@ static void skip_preamble(struct preview *s, struct dialect *d, char *delimiter,
                  comments == 1 ? "is" : "are");
 }
 
-static int find(struct preview *s, struct dialect *d) {
+/* Past blank lines. */
+static void skip_blank(struct preview *s) {
+    while (s->at < s->end && is_one_of(*s->at, " \t\r\n")) {
+        const char *line = s->at;
+        while (line < s->end && is_one_of(*line, " \t")) line++;
+        if (line < s->end && *line == '\r') line++;
+        if (line < s->end && *line == '\n') line++;
+        if (line == s->at || (line[-1] != '\n' && line[-1] != '\r')) return;
+        s->at = line;
+    }
+}
+
+/* JSON and blocks, which their first characters tell; else it is left open. */
+static void find_format(const struct preview *s, struct dialect *d) {
     const struct csv_options *o = s->options;
+    const char *brace = s->at;
+    d->format = o->format;
+    if (d->format != CSV_FORMAT_AUTO) return;
+    while (brace < s->end && is_one_of(*brace, " \t")) brace++;
+    if (brace < s->end && *brace == '{' && o->content != CSV_IDS) {
+        d->format = CSV_FORMAT_JSON;
+    } else if (o->content == CSV_INTERACTIONS && !o->user_column && looks_like_blocks(s, &d->syntax)) {
+        d->format = CSV_FORMAT_BLOCKS;
+    }
+}
+
+/* A file of ids: by their column, where there is a header with its name, else a line is an id. */
+static int find_ids(const struct preview *s, struct dialect *d) {
+    bool within = strcmp(d->syntax.delimiter, " ") == 0 || d->n_fields == 0; /* blanks are of the ids */
+    if (within && !s->options->delimiter) {
+        syntax_set_delimiter(&d->syntax, "");
+        d->n_fields = 1;
+    }
+    int code = columns_find(s, d);
+    if (!d->header) {
+        syntax_set_delimiter(&d->syntax, "");
+        d->n_fields = 1;
+    }
+    return code;
+}
+
+/* Text, or lists, if the user has not said which. */
+static int find_text(const struct preview *s, struct dialect *d) {
+    struct score score;
+    int code = syntax_find(s, &d->syntax, &score);
+    if (!code) code = check_rows(s, &d->syntax, &score);
+    if (!code && d->format == CSV_FORMAT_AUTO) code = find_lists(s, d, &score);
+    if (code || d->format != CSV_FORMAT_TEXT) return code;
+    d->n_fields = score.n;
+    if (score.n > FIELDS_MAX) {
+        return error_set(
+            EX_DATAERR,
+            "%s: more than %d columns; if it is a matrix with a column an item, write a row for each "
+            "user and item",
+            s->name, FIELDS_MAX);
+    }
+    if (s->options->content == CSV_IDS) return find_ids(s, d);
+    if (score.n > 1) return columns_find(s, d);
+    return preview_undecided(
+        s, &d->syntax, s->at,
+        s->options->content == CSV_TITLES
+            ? "want at least an id and a title in a row, with tab ; | :: or , between them"
+            : "want at least a user and an item in a row, with tab ; | :: , or a blank between "
+              "fields; --delimiter says what else is");
+}
+
+/* The user says that it is lists: what is between the fields, and is there a header? */
+static int find_list_syntax(const struct preview *s, struct dialect *d) {
+    const struct csv_options *o = s->options;
+    struct score score;
+    const char *delimiter = o->delimiter                                  ? o->delimiter
+                            : preview_has(s, " ") || preview_has(s, "\t") ? " "
+                                                                          : ",";
+    int code = *delimiter == ',' && !o->delimiter ? syntax_find(s, &d->syntax, &score) : 0;
+    syntax_set_delimiter(&d->syntax, delimiter);
+    return code;
+}
+
+static int find(struct preview *s, struct dialect *d) {
     char delimiter[FIELDS_DELIMITER_MAX + 1] = "";
-    struct csv_options with = *o;
+    struct csv_options with = *s->options;
     while (s->end - s->at >= 3 && memcmp(s->at, "\xef\xbb\xbf", 3) == 0) s->at += 3;
     size_t size = (size_t)(s->end - s->at);
     d->syntax =
@@ -269,31 +346,16 @@ static int find(struct preview *s, struct dialect *d) {
         if (newline) s->end = newline + 1;
     }
     skip_preamble(s, d, delimiter, sizeof delimiter);
-    if (*delimiter && !o->delimiter) with.delimiter = delimiter;
+    if (*delimiter && !with.delimiter) with.delimiter = delimiter;
     s->options = &with;
-    while (s->at < s->end && is_one_of(*s->at, " \t\r\n")) { /* blank lines */
-        const char *line = s->at;
-        while (line < s->end && is_one_of(*line, " \t")) line++;
-        if (line < s->end && *line == '\r') line++;
-        if (line < s->end && *line == '\n') line++;
-        if (line == s->at || (line[-1] != '\n' && line[-1] != '\r')) break;
-        s->at = line;
-    }
+    skip_blank(s);
     d->begin = (size_t)(s->at - s->start);
-    d->format = o->format;
-    const char *first = s->at;
-    if (preview_next(s, &(struct syntax){.newline = d->syntax.newline}, &first) && s->fields->overlong) {
+    const char *at = s->at;
+    if (preview_next(s, &(struct syntax){.newline = d->syntax.newline}, &at) && s->fields->overlong) {
         return error_set(EX_DATAERR, "%s:%lld: the line is longer than 1 MiB", s->name,
                          (long long)preview_line(s, d->syntax.newline, s->at));
     }
-    const char *brace = s->at;
-    while (brace < s->end && is_one_of(*brace, " \t")) brace++;
-    if (d->format == CSV_FORMAT_AUTO && brace < s->end && *brace == '{' && o->content != CSV_IDS)
-        d->format = CSV_FORMAT_JSON;
-    if (d->format == CSV_FORMAT_AUTO && o->content == CSV_INTERACTIONS && !o->user_column &&
-        looks_like_blocks(s, &d->syntax))
-        d->format = CSV_FORMAT_BLOCKS;
-    int code = 0;
+    find_format(s, d);
     if (s->at >= s->end) {
         if (d->format == CSV_FORMAT_AUTO) d->format = CSV_FORMAT_TEXT;
         syntax_set_delimiter(&d->syntax, with.delimiter ? with.delimiter : ",");
@@ -302,60 +364,15 @@ static int find(struct preview *s, struct dialect *d) {
         d->column[NAME_ITEM] = 1;
         return 0;
     }
-    if (d->format == CSV_FORMAT_JSON) code = keys_find(s, d);
-    if (d->format == CSV_FORMAT_BLOCKS) code = find_block_columns(s, d);
-    if (d->format == CSV_FORMAT_LISTS) {
-        struct score score;
-        code = with.delimiter || preview_has(s, " ") || preview_has(s, "\t")
-                   ? 0
-                   : syntax_find(s, &d->syntax, &score);
-        syntax_set_delimiter(&d->syntax, with.delimiter                                ? with.delimiter
-                                         : preview_has(s, " ") || preview_has(s, "\t") ? " "
-                                                                                       : ",");
-    }
-    if (d->format == CSV_FORMAT_AUTO || d->format == CSV_FORMAT_TEXT) {
-        struct score score;
-        code = syntax_find(s, &d->syntax, &score);
-        if (!code) code = check_rows(s, &d->syntax, &score);
-        if (!code && d->format == CSV_FORMAT_AUTO) code = find_lists(s, d, &score);
-        if (!code && d->format == CSV_FORMAT_TEXT && score.n > FIELDS_MAX) {
-            code = error_set(EX_DATAERR,
-                             "%s: more than %d columns; if it is a matrix with a column an item, write a row "
-                             "for each user and item",
-                             s->name, FIELDS_MAX);
-        }
-        if (!code && d->format == CSV_FORMAT_TEXT) {
-            d->n_fields = score.n;
-            if (o->content == CSV_IDS && (strcmp(d->syntax.delimiter, " ") == 0 || !score.n) &&
-                !with.delimiter) { /* blanks are of the ids */
-                syntax_set_delimiter(&d->syntax, "");
-                d->n_fields = 1;
-            }
-            if (o->content == CSV_IDS) code = columns_find(s, d);
-            if (o->content == CSV_IDS && !d->header) { /* a line is an id */
-                syntax_set_delimiter(&d->syntax, "");
-                d->n_fields = 1;
-            } else if (o->content != CSV_IDS && score.n < 2) {
-                code = preview_undecided(
-                    s, &d->syntax, s->at,
-                    o->content == CSV_TITLES
-                        ? "want at least an id and a title in a row, with tab ; | :: or , "
-                          "between them"
-                        : "want at least a user and an item in a row, with tab ; | :: , or a "
-                          "blank between fields; --delimiter says what else is");
-            } else if (o->content != CSV_IDS) {
-                code = columns_find(s, d);
-            }
-        }
-    }
+    int code = d->format == CSV_FORMAT_JSON     ? keys_find(s, d)
+               : d->format == CSV_FORMAT_BLOCKS ? find_block_columns(s, d)
+               : d->format == CSV_FORMAT_LISTS  ? find_list_syntax(s, d)
+                                                : find_text(s, d);
     if (!code && d->format == CSV_FORMAT_LISTS) {
         d->syntax.quoting = QUOTING_NONE;
-        if (o->header == CSV_HEADER_YES) {
-            const char *at = s->at;
-            preview_next(s, &d->syntax, &at);
-            d->header = true;
-            d->begin = (size_t)(at - s->start);
-        }
+        d->header = with.header == CSV_HEADER_YES;
+        at = s->at;
+        if (d->header && preview_next(s, &d->syntax, &at)) d->begin = (size_t)(at - s->start);
     }
     if (!code) code = check_events(s, d);
     d->lines = preview_line(s, d->syntax.newline, s->start + d->begin) - 1;

@@ -164,8 +164,8 @@ int syntax_find(const struct preview *s, struct syntax *syntax, struct score *le
         *least = choose_quoting(s, syntax, &asks[0]);
         return 0;
     }
-    for (int i = 0; i < N;
-         i++) { /* another that fits, too: do its fields look whole, and those of the best not? */
+    /* Another may fit, too: do its fields look whole, and those of the best not? */
+    for (int i = 0; i < N; i++) {
         if (!fits[i] || i == best) continue;
         const bool tabs = best == 0 && scores[0].rows > 1;                /* no id has a tab in it */
         bool quotes = way[i].quoting != QUOTING_NONE && scores[i].quoted, /* are there, with a meaning */
