@@ -53,7 +53,7 @@ export -f command_not_found_handle
 # summary WORD LOG: the number in cmocka's lines "[  WORD  ] N test(s)", with "tests: " before it since version 2
 summary() { sed -nE "s/^\[ *$1 *\] (tests: )?([0-9]+) test\(s\).*/\2/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
-# run_one NAME COMMAND...: leaves what it says, with the end of its log if it failed, in $work/NAME.said, and
+# run_one NAME COMMAND...: leaves what it says, with what failed and the end of its log, in $work/NAME.said, and
 # "SECONDS NAME PASSED FAILED SKIPPED" in $work/NAME.counts.
 run_one() {
     local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none pid
@@ -88,7 +88,10 @@ run_one() {
     else
         printf '  FAIL  %-22s %3d ok, %d failed  (status %d%s); %s ends:\n' "$name" "$good" "$bad" "$status" \
             "$([ "$status" = 124 ] && echo ": longer than $limit s")" "$log"
-        tail -n 40 "$log" | sed 's/^/        | /'
+        {
+            if [ "$(wc -l <"$log")" -gt 40 ]; then grep -aE -m 10 '^not ok - ' "$log" && echo '...'; fi
+            tail -n 40 "$log"
+        } | sed 's/^/        | /'
     fi >"$work/$name.said"
     echo "$((SECONDS - start)) $name $good $bad $none" >"$work/$name.counts"
 }

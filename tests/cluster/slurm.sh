@@ -40,11 +40,12 @@ empty() { [ -z "$(timeout 20 squeue -h -o %A 2>/dev/null)" ]; }
 gone() { ! ps -o stat= -p "$1" 2>/dev/null | grep -qv '^Z'; }
 daemons() { cat "$dir/daemons" 2>/dev/null || true; }
 pid_of() { is "$dir/run/$1.pid" "${1%%-*}"; }
+runs() { [ -n "$(pid_of "$1")" ]; }
 # why_not: which daemon does not run, and what it said; if all run, what the nodes say
 why_not() {
     local name missing=()
     for name in $(daemons); do
-        if [ -z "$(pid_of "$name")" ]; then missing+=("$name"); fi
+        if ! runs "$name"; then missing+=("$name"); fi
     done
     if [ ${#missing[@]} = 0 ]; then
         echo "all daemons run, but not all nodes are idle:"
@@ -52,7 +53,7 @@ why_not() {
         mapfile -t missing < <(daemons)
     fi
     for name in "${missing[@]}"; do
-        if [ -z "$(pid_of "$name")" ]; then echo "$name does not run"; fi
+        if ! runs "$name"; then echo "$name does not run"; fi
         echo "the end of $dir/log/$name.log:"
         tail -n 10 "$dir/log/$name.log" || true
     done
@@ -125,7 +126,7 @@ ${listen:+CommunicationParameters=$listen}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$dir/run/munge.sock,cred_expire=5
+AuthInfo=socket=$dir/run/munge.sock,cred_expire=120
 CredType=cred/munge
 SlurmctldPidFile=$dir/run/slurmctld.pid
 SlurmctldLogFile=$dir/log/slurmctld.log
@@ -212,6 +213,22 @@ account() {
         timeout 30 sacctmgr -i add user "$(id -nu 65534)" Account=test QOS=normal,urgent DefaultQOS=normal
     } >"$dir/log/sacctmgr.log" 2>&1
 }
+# requeue_soon: a job that goes back into the queue waits there until the credentials of its last start have expired: two
+# minutes, as a machine that stalls for longer loses the start of a step. Here it waits for five seconds.
+requeue_soon() {
+    local id now
+    declare -A since
+    while runs slurmctld; do
+        now=$SECONDS
+        while read -r id; do
+            if [ $((now - ${since[$id]:=$now})) -ge 5 ]; then
+                timeout 20 scontrol update "JobId=$id" StartTime=now || true
+                unset "since[$id]"
+            fi
+        done < <(timeout 20 squeue -h -t PENDING -O 'JobID:.20,RestartCnt:.20,Reason:.20' | awk '$2 > 0 && $3 == "BeginTime" { print $1 }')
+        sleep 0.5
+    done
+}
 counts() { timeout 10 sacctmgr -n show qos >/dev/null 2>&1; }
 
 up() {
@@ -237,6 +254,9 @@ up() {
         --log-file="$dir/log/munged.log" --seed-file="$dir/munge/seed"
     if [ "$kind" = qos ]; then account; fi
     apart "$host" slurmctld -f "$SLURM_CONF"
+    until_true 20 runs slurmctld
+    requeue_soon </dev/null >"$dir/log/requeue.log" 2>&1 &
+    echo $! >"$dir/run/requeue.pid"
     {
         echo "export SLURM_CONF='$SLURM_CONF'"
         # Open MPI leaves lo out, and then has nothing
@@ -254,7 +274,9 @@ up() {
 
 down() {
     local name pid
-    if [ -n "$(pid_of slurmctld)" ]; then # its jobs first
+    pid=$(is "$dir/run/requeue.pid" slurm.sh)
+    if [ -n "$pid" ]; then kill "$pid"; fi
+    if runs slurmctld; then # its jobs first
         timeout 20 squeue -h -o %A 2>/dev/null | sort -u | timeout 60 xargs -r scancel -f 2>/dev/null || true
         until_true 30 empty || true
     fi

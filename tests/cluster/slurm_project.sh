@@ -27,8 +27,9 @@ wait_for() {
     until "${@:2}"; do
         if [ $SECONDS -ge $end ]; then
             echo "not ok - $1 took too long"
+            tail -n 20 "$tmp"/log/*.log "$project"/*.out
             squeue
-            tail -n 20 "$project"/*.out "$tmp"/log/*.log
+            scontrol show job --oneliner | grep -oE 'JobId=[0-9]+|JobState=\w+|Reason=\S+|ExitCode=\S+|StdOut=.*[^ ]*\.out' | paste -sd' ' | sed 's/ JobId=/\n&/g'
             exit 1
         fi
         sleep 0.2
