@@ -213,8 +213,8 @@ account() {
         timeout 30 sacctmgr -i add user "$(id -nu 65534)" Account=test QOS=normal,urgent DefaultQOS=normal
     } >"$dir/log/sacctmgr.log" 2>&1
 }
-# requeue_soon: a job that goes back into the queue waits there until the credentials of its last start have expired: two
-# minutes, as a machine that stalls for longer loses the start of a step. Here it waits for five seconds.
+# requeue_soon: starts requeued jobs after five seconds. Slurm itself lets them wait until the credentials of their last start
+# have expired. Those live for two minutes here: if a machine stalls for longer than they live, the start of a step fails.
 requeue_soon() {
     local id now
     declare -A since
