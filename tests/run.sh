@@ -53,8 +53,8 @@ export -f command_not_found_handle
 # summary WORD LOG: the number in cmocka's lines "[  WORD  ] N test(s)", with "tests: " before it since version 2
 summary() { sed -nE "s/^\[ *$1 *\] (tests: )?([0-9]+) test\(s\).*/\2/p" "$2" | awk '{ n += $1 } END { print n + 0 }'; }
 
-# run_one NAME COMMAND...: leaves what it says, with what failed and the end of its log, in $work/NAME.said, and
-# "SECONDS NAME PASSED FAILED SKIPPED" in $work/NAME.counts.
+# run_one NAME COMMAND...: leaves its line in $work/NAME.said, after a failure with the failed checks and the end of the log,
+# and "SECONDS NAME PASSED FAILED SKIPPED" in $work/NAME.counts.
 run_one() {
     local name=$1 log=$BUILD/logs/$1.log start=$SECONDS status good bad none pid
     shift

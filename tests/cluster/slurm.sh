@@ -213,6 +213,8 @@ account() {
         timeout 30 sacctmgr -i add user "$(id -nu 65534)" Account=test QOS=normal,urgent DefaultQOS=normal
     } >"$dir/log/sacctmgr.log" 2>&1
 }
+counts() { timeout 10 sacctmgr -n show qos >/dev/null 2>&1; }
+
 # requeue_soon: starts requeued jobs after five seconds. Slurm itself lets them wait until the credentials of their last start
 # have expired. Those live for two minutes here: if a machine stalls for longer than they live, the start of a step fails.
 requeue_soon() {
@@ -225,11 +227,11 @@ requeue_soon() {
                 timeout 20 scontrol update "JobId=$id" StartTime=now || true
                 unset "since[$id]"
             fi
-        done < <(timeout 20 squeue -h -t PENDING -O 'JobID:.20,RestartCnt:.20,Reason:.20' | awk '$2 > 0 && $3 == "BeginTime" { print $1 }')
+        done < <(timeout 20 squeue -h -t PENDING -O 'JobID:.20,RestartCnt:.20,Reason:.20' |
+            awk '$2 > 0 && $3 == "BeginTime" { print $1 }')
         sleep 0.5
     done
 }
-counts() { timeout 10 sacctmgr -n show qos >/dev/null 2>&1; }
 
 up() {
     local node

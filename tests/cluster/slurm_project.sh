@@ -28,8 +28,7 @@ wait_for() {
         if [ $SECONDS -ge $end ]; then
             echo "not ok - $1 took too long"
             tail -n 20 "$tmp"/log/*.log "$project"/*.out
-            squeue
-            scontrol show job --oneliner | grep -oE 'JobId=[0-9]+|JobState=\w+|Reason=\S+|ExitCode=\S+|StdOut=.*[^ ]*\.out' | paste -sd' ' | sed 's/ JobId=/\n&/g'
+            squeue --states=all -O 'JobID:8,State:14,Reason:24,exit_code:12,NodeList:14,STDOUT:120'
             exit 1
         fi
         sleep 0.2
